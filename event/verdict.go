@@ -1,0 +1,119 @@
+package event
+
+import "time"
+
+// Action is what a provider answers. The zero value is Abstain, which is neutral.
+type Action uint8
+
+// The actions. A DENY of an enforcing provider wins over any number of ALLOWs.
+const (
+	Abstain Action = iota
+	Allow
+	Deny
+)
+
+// String returns "abstain", "allow" or "deny".
+func (a Action) String() string {
+	switch a {
+	case Allow:
+		return "allow"
+	case Deny:
+		return "deny"
+	default:
+		return "abstain"
+	}
+}
+
+// Certain is the confidence of a vote that needs no second opinion.
+const Certain = 100
+
+// Vote is one provider's answer to one auth event.
+type Vote struct {
+	Action     Action
+	Confidence uint8  // percent, 1 to 100; below Certain a DENY counts towards the quorum only
+	Rule       string // the signature, rule or list entry that matched; at most MaxRule bytes
+	Content    string // the content version that answered, the provider's own words
+}
+
+// MaxRule bounds Vote.Rule and Vote.Content, in bytes: they are untrusted and end up on a terminal.
+const MaxRule = 256
+
+// Mode says whether denials take effect, for a host or for one provider.
+type Mode string
+
+// The modes. A host is in monitor or enforce; a provider is in audit or enforce.
+const (
+	Monitor Mode = "monitor"
+	Enforce Mode = "enforce"
+	Audit   Mode = "audit"
+)
+
+// Outcome is the verdict in one word.
+type Outcome string
+
+// The outcomes. Timeout and Unavailable mean that a failure policy decided because a vote was missing.
+const (
+	Allowed     Outcome = "ALLOWED"
+	Denied      Outcome = "DENIED"
+	WouldDeny   Outcome = "WOULD_DENY"
+	Timeout     Outcome = "TIMEOUT"
+	Unavailable Outcome = "UNAVAILABLE"
+)
+
+// Reason says which rule of the platform produced the verdict.
+type Reason string
+
+// The reasons. Those above Voted's group are answered without asking anybody.
+const (
+	ReasonSelf       Reason = "self"              // the platform's own process
+	ReasonProvider   Reason = "provider"          // a provider's process
+	ReasonVital      Reason = "vital"             // the vital set is never denied
+	ReasonPair       Reason = "exec-pair"         // the open half of an exec that was just judged
+	ReasonScope      Reason = "out-of-scope"      // not below a watched path
+	ReasonKind       Reason = "not-a-file"        // directory, device or pipe
+	ReasonRemote     Reason = "remote-filesystem" // FUSE or network: contents cannot be pinned down
+	ReasonVanished   Reason = "vanished"          // the object could not be identified any more
+	ReasonOverload   Reason = "overload"          // the bound on questions in flight was reached
+	ReasonNobody     Reason = "no-subscriber"     // nobody asked to see this object
+	ReasonVoted      Reason = "voted"             // every awaited provider voted
+	ReasonDenied     Reason = "denied"            // an enforcing provider denied
+	ReasonQuorum     Reason = "quorum"            // enough unsure denials agreed
+	ReasonAllowance  Reason = "allowance"         // denied, but an administrator allowed this digest
+	ReasonDeadline   Reason = "deadline"          // at least one vote was missing at 80 % of its budget
+	ReasonLost       Reason = "provider-lost"     // at least one awaited provider died
+	ReasonNoCredit   Reason = "no-credit"         // at least one awaited provider's queue was full
+	ReasonShutdown   Reason = "shutdown"          // the platform is stopping
+	ReasonUndecoded  Reason = "undecodable-vote"  // an unknown action or enum counts as abstain
+	ReasonCancelled  Reason = "cancelled"         // decided before this provider answered
+	ReasonOnlyAudit  Reason = "audit-only"        // only audit providers subscribe: nobody is waited for
+	ReasonHashFailed Reason = "unreadable"        // a DENY stands because the allowance could not be checked
+)
+
+// Ballot is one provider's part in a verdict.
+type Ballot struct {
+	Provider string
+	Mode     Mode
+	Vote     Vote
+	Counted  bool   // the vote arrived in time
+	Reason   Reason // why it was not counted, or ReasonVoted
+	Latency  time.Duration
+}
+
+// Verdict is the platform's decision on one event and everything that led to it.
+type Verdict struct {
+	Outcome   Outcome
+	Allowed   bool // what the kernel was told
+	Reason    Reason
+	DecidedBy string // provider id, or "platform"
+	Rule      string
+	Mode      Mode // the host's mode
+	Ballots   []Ballot
+	Latency   time.Duration // from reading the event to answering the kernel
+	Shared    uint32        // how many identical events in flight got this same answer
+}
+
+// Record is one judged event: what happened and what was decided.
+type Record struct {
+	Event   Event
+	Verdict Verdict
+}

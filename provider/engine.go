@@ -1,0 +1,74 @@
+package provider
+
+import (
+	"context"
+
+	"github.com/keepout-security/keepout/event"
+)
+
+// Engine is one security engine. Vote is required; everything else has a useful zero value.
+type Engine struct {
+	Name    string // for people
+	Version string // of the engine, for people
+
+	// Subscription says which events the engine wants to see.
+	Subscription Subscription
+
+	// Load prepares the engine and returns the version of its content, for people. It runs before the engine
+	// subscribes, so nothing is asked of an engine that is not ready, and again when the platform says that
+	// the content changed; Vote may run meanwhile. After an error at the start the process exits; after a
+	// later error the engine keeps what it has and reports itself degraded.
+	Load func(ctx context.Context, s Settings) (content string, err error)
+
+	// Vote answers one auth event. It is called concurrently, and must not keep ev after it returns.
+	Vote func(ev *Event) Vote
+
+	// Notify sees one notify event. It is called from one goroutine, in order.
+	Notify func(ev *Event)
+
+	// Check, if set, is called before each heartbeat; an error makes the provider degraded, with that text.
+	Check func() error
+
+	// Workers is how many votes may be worked on at one time; 0 means 4.
+	Workers int
+}
+
+// Subscription selects events. The zero value with Events filled in selects all of those types.
+type Subscription struct {
+	Events  []event.Type
+	Under   []string // path prefixes by whole components; empty: everything
+	Except  []string // path prefixes never wanted
+	MinSize uint64   // bytes, inclusive
+	MaxSize uint64   // bytes, inclusive; 0: no bound
+	Magic   []string // wanted first bytes of the content; empty: everything
+	Content bool     // deliver a read-only descriptor of the object
+	ByActor bool     // the vote depends on who acts, so that it is not shared between processes
+}
+
+// Settings are what the administrator configured for this provider.
+type Settings struct {
+	Provider string // the id under which it runs
+	Content  string // path of its content; may be empty
+	StateDir string // a directory that it may write to
+	Values   map[string]string
+}
+
+// Vote is an answer; make one with Allow, Deny, Suspect or Abstain.
+type Vote = event.Vote
+
+// Allow has no objection.
+func Allow() Vote { return Vote{Action: event.Allow, Confidence: event.Certain} }
+
+// Deny objects, and rule says why: a signature, a rule, a list entry.
+func Deny(rule string) Vote {
+	return Vote{Action: event.Deny, Confidence: event.Certain, Rule: rule}
+}
+
+// Suspect objects with less than certainty, in percent from 1 to 99: it counts towards a quorum, where the
+// administrator set one, and otherwise as Deny.
+func Suspect(rule string, percent uint8) Vote {
+	return Vote{Action: event.Deny, Confidence: min(max(percent, 1), event.Certain-1), Rule: rule}
+}
+
+// Abstain has no opinion.
+func Abstain() Vote { return Vote{Confidence: event.Certain} }

@@ -1,0 +1,370 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/wire"
+	pb "github.com/keepout-security/keepout/wire/keepoutpb"
+)
+
+// defaultWorkers lets a few slow scans proceed while quick votes pass them.
+const defaultWorkers = 4
+
+// Main runs the engine over the inherited sockets and exits: 0 after a drain, 1 with a message otherwise.
+func Main(e Engine) {
+	if err := Run(context.Background(), e, wire.AuthFD, wire.ControlFD); err != nil {
+		fmt.Fprintln(os.Stderr, "provider:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// Run runs the engine over two sockets, which it takes over, until the platform says drain, closes them, or
+// ctx ends.
+func Run(ctx context.Context, e Engine, authFD, controlFD int) error {
+	auth, err := wire.NewConn(authFD)
+	if err != nil {
+		return fmt.Errorf("auth socket: %w (a provider is started by keepoutd)", err)
+	}
+	control, err := wire.NewConn(controlFD)
+	if err != nil {
+		return fmt.Errorf("control socket: %w (a provider is started by keepoutd)", err)
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	r := &runner{engine: e, auth: auth, control: control, inFlight: map[uint64]*Event{}}
+	return r.run(ctx)
+}
+
+// runner is one engine's life under one platform.
+type runner struct {
+	engine        Engine
+	auth, control *wire.Conn
+	settings      Settings
+	heartbeat     time.Duration
+	processed     atomic.Uint64
+
+	mu       sync.Mutex
+	content  string
+	degraded string            // why the last load failed
+	inFlight map[uint64]*Event // votes being worked on, so that Cancel finds them
+}
+
+func (r *runner) run(ctx context.Context) error {
+	if err := r.handshake(); err != nil {
+		return err
+	}
+	if r.engine.Load != nil {
+		content, err := r.engine.Load(ctx, r.settings)
+		if err != nil {
+			r.tell(&pb.FromProvider{Body: &pb.FromProvider_Heartbeat{Heartbeat: &pb.Heartbeat{
+				State: pb.State_STATE_LOADING, Detail: wire.Clip(err.Error()),
+			}}})
+			return fmt.Errorf("load: %w", err)
+		}
+		r.content = content
+	}
+	if err := r.subscribe(); err != nil {
+		return err
+	}
+
+	workers := r.engine.Workers
+	if workers <= 0 {
+		workers = defaultWorkers
+	}
+	var wg sync.WaitGroup
+	failed := make(chan error, workers+1)
+	for range workers {
+		wg.Go(func() { failed <- r.voteLoop() })
+	}
+	wg.Go(func() { failed <- r.controlLoop(ctx) })
+	stopBeating := make(chan struct{})
+	wg.Go(func() { r.beat(stopBeating) })
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	r.auth.Shutdown()
+	r.control.Shutdown()
+	close(stopBeating)
+	wg.Wait()
+	return errors.Join(err, r.auth.Close(), r.control.Close())
+}
+
+// handshake says hello and waits for the welcome.
+func (r *runner) handshake() error {
+	err := r.tell(&pb.FromProvider{Body: &pb.FromProvider_Hello{Hello: &pb.Hello{
+		Major: wire.Majors(), Sdk: "go/1", Engine: wire.Clip(r.engine.Name + " " + r.engine.Version),
+	}}})
+	if err != nil {
+		return fmt.Errorf("hello: %w", err)
+	}
+	buf := make([]byte, wire.MaxPacket)
+	for {
+		n, err := r.control.Recv(buf)
+		if err != nil {
+			return fmt.Errorf("wait for welcome: %w", err)
+		}
+		m, err := wire.DecodeToProvider(buf[:n])
+		if err != nil {
+			return fmt.Errorf("wait for welcome: %w", err)
+		}
+		switch body := m.Body.(type) {
+		case *pb.ToProvider_Refused:
+			return fmt.Errorf("platform refused: %s: %s", body.Refused.GetCode(), body.Refused.GetDetail())
+		case *pb.ToProvider_Welcome:
+			w := body.Welcome
+			r.settings = Settings{
+				Provider: w.GetProvider(), Content: w.GetContent(), StateDir: w.GetStateDir(), Values: w.GetSettings(),
+			}
+			r.heartbeat = max(time.Duration(w.GetHeartbeatMs())*time.Millisecond, 10*time.Millisecond)
+			return nil
+		}
+	}
+}
+
+func (r *runner) subscribe() error {
+	s := r.engine.Subscription
+	m := &pb.Subscribe{
+		Generation: 1, SelectPrefix: s.Under, MutePrefix: s.Except, MinSize: s.MinSize, MaxSize: s.MaxSize,
+		Access: pb.Access_ACCESS_METADATA, ByActor: s.ByActor,
+	}
+	if s.Content {
+		m.Access = pb.Access_ACCESS_DESCRIPTOR
+	}
+	for _, t := range s.Events {
+		m.Events = append(m.Events, pb.EventType(t))
+	}
+	for _, magic := range s.Magic {
+		m.Magic = append(m.Magic, []byte(magic))
+	}
+	if err := r.tell(&pb.FromProvider{Body: &pb.FromProvider_Subscribe{Subscribe: m}}); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return nil
+}
+
+// voteLoop is one worker. It keeps its thread, so that the kernel wakes it directly.
+func (r *runner) voteLoop() error {
+	runtime.LockOSThread()
+	buf := make([]byte, wire.MaxPacket)
+	out := make([]byte, 0, 1024)
+	for {
+		n, file, err := r.auth.RecvFile(buf)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("auth socket: %w", err)
+		}
+		received := time.Now()
+		m, err := wire.DecodeToProvider(buf[:n])
+		if err != nil {
+			closeFile(file)
+			return fmt.Errorf("auth socket: %w", err)
+		}
+		if m.GetEvent() == nil { // a later minor version may send more
+			closeFile(file)
+			continue
+		}
+		ev := newEvent(m.GetEvent(), file, received)
+		vote := r.vote(ev)
+		closeFile(file)
+		r.processed.Add(1)
+		out, err = wire.Encode(out[:0], &pb.FromProvider{
+			Body: &pb.FromProvider_Vote{Vote: wire.VoteToProto(ev.ID, vote)},
+		})
+		if err == nil {
+			err = r.auth.SendWait(out, -1)
+		}
+		if err != nil {
+			return fmt.Errorf("vote: %w", err)
+		}
+	}
+}
+
+// vote asks the engine, and makes the event reachable for Cancel meanwhile.
+func (r *runner) vote(ev *Event) Vote {
+	if !ev.Type.Valid() || r.engine.Vote == nil {
+		return Abstain()
+	}
+	r.mu.Lock()
+	r.inFlight[ev.ID] = ev
+	content := r.content
+	r.mu.Unlock()
+	vote := r.engine.Vote(ev)
+	r.mu.Lock()
+	delete(r.inFlight, ev.ID)
+	r.mu.Unlock()
+	ev.stop() // releases the timer of a context that was used
+	if vote.Content == "" {
+		vote.Content = content
+	}
+	return vote
+}
+
+// controlLoop serves the control socket: notify events, cancel, reload, drain.
+func (r *runner) controlLoop(ctx context.Context) error {
+	buf := make([]byte, wire.MaxPacket)
+	for {
+		n, file, err := r.control.RecvFile(buf)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("control socket: %w", err)
+		}
+		received := time.Now()
+		m, err := wire.DecodeToProvider(buf[:n])
+		if err != nil {
+			closeFile(file)
+			return fmt.Errorf("control socket: %w", err)
+		}
+		switch body := m.Body.(type) {
+		case *pb.ToProvider_Event:
+			ev := newEvent(body.Event, file, received)
+			if r.engine.Notify != nil && ev.Type.Valid() {
+				r.engine.Notify(ev)
+				ev.stop()
+			}
+			r.processed.Add(1)
+		case *pb.ToProvider_Cancel:
+			r.mu.Lock()
+			ev := r.inFlight[body.Cancel.GetId()]
+			r.mu.Unlock()
+			if ev != nil {
+				ev.stop()
+			}
+		case *pb.ToProvider_Reload:
+			r.reload(ctx)
+		case *pb.ToProvider_Refused:
+			closeFile(file)
+			return fmt.Errorf("platform refused: %s: %s", body.Refused.GetCode(), body.Refused.GetDetail())
+		case *pb.ToProvider_Drain:
+			closeFile(file)
+			return r.drain()
+		}
+		closeFile(file)
+	}
+}
+
+// drain lets the workers finish what they have, for as long as the platform leaves the socket open.
+func (r *runner) drain() error {
+	for {
+		r.mu.Lock()
+		left := len(r.inFlight)
+		r.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (r *runner) reload(ctx context.Context) {
+	if r.engine.Load == nil {
+		return
+	}
+	content, err := r.engine.Load(ctx, r.settings)
+	r.mu.Lock()
+	if err != nil {
+		r.degraded = "reload: " + err.Error()
+	} else {
+		r.content, r.degraded = content, ""
+	}
+	r.mu.Unlock()
+	r.sendHeartbeat()
+}
+
+func (r *runner) beat(stop <-chan struct{}) {
+	ticker := time.NewTicker(r.heartbeat)
+	defer ticker.Stop()
+	for {
+		r.sendHeartbeat()
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (r *runner) sendHeartbeat() {
+	r.mu.Lock()
+	content, detail := r.content, r.degraded
+	r.mu.Unlock()
+	if detail == "" && r.engine.Check != nil {
+		if err := r.engine.Check(); err != nil {
+			detail = err.Error()
+		}
+	}
+	state := pb.State_STATE_READY
+	if detail != "" {
+		state = pb.State_STATE_DEGRADED
+	}
+	// A send that fails means that the platform has gone, which the loops notice.
+	_ = r.tell(&pb.FromProvider{Body: &pb.FromProvider_Heartbeat{Heartbeat: &pb.Heartbeat{
+		Processed: r.processed.Load(), State: state, Detail: wire.Clip(detail), Content: wire.Clip(content),
+	}}})
+}
+
+func (r *runner) tell(m *pb.FromProvider) error {
+	out, err := wire.Encode(nil, m)
+	if err != nil {
+		return err
+	}
+	return r.control.SendWait(out, -1)
+}
+
+func newEvent(m *pb.Event, file int, received time.Time) *Event {
+	ev := &Event{Event: wire.EventFromProto(m), fd: file}
+	if budget := m.GetBudgetNs(); budget > 0 && ev.Type.Auth() {
+		ev.Deadline = received.Add(time.Duration(min(budget, uint64(time.Hour))))
+	}
+	return ev
+}
+
+// descriptor reads at an offset, without the file position that all holders of a passed descriptor share.
+type descriptor int
+
+func (d descriptor) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pread(int(d), p[done:], off+int64(done))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return done, fmt.Errorf("pread: %w", err)
+		}
+		if n == 0 {
+			return done, io.EOF
+		}
+		done += n
+	}
+	return done, nil
+}
+
+func closeFile(fd int) {
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+}
+
+// compile-time check that the enum numbers agree with the wire.
+var _ = [1]struct{}{}[int(event.Delete)-int(pb.EventType_EVENT_TYPE_DELETE)]
