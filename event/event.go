@@ -41,6 +41,15 @@ func (t Type) String() string {
 	return typeNames[t]
 }
 
+// MarshalText renders the configuration word.
+func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (t *Type) UnmarshalText(b []byte) (err error) {
+	*t, err = ParseType(string(b))
+	return err
+}
+
 // ParseType is the inverse of Type.String for valid types.
 func ParseType(word string) (Type, error) {
 	for _, t := range Types() {
@@ -57,43 +66,44 @@ func ParseType(word string) (Type, error) {
 // the file system lives, unlike a path or an inode number. A store through a shared mapping may leave size
 // and times unchanged (docs/limits.md), so equality is evidence of identity, not proof of equal bytes.
 type Version struct {
-	Dev     uint64 // device number of the file system, as in stat(2)
-	Handle  string // opaque handle bytes, prefixed by the four-byte handle type; empty where unsupported
-	Ino     uint64 // inode number, the fallback where Handle is empty
-	Size    int64  // bytes
-	MtimeNS int64  // nanoseconds since 1970
-	CtimeNS int64  // nanoseconds since 1970
+	Dev     uint64 `json:"dev"`      // device number of the file system, as in stat(2)
+	Handle  string `json:"-"`        // opaque bytes after the four-byte handle type; empty where unsupported
+	Ino     uint64 `json:"ino"`      // inode number, the fallback where Handle is empty
+	Size    int64  `json:"size"`     // bytes
+	MtimeNS int64  `json:"mtime_ns"` // since 1970
+	CtimeNS int64  `json:"ctime_ns"` // since 1970
 }
 
 // File is the object of an event.
 type File struct {
 	Version
-	Path string // hint: as seen from the platform's mount namespace; may be stale, forged or empty
-	Mode uint32 // st_mode
-	UID  uint32 // owner
+	// Path is a hint: as seen from the platform's mount namespace; it may be stale, forged or empty.
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"` // st_mode
+	UID  uint32 `json:"uid"`  // owner
 }
 
 // Process is who acts. Token is unique for the life of a boot where the kernel supports it (pidfs inode
 // numbers, Linux 6.9); PID may be reused.
 type Process struct {
-	PID   int32  // thread group id
-	Token uint64 // 0 where the kernel has no unique number
-	PPID  int32  // 0 when unknown
-	UID   uint32 // real user id
-	GID   uint32 // real group id
-	Comm  string // command name, resolved after the verdict, for people; may be empty
+	PID   int32  `json:"pid"`   // thread group id
+	Token uint64 `json:"token"` // 0 where the kernel has no unique number
+	PPID  int32  `json:"ppid"`  // 0 when unknown
+	UID   uint32 `json:"uid"`   // real user id
+	GID   uint32 `json:"gid"`   // real group id
+	Comm  string `json:"comm"`  // command name, resolved after the verdict, for people; may be empty
 }
 
 // Event is one observed act.
 type Event struct {
-	ID    uint64 // unique within one boot of the core, never 0
-	Type  Type
-	Time  time.Time // when the sensor read it
-	Actor Process
-	File  File
+	ID    uint64    `json:"id"` // unique on a host, never 0; people see it in hexadecimal
+	Type  Type      `json:"type"`
+	Time  time.Time `json:"time"` // when the sensor read it
+	Actor Process   `json:"actor"`
+	File  File      `json:"file"`
 	// Name is the entry's name for Create, Rename and Delete, whose File is then the directory; for Rename
 	// it is the old name, and NewDir and NewName say where it went.
-	Name    string
-	NewDir  string // path hint of the destination directory
-	NewName string
+	Name    string `json:"name,omitempty"`
+	NewDir  string `json:"new_dir,omitempty"` // path hint of the destination directory
+	NewName string `json:"new_name,omitempty"`
 }

@@ -24,15 +24,32 @@ func (a Action) String() string {
 	}
 }
 
+// MarshalText renders the word.
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText; an unknown word is Abstain, as on the wire.
+func (a *Action) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "allow":
+		*a = Allow
+	case "deny":
+		*a = Deny
+	default:
+		*a = Abstain
+	}
+	return nil
+}
+
 // Certain is the confidence of a vote that needs no second opinion.
 const Certain = 100
 
 // Vote is one provider's answer to one auth event.
 type Vote struct {
-	Action     Action
-	Confidence uint8  // percent, 1 to 100; below Certain a DENY counts towards the quorum only
-	Rule       string // the signature, rule or list entry that matched; at most MaxRule bytes
-	Content    string // the content version that answered, the provider's own words
+	Action Action `json:"action"`
+	// Confidence is in percent, 1 to 100; below Certain a DENY counts towards the quorum only.
+	Confidence uint8  `json:"confidence"`
+	Rule       string `json:"rule"`    // the signature, rule or list entry that matched; at most MaxRule bytes
+	Content    string `json:"content"` // the content version that answered, the provider's own words
 }
 
 // MaxRule bounds Vote.Rule and Vote.Content, in bytes: they are untrusted and end up on a terminal.
@@ -91,29 +108,29 @@ const (
 
 // Ballot is one provider's part in a verdict.
 type Ballot struct {
-	Provider string
-	Mode     Mode
-	Vote     Vote
-	Counted  bool   // the vote arrived in time
-	Reason   Reason // why it was not counted, or ReasonVoted
-	Latency  time.Duration
+	Provider string        `json:"provider"`
+	Mode     Mode          `json:"mode"`
+	Vote     Vote          `json:"vote"`
+	Counted  bool          `json:"counted"` // the vote arrived in time
+	Reason   Reason        `json:"reason"`  // why it was not counted, or ReasonVoted
+	Latency  time.Duration `json:"latency_ns"`
 }
 
 // Verdict is the platform's decision on one event and everything that led to it.
 type Verdict struct {
-	Outcome   Outcome
-	Allowed   bool // what the kernel was told
-	Reason    Reason
-	DecidedBy string // provider id, or "platform"
-	Rule      string
-	Mode      Mode // the host's mode
-	Ballots   []Ballot
-	Latency   time.Duration // from reading the event to answering the kernel
-	Shared    uint32        // how many identical events in flight got this same answer
+	Outcome   Outcome       `json:"outcome"`
+	Allowed   bool          `json:"allowed"` // what the kernel was told
+	Reason    Reason        `json:"reason"`
+	DecidedBy string        `json:"decided_by"` // provider id, or "platform"
+	Rule      string        `json:"rule"`
+	Mode      Mode          `json:"mode"` // the host's mode
+	Ballots   []Ballot      `json:"ballots"`
+	Latency   time.Duration `json:"latency_ns"` // from reading the event to answering the kernel
+	Shared    uint32        `json:"shared"`     // how many identical events in flight got this same answer
 }
 
 // Record is one judged event: what happened and what was decided.
 type Record struct {
-	Event   Event
-	Verdict Verdict
+	Event   Event   `json:"event"`
+	Verdict Verdict `json:"verdict"`
 }

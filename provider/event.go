@@ -36,8 +36,8 @@ func (e *Event) Content() (*io.SectionReader, error) {
 	return io.NewSectionReader(descriptor(e.fd), 0, e.File.Size), nil
 }
 
-// FD returns the read-only descriptor for an engine that passes it on, or -1. It is closed after Vote returns.
-// Never reopen it through /proc: that is a new open, and the platform would have to ask about it.
+// FD returns the read-only descriptor for an engine that passes it on, or -1. It is closed after Vote
+// returns. Never reopen it through /proc: that is a new open, and the platform would have to ask about it.
 func (e *Event) FD() int { return e.fd }
 
 // Context ends when the vote is no longer wanted: another provider has decided, or the deadline has passed.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,53 +58,123 @@ type runner struct {
 	heartbeat     time.Duration
 	processed     atomic.Uint64
 
+	beating sync.Mutex // keeps heartbeats in order, and Engine.Check to one call at a time
+
 	mu       sync.Mutex
 	content  string
 	degraded string            // why the last load failed
 	inFlight map[uint64]*Event // votes being worked on, so that Cancel finds them
 }
 
-func (r *runner) run(ctx context.Context) error {
+func (r *runner) run(ctx context.Context) (err error) {
+	var watch sync.WaitGroup
+	done := make(chan struct{})
+	watch.Go(func() { // ends a handshake and a load too, not only the loops
+		select {
+		case <-ctx.Done():
+			r.hangUp()
+		case <-done:
+		}
+	})
+	defer func() {
+		close(done)
+		watch.Wait()
+		err = errors.Join(err, r.auth.Close(), r.control.Close())
+	}()
 	if err := r.handshake(); err != nil {
 		return err
 	}
-	if r.engine.Load != nil {
-		content, err := r.engine.Load(ctx, r.settings)
-		if err != nil {
-			r.tell(&pb.FromProvider{Body: &pb.FromProvider_Heartbeat{Heartbeat: &pb.Heartbeat{
-				State: pb.State_STATE_LOADING, Detail: wire.Clip(err.Error()),
-			}}})
-			return fmt.Errorf("load: %w", err)
-		}
-		r.content = content
+	if err := r.load(ctx); err != nil {
+		return err
 	}
 	if err := r.subscribe(); err != nil {
 		return err
 	}
+	return r.serve(ctx)
+}
 
+// serve runs the loops until the platform says drain or closes a socket, or ctx ends.
+func (r *runner) serve(ctx context.Context) error {
 	workers := r.engine.Workers
 	if workers <= 0 {
 		workers = defaultWorkers
 	}
-	var wg sync.WaitGroup
-	failed := make(chan error, workers+1)
+	var voters, others sync.WaitGroup
+	ended := make(chan error, workers+2)
 	for range workers {
-		wg.Go(func() { failed <- r.voteLoop() })
+		voters.Go(func() {
+			if err := r.voteLoop(); err != nil {
+				ended <- err
+			}
+		})
 	}
-	wg.Go(func() { failed <- r.controlLoop(ctx) })
+	// One worker at the end of the stream is not the end: the others may still owe their votes.
+	others.Go(func() { voters.Wait(); ended <- nil })
+	others.Go(func() { ended <- r.controlLoop(ctx) })
 	stopBeating := make(chan struct{})
-	wg.Go(func() { r.beat(stopBeating) })
+	others.Go(func() { r.beat(stopBeating) })
 
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-ended:
 	}
+	r.hangUp()
+	close(stopBeating)
+	others.Wait()
+	return err
+}
+
+// hangUp ends both connections and every vote in flight.
+func (r *runner) hangUp() {
 	r.auth.Shutdown()
 	r.control.Shutdown()
-	close(stopBeating)
-	wg.Wait()
-	return errors.Join(err, r.auth.Close(), r.control.Close())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ev := range r.inFlight {
+		ev.stop()
+	}
+}
+
+// load runs the engine's first Load, and says meanwhile that the provider is alive.
+func (r *runner) load(ctx context.Context) error {
+	if r.engine.Load == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var loading sync.WaitGroup
+	loaded := make(chan struct{})
+	loading.Go(func() {
+		ticker := time.NewTicker(r.heartbeat)
+		defer ticker.Stop()
+		for {
+			if r.tellLoading("") != nil { // nobody reads the sockets yet: this is how a lost platform shows
+				cancel()
+				return
+			}
+			select {
+			case <-loaded:
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	content, err := r.engine.Load(ctx, r.settings)
+	close(loaded)
+	loading.Wait()
+	if err != nil {
+		_ = r.tellLoading(err.Error()) // best effort: the exit says it as well
+		return fmt.Errorf("load: %w", err)
+	}
+	r.content = content
+	return nil
+}
+
+func (r *runner) tellLoading(detail string) error {
+	return r.tell(&pb.FromProvider{Body: &pb.FromProvider_Heartbeat{Heartbeat: &pb.Heartbeat{
+		State: pb.State_STATE_LOADING, Detail: wire.Clip(detail),
+	}}})
 }
 
 // handshake says hello and waits for the welcome.
@@ -129,6 +200,9 @@ func (r *runner) handshake() error {
 			return fmt.Errorf("platform refused: %s: %s", body.Refused.GetCode(), body.Refused.GetDetail())
 		case *pb.ToProvider_Welcome:
 			w := body.Welcome
+			if !slices.Contains(wire.Majors(), w.GetMajor()) {
+				return fmt.Errorf("platform chose protocol version %d, offered %v", w.GetMajor(), wire.Majors())
+			}
 			r.settings = Settings{
 				Provider: w.GetProvider(), Content: w.GetContent(), StateDir: w.GetStateDir(), Values: w.GetSettings(),
 			}
@@ -256,23 +330,10 @@ func (r *runner) controlLoop(ctx context.Context) error {
 			closeFile(file)
 			return fmt.Errorf("platform refused: %s: %s", body.Refused.GetCode(), body.Refused.GetDetail())
 		case *pb.ToProvider_Drain:
-			closeFile(file)
-			return r.drain()
+			// What is queued is still answered; then the workers see the end of the stream, and serve returns.
+			r.auth.ShutdownRead()
 		}
 		closeFile(file)
-	}
-}
-
-// drain lets the workers finish what they have, for as long as the platform leaves the socket open.
-func (r *runner) drain() error {
-	for {
-		r.mu.Lock()
-		left := len(r.inFlight)
-		r.mu.Unlock()
-		if left == 0 {
-			return nil
-		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -305,6 +366,8 @@ func (r *runner) beat(stop <-chan struct{}) {
 }
 
 func (r *runner) sendHeartbeat() {
+	r.beating.Lock()
+	defer r.beating.Unlock()
 	r.mu.Lock()
 	content, detail := r.content, r.degraded
 	r.mu.Unlock()

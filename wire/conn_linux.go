@@ -84,16 +84,19 @@ func (c *Conn) send(packet []byte, file, flags int) error {
 	}
 }
 
-// Recv waits for one packet and returns its length. Descriptors that come with it are discarded by the kernel.
-// It returns io.EOF after the peer has gone or Shutdown was called, and ErrTooLong for a packet over len(buf).
+// Recv waits for one packet and returns its length. Descriptors that come with it are discarded by the
+// kernel. It returns io.EOF after the peer has gone or Shutdown was called, or for an empty packet, and
+// ErrTooLong for a packet over len(buf).
 func (c *Conn) Recv(buf []byte) (int, error) {
 	n, _, err := c.recv(buf, nil)
 	return n, err
 }
 
-// RecvFile is Recv for packets that may carry a descriptor: file is -1 without one, and the caller's to close.
+// RecvFile is Recv for packets that may carry a descriptor: file is -1 without one, and the caller's to
+// close.
 func (c *Conn) RecvFile(buf []byte) (n, file int, err error) {
-	var control [24]byte
+	// CMSG_LEN, not CMSG_SPACE: the padding of the latter has room for a second descriptor, which would leak.
+	var control [20]byte
 	return c.recv(buf, control[:])
 }
 
@@ -110,16 +113,16 @@ func (c *Conn) recv(buf, control []byte) (n, file int, err error) {
 			return 0, -1, fmt.Errorf("recvmsg: %w", err)
 		}
 		file = passedFile(control[:oobn])
-		if n == 0 {
-			return 0, file, io.EOF
+		if n > 0 && flags&unix.MSG_TRUNC == 0 {
+			return n, file, nil
 		}
-		if flags&unix.MSG_TRUNC != 0 {
-			if file >= 0 {
-				_ = unix.Close(file)
-			}
-			return n, -1, ErrTooLong
+		if file >= 0 {
+			_ = unix.Close(file)
 		}
-		return n, file, nil
+		if n == 0 { // the end, or an empty packet: nobody sends one on purpose
+			return 0, -1, io.EOF
+		}
+		return n, -1, ErrTooLong
 	}
 }
 
@@ -140,6 +143,10 @@ func (c *Conn) Shutdown() {
 	c.closed.Store(true)
 	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
 }
+
+// ShutdownRead tells the peer that no more is wanted: its sends fail from now on, while packets already
+// queued can still be received, followed by io.EOF, and Send still works.
+func (c *Conn) ShutdownRead() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
 // Close releases the descriptor. Preconditions: no other method is running or will be called.
 func (c *Conn) Close() error {

@@ -37,5 +37,8 @@ func (c *Conn) RecvFile([]byte) (n, file int, err error) { return 0, -1, errors.
 // Shutdown does nothing on this system.
 func (c *Conn) Shutdown() {}
 
+// ShutdownRead does nothing on this system.
+func (c *Conn) ShutdownRead() {}
+
 // Close is not supported on this system.
 func (c *Conn) Close() error { return errors.ErrUnsupported }

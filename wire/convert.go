@@ -74,7 +74,11 @@ func VoteToProto(id uint64, v event.Vote) *pb.Vote {
 // VoteFromProto reads a checked vote. known is false when the action is not one of this version: such a vote
 // counts as abstain, and the caller counts the mistake.
 func VoteFromProto(m *pb.Vote) (vote event.Vote, known bool) {
-	vote = event.Vote{Confidence: uint8(m.GetConfidence()), Rule: Clip(m.GetRule()), Content: Clip(m.GetContent())}
+	vote = event.Vote{
+		Confidence: uint8(m.GetConfidence()),
+		Rule:       Clip(m.GetRule()),
+		Content:    Clip(m.GetContent()),
+	}
 	if vote.Confidence == 0 {
 		vote.Confidence = event.Certain
 	}

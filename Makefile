@@ -1,0 +1,143 @@
+# Everything a person or a machine does with this tree. "make" lists it.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# The go command uses every core by itself, and "deps" must come before "build".
+.NOTPARALLEL:
+
+COMMANDS  := $(patsubst cmd/%/main.go,%,$(wildcard cmd/*/main.go))
+PROVIDERS := $(filter-out internal hostile yara,$(patsubst providers/%/main.go,%,$(wildcard providers/*/main.go)))
+GO_BUILD  := CGO_ENABLED=0 go build -trimpath
+TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
+
+# What a fresh Debian lacks: clamd and libyara are engines of shipped providers; gcc links libyara and the race
+# detector; python3, bindfs and fuse3 stage a vendor in another language and a slow file system for the tests.
+ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
+DEBIAN  := $(ENGINES) python3 bindfs fuse3
+INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+IS_ROOT  = $(filter 0,$(shell id -u))
+lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
+
+# Asked when used: "make deps" may have just installed them.
+HAVE_GCC  = $(shell command -v gcc)
+HAVE_YARA = $(and $(HAVE_GCC),$(wildcard /usr/include/yara.h /usr/local/include/yara.h))
+
+##@ Build and run
+
+.PHONY: help build yara run deps install-engines generate check-generate clean FORCE
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) yara ## commands into bin/, providers into bin/providers/
+
+$(COMMANDS:%=bin/%): bin/%: FORCE
+	$(GO_BUILD) -o $@ ./cmd/$*
+
+$(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
+	@mkdir -p $@
+	$(GO_BUILD) -o $@/keepout-$* ./providers/$*
+	@cp providers/$*/provider.yaml $@/provider.yaml
+	bin/keepout provider seal $@
+
+# The only engine that links a C library; without that library everything else builds as ever.
+bin/providers/yara: private GO_BUILD := CGO_ENABLED=1 go build -trimpath -tags yara
+yara: FORCE
+	@$(if $(wildcard providers/yara/main.go),$(if $(HAVE_YARA),$(MAKE) bin/providers/yara,\
+		echo "yara: not built, libyara and gcc are not installed: sudo make install-engines"))
+
+run: build ## show it working on this machine: bin/keepout demo (as root)
+	@$(if $(call lacking,$(ENGINES)),echo "To see every provider: sudo make install-engines")
+	@$(if $(IS_ROOT),bin/keepout demo,echo "The demonstration needs root for the sensor: sudo $(CURDIR)/bin/keepout demo")
+
+deps: ## install what this Debian machine lacks (as root), or say what
+	$(call install,$(DEBIAN))
+
+install-engines: ## install clamd and libyara only
+	$(call install,$(ENGINES))
+
+define install
+	@$(if $(call lacking,$(1)),$(if $(IS_ROOT),\
+		echo "installing $(call lacking,$(1))" && $(INSTALL) $(call lacking,$(1)),\
+		echo "lacking $(call lacking,$(1)): sudo make $@"),\
+		echo "all installed: $(1)")
+endef
+
+generate: $(TOOLS)/protoc-gen-go ## write wire/keepoutpb from wire/keepout.proto
+	$(call protoc,.)
+
+check-generate: $(TOOLS)/protoc-gen-go ## fail when wire/keepoutpb is not what generate writes
+	@$(if $(shell command -v protoc),rm -rf bin/_generated && mkdir -p bin/_generated && $(call protoc,bin/_generated) \
+		&& cmp bin/_generated/wire/keepoutpb/keepout.pb.go wire/keepoutpb/keepout.pb.go,\
+		echo "check-generate: protoc is not installed (Debian: protobuf-compiler 3.21.12)")
+
+protoc = protoc --plugin=$(TOOLS)/protoc-gen-go -I wire --go_out=$(1) \
+	--go_opt=module=github.com/keepout-security/keepout wire/keepout.proto
+
+clean: ## remove bin/
+	rm -rf bin
+
+##@ Test
+
+LANES   := build vet vet-windows vet-darwin unit providers tidy root
+RESULTS := bin/results
+TALLY    = go run ./internal/tally
+GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
+YARA_TAG = $(if $(HAVE_YARA),-tags yara)
+# What must build for every system: the Linux parts are behind the sensor.
+PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor
+
+.PHONY: test test-unit test-root bench fuzz lint $(LANES:%=lane-%)
+
+test: deps ## every layer this machine can run; the last line counts what ran
+	@rm -rf $(RESULTS)
+	@$(MAKE) --keep-going $(LANES:%=lane-%) || true
+	@$(TALLY) total -dir $(RESULTS) $(LANES)
+
+test-unit: lane-unit lane-tidy ## no root, less than a minute
+
+test-root: export KEEPOUT_LANE ?= root
+test-root: lane-providers lane-root ## the real kernel and the real engines (as root)
+
+lane-build:
+	@$(TALLY) check -dir $(RESULTS) -lane build -- $(MAKE) build
+
+lane-vet:
+	@$(TALLY) check -dir $(RESULTS) -lane vet -- go vet $(YARA_TAG) ./...
+
+lane-vet-windows lane-vet-darwin: lane-vet-%:
+	@$(TALLY) check -dir $(RESULTS) -lane vet-$* -- env GOOS=$* CGO_ENABLED=0 go vet $(PORTABLE)
+
+lane-unit:
+	@$(TALLY) run -dir $(RESULTS) -lane unit -- $(GO_TEST) -timeout 5m \
+		$$(go list ./... | grep -vE '/keepout/(test/root|providers|internal/tidy)(/|$$)')
+
+lane-providers:
+	@$(TALLY) run -dir $(RESULTS) -lane providers -- $(GO_TEST) -timeout 10m $(YARA_TAG) ./providers/...
+
+lane-tidy:
+	@$(TALLY) run -dir $(RESULTS) -lane tidy -- go test -json -count=1 ./internal/tidy
+
+# One package after the other: each may fill memory, mark a file system of its own or stop a daemon.
+lane-root:
+	@$(TALLY) run -dir $(RESULTS) -lane root -- go test -json -count=1 -p 1 -timeout 20m ./test/root/...
+
+BENCHTIME ?= 1s
+bench: ## the numbers of docs/performance.md (BENCHTIME=1s)
+	go test ./bench/... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME)
+
+FUZZTIME ?= 10s
+fuzz: ## each fuzz target for FUZZTIME=10s
+	@grep -rn --include='*_test.go' '^func Fuzz' . | sed 's/^\.\/\(.*\)\/[^/]*:.*func \(Fuzz[A-Za-z0-9_]*\).*/\1 \2/' \
+		| while read -r dir target; do \
+			go test "./$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; done
+
+##@ Tools: built from tools/go.mod, kept outside the tree
+
+$(TOOLS)/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/protoc-gen-go: PACKAGE := google.golang.org/protobuf/cmd/protoc-gen-go
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	go -C tools build -trimpath -o $@ $(PACKAGE)
+
+lint: $(TOOLS)/golangci-lint check-generate ## golangci-lint with .golangci.yml, and the generated code
+	$(TOOLS)/golangci-lint run ./...

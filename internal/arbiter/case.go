@@ -1,0 +1,254 @@
+package arbiter
+
+import (
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+)
+
+// HeadroomPercent is the part of a budget after which a missing vote is replaced by policy; the rest is kept for
+// getting the answer to the kernel.
+const HeadroomPercent = 80
+
+// Voter is one provider that was asked.
+type Voter struct {
+	Provider   string
+	Mode       event.Mode    // Audit or Enforce
+	FailClosed bool          // a missing vote counts as DENY instead of ALLOW
+	Budget     time.Duration // time for the vote, from the moment the event was read
+}
+
+// Policy is what the administrator decided for all cases.
+type Policy struct {
+	Mode   event.Mode // Monitor or Enforce
+	Quorum int        // how many unsure denials make one; 0 and 1 mean that each one does
+}
+
+// Kind says what happened to a case.
+type Kind uint8
+
+// The inputs. Voted and Lost name a voter; Tick only passes time.
+const (
+	Voted Kind = iota + 1
+	Lost
+	Tick
+)
+
+// Input is one thing that happens to a case.
+type Input struct {
+	Kind   Kind
+	Voter  int          // index into the voters
+	Vote   event.Vote   // with Voted
+	Reason event.Reason // with Lost: why there will be no vote; with Voted: ReasonUndecoded, or empty
+}
+
+// Effects are what the caller must do after a step, in this order.
+type Effects struct {
+	Answer bool  // tell the kernel Verdict().Allowed; true exactly once in a case's life
+	Missed []int // voters that missed their deadline in this step
+	Cancel []int // voters whose vote is no longer wanted
+	Closed bool  // the record is complete; true exactly once, with or after Answer
+}
+
+// Case is one question in flight. It is not safe for concurrent use.
+type Case struct {
+	policy  Policy
+	voters  []Voter
+	ballots []event.Ballot
+	done    []bool // no vote is expected any more
+	awaited int    // enforcing voters still expected
+	open    int    // voters still expected
+	unsure  int    // unsure denials of enforcing voters
+
+	decided bool
+	closed  bool
+	verdict event.Verdict
+	failure event.Reason // why a vote is missing, the first time it happened
+	blocker int          // voter whose failure policy denies, or -1
+}
+
+// New opens a case and returns what to do at once: with nobody to wait for, the answer is due before any vote.
+func New(policy Policy, voters []Voter) (*Case, Effects) {
+	c := &Case{
+		policy: policy, voters: voters, blocker: -1, open: len(voters),
+		ballots: make([]event.Ballot, len(voters)), done: make([]bool, len(voters)),
+	}
+	c.verdict = event.Verdict{Mode: policy.Mode, Outcome: event.Allowed, Allowed: true}
+	for i, v := range voters {
+		c.ballots[i] = event.Ballot{Provider: v.Provider, Mode: v.Mode}
+		if c.enforcing(i) {
+			c.awaited++
+		}
+	}
+	var eff Effects
+	if c.awaited == 0 {
+		c.decide(&eff, 0)
+	}
+	c.settle(&eff)
+	return c, eff
+}
+
+// enforcing reports whether voter i can deny: it enforces, and so does the host.
+func (c *Case) enforcing(i int) bool {
+	return c.policy.Mode == event.Enforce && c.voters[i].Mode == event.Enforce
+}
+
+// Step applies one input at time now, counted from when the event was read. Inputs for a voter that has already
+// voted or been given up change nothing.
+func (c *Case) Step(now time.Duration, in Input) Effects {
+	var eff Effects
+	if c.closed {
+		return eff
+	}
+	c.expire(&eff, now)
+	if in.Kind != Tick && in.Voter >= 0 && in.Voter < len(c.voters) && !c.done[in.Voter] {
+		c.take(&eff, now, in)
+	}
+	if !c.decided && c.awaited == 0 {
+		c.decide(&eff, now)
+	}
+	c.settle(&eff)
+	return eff
+}
+
+// take records a vote or its loss.
+func (c *Case) take(eff *Effects, now time.Duration, in Input) {
+	b := &c.ballots[in.Voter]
+	b.Latency = now
+	if in.Kind == Lost {
+		c.miss(in.Voter, in.Reason)
+		return
+	}
+	c.finish(in.Voter)
+	b.Vote, b.Counted, b.Reason = in.Vote, true, event.ReasonVoted
+	if in.Reason != "" {
+		b.Vote, b.Reason = event.Vote{Confidence: event.Certain}, in.Reason // a mistake counts as abstain
+	}
+	if c.decided || !c.enforcing(in.Voter) || b.Vote.Action != event.Deny {
+		return
+	}
+	reason := event.ReasonDenied
+	if b.Vote.Confidence < event.Certain && c.policy.Quorum > 1 {
+		c.unsure++
+		if c.unsure < c.policy.Quorum {
+			return
+		}
+		reason = event.ReasonQuorum
+	}
+	c.verdict.Outcome, c.verdict.Allowed, c.verdict.Reason = event.Denied, false, reason
+	c.verdict.DecidedBy, c.verdict.Rule = b.Provider, b.Vote.Rule
+	c.decided, eff.Answer, c.verdict.Latency = true, true, now
+	c.cancelAwaited(eff, now)
+}
+
+// expire gives up the voters whose time is over.
+func (c *Case) expire(eff *Effects, now time.Duration) {
+	for i, v := range c.voters {
+		if !c.done[i] && now >= v.Budget*HeadroomPercent/100 {
+			c.ballots[i].Latency = now
+			c.miss(i, event.ReasonDeadline)
+			eff.Missed = append(eff.Missed, i)
+		}
+	}
+}
+
+// miss replaces a vote by its provider's failure policy.
+func (c *Case) miss(i int, reason event.Reason) {
+	c.finish(i)
+	c.ballots[i].Reason = reason
+	if c.decided || !c.enforcing(i) {
+		return
+	}
+	if c.failure == "" {
+		c.failure = reason
+	}
+	if c.voters[i].FailClosed && c.blocker < 0 {
+		c.blocker, c.failure = i, reason
+	}
+}
+
+func (c *Case) finish(i int) {
+	c.done[i] = true
+	c.open--
+	if c.enforcing(i) {
+		c.awaited--
+	}
+}
+
+// cancelAwaited stops waiting for enforcing voters after a denial; audit voters may finish.
+func (c *Case) cancelAwaited(eff *Effects, now time.Duration) {
+	for i := range c.voters {
+		if !c.done[i] && c.enforcing(i) {
+			c.finish(i)
+			c.ballots[i].Reason, c.ballots[i].Latency = event.ReasonCancelled, now
+			eff.Cancel = append(eff.Cancel, i)
+		}
+	}
+}
+
+// decide closes the vote when nobody awaited is left and nobody denied.
+func (c *Case) decide(eff *Effects, now time.Duration) {
+	c.decided, eff.Answer, c.verdict.Latency = true, true, now
+	c.verdict.DecidedBy, c.verdict.Reason = Platform, event.ReasonVoted
+	if len(c.voters) > 0 && !c.anyEnforcing() {
+		c.verdict.Reason = event.ReasonOnlyAudit
+	}
+	if c.failure == "" {
+		return
+	}
+	c.verdict.Reason, c.verdict.Outcome = c.failure, event.Unavailable
+	if c.failure == event.ReasonDeadline {
+		c.verdict.Outcome = event.Timeout
+	}
+	if c.blocker >= 0 {
+		c.verdict.Allowed, c.verdict.DecidedBy = false, c.voters[c.blocker].Provider
+	}
+}
+
+func (c *Case) anyEnforcing() bool {
+	for i := range c.voters {
+		if c.enforcing(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle closes the record when the answer is given and no vote is expected any more.
+func (c *Case) settle(eff *Effects) {
+	if !c.decided || c.open > 0 || c.closed {
+		return
+	}
+	c.closed, eff.Closed = true, true
+	if !c.verdict.Allowed {
+		return
+	}
+	for _, b := range c.ballots {
+		if b.Counted && b.Vote.Action == event.Deny {
+			c.verdict.Outcome, c.verdict.DecidedBy, c.verdict.Rule = event.WouldDeny, b.Provider, b.Vote.Rule
+			return
+		}
+	}
+}
+
+// Platform is the DecidedBy of a verdict that no provider made.
+const Platform = "platform"
+
+// Verdict returns the verdict. Preconditions: a step has had the effect Answer; it is complete after Closed.
+func (c *Case) Verdict() event.Verdict {
+	v := c.verdict
+	v.Ballots = c.ballots
+	return v
+}
+
+// Deadline returns when the next voter's time is over, counted from when the event was read.
+func (c *Case) Deadline() (time.Duration, bool) {
+	var first time.Duration
+	found := false
+	for i, v := range c.voters {
+		if d := v.Budget * HeadroomPercent / 100; !c.done[i] && (!found || d < first) {
+			first, found = d, true
+		}
+	}
+	return first, found
+}

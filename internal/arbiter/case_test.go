@@ -1,0 +1,193 @@
+package arbiter_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
+)
+
+var (
+	allow   = event.Vote{Action: event.Allow, Confidence: event.Certain}
+	deny    = event.Vote{Action: event.Deny, Confidence: event.Certain, Rule: "r"}
+	unsure  = event.Vote{Action: event.Deny, Confidence: 50, Rule: "u"}
+	abstain = event.Vote{Confidence: event.Certain}
+)
+
+func voter(id string, mode event.Mode, closed bool) arbiter.Voter {
+	return arbiter.Voter{Provider: id, Mode: mode, FailClosed: closed, Budget: 50 * time.Millisecond}
+}
+
+func vote(i int, v event.Vote) arbiter.Input {
+	return arbiter.Input{Kind: arbiter.Voted, Voter: i, Vote: v}
+}
+
+func lost(i int) arbiter.Input {
+	return arbiter.Input{Kind: arbiter.Lost, Voter: i, Reason: event.ReasonLost}
+}
+
+func TestCase(t *testing.T) {
+	enforce := arbiter.Policy{Mode: event.Enforce}
+	a, b := voter("a", event.Enforce, false), voter("b", event.Enforce, false)
+	audit, closed := voter("audit", event.Audit, false), voter("closed", event.Enforce, true)
+	late := 40 * time.Millisecond
+
+	tests := []struct {
+		name    string
+		policy  arbiter.Policy
+		voters  []arbiter.Voter
+		inputs  []arbiter.Input
+		at      time.Duration // of the last input
+		outcome event.Outcome
+		allowed bool
+		reason  event.Reason
+		by      string
+	}{
+		{"nobody", enforce, nil, nil, 0, event.Allowed, true, event.ReasonVoted, "platform"},
+		{"all allow", enforce, []arbiter.Voter{a, b}, []arbiter.Input{vote(0, allow), vote(1, allow)}, 0,
+			event.Allowed, true, event.ReasonVoted, "platform"},
+		{"deny wins over an earlier allow", enforce, []arbiter.Voter{a, b},
+			[]arbiter.Input{vote(0, allow), vote(1, deny)}, 0, event.Denied, false, event.ReasonDenied, "b"},
+		{"deny does not wait", enforce, []arbiter.Voter{a, b}, []arbiter.Input{vote(1, deny)}, 0,
+			event.Denied, false, event.ReasonDenied, "b"},
+		{"abstain is neutral", enforce, []arbiter.Voter{a, b}, []arbiter.Input{vote(0, abstain), vote(1, deny)}, 0,
+			event.Denied, false, event.ReasonDenied, "b"},
+		{"audit would deny", enforce, []arbiter.Voter{a, audit}, []arbiter.Input{vote(0, allow), vote(1, deny)}, 0,
+			event.WouldDeny, true, event.ReasonVoted, "audit"},
+		{"monitor host", arbiter.Policy{Mode: event.Monitor}, []arbiter.Voter{a}, []arbiter.Input{vote(0, deny)}, 0,
+			event.WouldDeny, true, event.ReasonOnlyAudit, "a"},
+		{"deadline fails open", enforce, []arbiter.Voter{a, b},
+			[]arbiter.Input{vote(0, allow), {Kind: arbiter.Tick}}, late, event.Timeout, true, event.ReasonDeadline, "platform"},
+		{"deadline fails closed", enforce, []arbiter.Voter{a, closed},
+			[]arbiter.Input{vote(0, allow), {Kind: arbiter.Tick}}, late, event.Timeout, false, event.ReasonDeadline, "closed"},
+		{"death fails open", enforce, []arbiter.Voter{a}, []arbiter.Input{lost(0)}, 0,
+			event.Unavailable, true, event.ReasonLost, "platform"},
+		{"death of one, deny of the other", enforce, []arbiter.Voter{a, b}, []arbiter.Input{lost(0), vote(1, deny)}, 0,
+			event.Denied, false, event.ReasonDenied, "b"},
+		{"unsure counts alone without a quorum", enforce, []arbiter.Voter{a}, []arbiter.Input{vote(0, unsure)}, 0,
+			event.Denied, false, event.ReasonDenied, "a"},
+		{"quorum reached", arbiter.Policy{Mode: event.Enforce, Quorum: 2}, []arbiter.Voter{a, b},
+			[]arbiter.Input{vote(0, unsure), vote(1, unsure)}, 0, event.Denied, false, event.ReasonQuorum, "b"},
+		{"quorum missed", arbiter.Policy{Mode: event.Enforce, Quorum: 2}, []arbiter.Voter{a, b},
+			[]arbiter.Input{vote(0, unsure), vote(1, allow)}, 0, event.WouldDeny, true, event.ReasonVoted, "a"},
+		{"a certain deny needs no quorum", arbiter.Policy{Mode: event.Enforce, Quorum: 2}, []arbiter.Voter{a, b},
+			[]arbiter.Input{vote(0, deny)}, 0, event.Denied, false, event.ReasonDenied, "a"},
+		{"an undecodable vote abstains", enforce, []arbiter.Voter{a},
+			[]arbiter.Input{{Kind: arbiter.Voted, Vote: deny, Reason: event.ReasonUndecoded}}, 0,
+			event.Allowed, true, event.ReasonVoted, "platform"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, eff := arbiter.New(tt.policy, tt.voters)
+			answers := count(eff.Answer)
+			for i, in := range tt.inputs {
+				now := time.Duration(0)
+				if i == len(tt.inputs)-1 {
+					now = tt.at
+				}
+				answers += count(c.Step(now, in).Answer)
+			}
+			if answers != 1 {
+				t.Fatalf("answered %d times, want once", answers)
+			}
+			v := c.Verdict()
+			if v.Outcome != tt.outcome || v.Allowed != tt.allowed || v.Reason != tt.reason || v.DecidedBy != tt.by {
+				t.Errorf("got %s allowed=%v %s by %s, want %s allowed=%v %s by %s", v.Outcome, v.Allowed, v.Reason,
+					v.DecidedBy, tt.outcome, tt.allowed, tt.reason, tt.by)
+			}
+		})
+	}
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestAnyOrder is the promise of the package: no order of votes, deaths and deadlines gives two answers, none,
+// or an ALLOW over a DENY that an enforcing provider cast in time.
+func TestAnyOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		policy := arbiter.Policy{
+			Mode:   rapid.SampledFrom([]event.Mode{event.Enforce, event.Monitor}).Draw(t, "host"),
+			Quorum: rapid.IntRange(0, 3).Draw(t, "quorum"),
+		}
+		n := rapid.IntRange(0, 5).Draw(t, "voters")
+		voters := make([]arbiter.Voter, n)
+		for i := range voters {
+			voters[i] = arbiter.Voter{
+				Provider: string(rune('a' + i)), FailClosed: rapid.Bool().Draw(t, "closed"),
+				Mode:   rapid.SampledFrom([]event.Mode{event.Enforce, event.Audit}).Draw(t, "mode"),
+				Budget: time.Duration(rapid.IntRange(1, 100).Draw(t, "budget")) * time.Millisecond,
+			}
+		}
+		c, eff := arbiter.New(policy, voters)
+		run := caseRun{t: t, policy: policy, voters: voters, spoken: make([]bool, n)}
+		run.check(c, eff)
+		now := time.Duration(0)
+		for range rapid.IntRange(0, 20).Draw(t, "steps") {
+			now += time.Duration(rapid.IntRange(0, 20).Draw(t, "ms")) * time.Millisecond
+			in := arbiter.Input{
+				Kind:   rapid.SampledFrom([]arbiter.Kind{arbiter.Voted, arbiter.Lost, arbiter.Tick}).Draw(t, "kind"),
+				Voter:  rapid.IntRange(-1, n).Draw(t, "voter"),
+				Vote:   rapid.SampledFrom([]event.Vote{allow, deny, unsure, abstain}).Draw(t, "vote"),
+				Reason: event.ReasonLost,
+			}
+			if in.Kind == arbiter.Voted {
+				in.Reason = ""
+			}
+			run.note(now, in)
+			run.check(c, c.Step(now, in))
+		}
+		run.check(c, c.Step(time.Second, arbiter.Input{Kind: arbiter.Tick})) // every deadline has passed
+		if run.answers != 1 || run.closes != 1 {
+			t.Fatalf("answered %d times and closed %d times, want once each", run.answers, run.closes)
+		}
+	})
+}
+
+// caseRun is an independent account of what one case may do.
+type caseRun struct {
+	t       *rapid.T
+	policy  arbiter.Policy
+	voters  []arbiter.Voter
+	spoken  []bool // has voted, died or run out of time
+	denied  bool   // a certain DENY of an enforcing provider came in time, before the answer
+	answers int
+	closes  int
+}
+
+func (r *caseRun) note(now time.Duration, in arbiter.Input) {
+	for i, v := range r.voters {
+		if now >= v.Budget*arbiter.HeadroomPercent/100 {
+			r.spoken[i] = true
+		}
+	}
+	if in.Kind == arbiter.Tick || in.Voter < 0 || in.Voter >= len(r.voters) || r.spoken[in.Voter] {
+		return
+	}
+	r.spoken[in.Voter] = true
+	enforcing := r.policy.Mode == event.Enforce && r.voters[in.Voter].Mode == event.Enforce
+	if in.Kind == arbiter.Voted && in.Vote == deny && enforcing && r.answers == 0 {
+		r.denied = true
+	}
+}
+
+func (r *caseRun) check(c *arbiter.Case, eff arbiter.Effects) {
+	r.answers += count(eff.Answer)
+	r.closes += count(eff.Closed)
+	if r.answers > 1 || r.closes > 1 || r.closes > r.answers {
+		r.t.Fatalf("answers %d, closes %d", r.answers, r.closes)
+	}
+	if r.answers == 1 && r.denied && c.Verdict().Allowed {
+		r.t.Fatalf("allowed over a DENY: %+v", c.Verdict())
+	}
+	if r.policy.Mode == event.Monitor && r.answers == 1 && !c.Verdict().Allowed {
+		r.t.Fatal("a monitoring host denied")
+	}
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/control"
+)
+
+// order sends a request that has no answer but success, and says what it did.
+func (a *app) order(cmd *cobra.Command, req control.Request, done string) error {
+	if err := a.ask(cmd.Context(), req, func(control.Reply) error { return nil }); err != nil {
+		return err
+	}
+	if a.output == "json" {
+		return printJSON(a.out, map[string]string{"done": done})
+	}
+	_, err := fmt.Fprintln(a.out, done)
+	return err
+}
+
+func (a *app) modeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "mode monitor|enforce", Short: "Switch the host between recording and denying",
+		Args: exactArgs(1, "monitor or enforce"), ValidArgs: []string{"monitor", "enforce"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.order(cmd, control.Request{Do: "mode", Mode: event.Mode(args[0])},
+				"mode is "+args[0]+" until the next reload or restart; to keep it, write mode: "+args[0]+" in the configuration")
+		},
+	}
+}
+
+func (a *app) allowCommand() *cobra.Command {
+	req := control.Request{Do: "allow"}
+	var length time.Duration
+	cmd := &cobra.Command{
+		Use: "allow SHA256 --for 1h --reason TEXT", Short: "Let a content pass for a time, whatever providers say",
+		Args: exactArgs(1, "the SHA-256 of a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.SHA256, req.Seconds = args[0], int64(length.Seconds())
+			return a.order(cmd, req, fmt.Sprintf("allowed for %v: %s", length, args[0]))
+		},
+	}
+	cmd.Flags().DurationVar(&length, "for", time.Hour, "for how long, 1m to 720h")
+	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; it is kept in the journal")
+	if err := cmd.MarkFlagRequired("reason"); err != nil {
+		panic(err) // only when there is no such flag
+	}
+	return cmd
+}
+
+func (a *app) providerCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "provider", Short: "List providers, switch them on and off, seal a manifest"}
+	list := &cobra.Command{
+		Use: "list", Short: "List providers", Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.fetchStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return printJSON(a.out, s.Providers)
+			}
+			return a.printProviders(a.out, s.Providers)
+		},
+	}
+	enable := &cobra.Command{
+		Use: "enable ID", Short: "Start a provider", Args: exactArgs(1, "a provider's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.order(cmd, control.Request{Do: "provider", Provider: args[0], Enable: true}, args[0]+" is enabled")
+		},
+	}
+	disable := &cobra.Command{
+		Use: "disable ID", Short: "Stop a provider until it is enabled or keepoutd restarts", Args: exactArgs(1, "a provider's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.order(cmd, control.Request{Do: "provider", Provider: args[0]}, args[0]+" is disabled")
+		},
+	}
+	seal := &cobra.Command{
+		Use: "seal DIR", Short: "Write the executable's digest into a provider's manifest", Args: exactArgs(1, "a provider's folder"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			digest, err := config.Seal(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(a.out, args[0], "sealed:", digest)
+			return err
+		},
+	}
+	cmd.AddCommand(list, enable, disable, seal)
+	return cmd
+}
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Check a configuration file, or explain the keys"}
+	var providers string
+	check := &cobra.Command{
+		Use: "check FILE", Short: "Check a configuration file and the providers it names", Args: exactArgs(1, "a file"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			loaded, err := config.Load(args[0])
+			if err == nil && providers != "" {
+				_, err = loaded.Resolve(providers)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "%s is fine: mode %s, %d watched paths, %d providers\n", args[0], loaded.Mode,
+				len(loaded.Watch), len(loaded.Providers))
+			return err
+		},
+	}
+	check.Flags().StringVar(&providers, "providers-dir", "", "also check manifests and digests in this folder")
+	explain := &cobra.Command{
+		Use: "explain", Short: "Print a commented example with every key and its default", Args: exactArgs(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprint(a.out, config.Example)
+			return err
+		},
+	}
+	reload := &cobra.Command{
+		Use: "reload", Short: "Make the daemon read its configuration and contents again", Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.order(cmd, control.Request{Do: "reload"}, "reloaded")
+		},
+	}
+	cmd.AddCommand(check, explain, reload)
+	return cmd
+}

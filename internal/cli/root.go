@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/health"
+)
+
+// Exit codes of keepout.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitDegraded    = 3
+	exitUnreachable = 4
+	exitDenied      = 5
+)
+
+// exit is an error that has been told already and only carries a code.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// usageError marks what the person at the keyboard got wrong.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+// app is what all commands share.
+type app struct {
+	out     io.Writer
+	err     io.Writer
+	runDir  string
+	output  string // text or json
+	version string
+	paint   paint
+}
+
+// Main runs one command line and returns the exit code.
+func Main(args []string, version string, stdout, stderr *os.File) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	a := &app{out: stdout, err: stderr, version: version, paint: paintFor(stdout)}
+	root := a.root()
+	root.SetArgs(args)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+// report prints an error once and chooses the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var code exit
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	if errors.Is(err, control.ErrUnreachable) {
+		fmt.Fprintln(a.err, "keepout:", health.Problem{
+			Code: "KO-2001", Title: err.Error(), Fix: "start keepoutd, or name its --run-dir; with no right to connect, use sudo",
+		})
+		return exitUnreachable
+	}
+	fmt.Fprintln(a.err, "keepout:", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "keepout", Short: "Endpoint security that keeps out of the kernel",
+		Version: a.version, SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.output != "text" && a.output != "json" {
+				return usageError{fmt.Errorf("output %q is not known: -o text or -o json", a.output)}
+			}
+			return nil
+		},
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVar(&a.runDir, "run-dir", "/run/keepout", "directory of the daemon's admin socket")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "text or json")
+	root.AddCommand(
+		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
+		a.providerCommand(), a.configCommand(), a.journalCommand(),
+	)
+	return root
+}
+
+// exactArgs is cobra's, but as a usage error.
+func exactArgs(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("want %s, got %d arguments", what, len(args))}
+		}
+		return nil
+	}
+}
+
+// ask sends one request to the daemon.
+func (a *app) ask(ctx context.Context, req control.Request, each func(control.Reply) error) error {
+	c, err := control.Dial(ctx, a.runDir)
+	if err != nil {
+		return err
+	}
+	err = c.Do(ctx, req, each)
+	return errors.Join(err, c.Close())
+}
+
+// fetchStatus asks for the status.
+func (a *app) fetchStatus(ctx context.Context) (*control.Status, error) {
+	var s *control.Status
+	err := a.ask(ctx, control.Request{Do: "status"}, func(r control.Reply) error {
+		s = r.Status
+		return nil
+	})
+	if err == nil && s == nil {
+		err = errors.New("the daemon sent no status")
+	}
+	return s, err
+}

@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/roster"
+	"github.com/keepout-security/keepout/internal/supervisor"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show mode, providers and problems (exit 3 when degraded)", Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.fetchStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				err = printJSON(a.out, s)
+			} else {
+				err = a.printStatus(a.out, s)
+			}
+			if err == nil && health.Degraded(s.Problems) {
+				err = exit(exitDegraded)
+			}
+			return err
+		},
+	}
+}
+
+// printStatus renders the status; top uses it too.
+func (a *app) printStatus(w io.Writer, s *control.Status) error {
+	healthWord := a.paint.in(green, "healthy")
+	if health.Degraded(s.Problems) {
+		healthWord = a.paint.in(yellow, "degraded")
+	}
+	v := s.Verdicts
+	fmt.Fprintf(w, "%s  mode %s  tier %s (fanotify)  pid %d  up %s\n", healthWord, a.paint.in(bold, string(s.Mode)),
+		s.Tier, s.PID, time.Since(s.Since).Round(time.Second))
+	fmt.Fprintf(w, "verdicts: %d allowed, %d denied, %d would deny, %d timeout, %d unavailable, %d in flight\n",
+		v.Allowed, v.Denied, v.WouldDeny, v.Timeout, v.Unavailable, v.InFlight)
+	for _, f := range s.Watching {
+		fmt.Fprintf(w, "watching: %s (%s)\n", f.Path, f.Kind)
+	}
+	if err := a.printProviders(w, s.Providers); err != nil {
+		return err
+	}
+	for _, p := range s.Problems {
+		colour := map[health.Severity]string{health.Failure: red, health.Warning: yellow, health.Info: grey}[p.Severity]
+		fmt.Fprintf(w, "%s %s\n", a.paint.in(colour, p.Code), p.Title)
+		if p.Fix != "" {
+			fmt.Fprintf(w, "        next: %s\n", p.Fix)
+		}
+	}
+	return nil
+}
+
+func (a *app) printProviders(w io.Writer, list []roster.Status) error {
+	if len(list) == 0 {
+		return nil
+	}
+	// Colour would upset the columns, so it comes last.
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PROVIDER\tMODE\tSTATE\tPID\tASKED\tANSWERED\tLATE\tBYPASSED\tDROPPED\tP50\tP99\tCONTENT")
+	for i := range list {
+		p := &list[i]
+		c := p.Counters
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", p.ID, p.Mode, p.State, orDash(p.PID),
+			c.Delivered, c.Answered, c.Late, c.Bypassed, c.Dropped, micros(p.Latency.P50), micros(p.Latency.P99), p.Content)
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	for i := range list {
+		if p := &list[i]; p.State == supervisor.Backoff {
+			fmt.Fprintf(w, "  %s: %s; next try in %s\n", p.ID, p.Cause,
+				(time.Duration(p.RetryMS) * time.Millisecond).Round(100*time.Millisecond))
+		}
+	}
+	return nil
+}
+
+func orDash(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+// micros renders microseconds as people read them.
+func micros(us int64) string {
+	if us == 0 {
+		return "-"
+	}
+	d := time.Duration(us) * time.Microsecond
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%dµs", us)
+	case d < time.Second:
+		return fmt.Sprintf("%.1fms", float64(us)/1e3)
+	default:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+}

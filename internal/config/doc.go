@@ -1,0 +1,5 @@
+// Package config reads Keepout's YAML files strictly: the daemon's configuration and the providers' manifests.
+//
+// An unknown key, a wrong type or an impossible value is refused with file, line, column and the fix. Nothing is
+// taken from environment variables. Defaults are in one place, Default.
+package config

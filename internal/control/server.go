@@ -1,0 +1,160 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/health"
+)
+
+// SocketName is the admin socket's name in the run directory.
+const SocketName = "keepout.sock"
+
+// Serve answers one request by calling reply for each line; the server adds the end.
+type Serve func(ctx context.Context, req Request, reply func(Reply) error) error
+
+// Server listens on the admin socket.
+type Server struct {
+	listener *net.UnixListener
+	serve    Serve
+	ctx      context.Context //nolint:containedctx // the life of the server, handed to every request
+	cancel   context.CancelFunc
+	slots    chan struct{}
+	wg       sync.WaitGroup
+}
+
+// Listen makes the socket in dir, which is created, and starts to serve. The caller holds the lock on the state
+// folder, so a socket that is left over belongs to nobody.
+func Listen(dir string, serve Serve) (*Server, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the socket has its own mode
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	path := filepath.Join(dir, SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove old socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	if err := restrict(path); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	s := &Server{listener: l, serve: serve, slots: make(chan struct{}, maxConnections)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.wg.Go(s.accept)
+	return s, nil
+}
+
+// restrict gives the socket to root and the group keepout, where there is one.
+func restrict(path string) error {
+	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // the group may connect, as documented
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	g, err := user.LookupGroup("keepout")
+	if err != nil || os.Geteuid() != 0 {
+		return nil //nolint:nilerr // without the group, only the owner may connect
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return fmt.Errorf("group keepout: %w", err)
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) accept() {
+	for {
+		conn, err := s.listener.AcceptUnix()
+		if err != nil {
+			if s.ctx.Err() != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // out of descriptors; they come back
+			continue
+		}
+		select {
+		case s.slots <- struct{}{}:
+			s.wg.Go(func() {
+				defer func() { <-s.slots }()
+				s.talk(conn)
+			})
+		default:
+			_ = conn.Close()
+		}
+	}
+}
+
+// talk serves one connection until it ends.
+func (s *Server) talk(conn *net.UnixConn) {
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(s.ctx, func() { _ = conn.SetDeadline(time.Now()) })
+	defer stop()
+	in := bufio.NewScanner(conn)
+	in.Buffer(nil, maxRequest)
+	for {
+		if conn.SetReadDeadline(time.Now().Add(readTimeout)) != nil || !in.Scan() {
+			return
+		}
+		reply := func(r Reply) error { return write(conn, r) }
+		var req Request
+		err := json.Unmarshal(in.Bytes(), &req)
+		if err != nil {
+			err = health.Problem{
+				Code: "KO-2005", Title: "not a request: " + err.Error(), Severity: health.Failure,
+				Fix: "see docs/control.md",
+			}
+		} else {
+			err = s.serve(s.ctx, req, reply)
+		}
+		end := Reply{End: true}
+		if err != nil {
+			var p health.Problem
+			if !errors.As(err, &p) {
+				p = health.Problem{Code: "KO-2006", Title: err.Error(), Severity: health.Failure}
+			}
+			end.Error = &p
+		}
+		if reply(end) != nil {
+			return
+		}
+	}
+}
+
+func write(conn *net.UnixConn, r Reply) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode reply: %w", err)
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return fmt.Errorf("reply: %w", err)
+	}
+	if _, err := conn.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("reply: %w", err)
+	}
+	return nil
+}
+
+// Close stops serving and removes the socket.
+func (s *Server) Close() error {
+	s.cancel()
+	err := s.listener.Close()
+	s.wg.Wait()
+	if err != nil {
+		return fmt.Errorf("close admin socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,302 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/pardon"
+	"github.com/keepout-security/keepout/internal/roster"
+	"github.com/keepout-security/keepout/internal/sandbox"
+	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/supervisor"
+	"github.com/keepout-security/keepout/internal/trail"
+)
+
+// Options are the command line of the daemon.
+type Options struct {
+	Config       string
+	StateDir     string
+	RunDir       string
+	ProvidersDir string
+	Version      string
+}
+
+// maxFiles is the descriptor limit of the core: with docket.MaxInFlight questions and what readers take at once,
+// the kernel never finds our table full, which it would answer by refusing the opener.
+const maxFiles = 16384
+
+// Daemon is the core.
+type Daemon struct {
+	opt   Options
+	log   *slog.Logger
+	since time.Time
+
+	config atomic.Pointer[config.Loaded]
+	mode   atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
+
+	lock    *durable.FileLock
+	journal *journal.Journal
+	trail   *trail.Trail
+	pardons *pardon.List
+	docket  *docket.Docket
+	roster  *roster.Roster
+	sensor  *sensor.Sensor
+	control *control.Server
+}
+
+// Run runs the core until ctx ends; signals arrive on reload. Errors of the start are health.Problems or
+// config.Errors.
+func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Signal) error {
+	d := &Daemon{opt: opt, log: log, since: time.Now()}
+	if err := d.start(); err != nil {
+		return errors.Join(err, d.stop())
+	}
+	d.tell(sd.SdNotifyReady)
+	log.Info("watching", "mode", string(d.Policy().Mode), "config", opt.Config)
+	for {
+		select {
+		case <-ctx.Done():
+			d.tell(sd.SdNotifyStopping)
+			log.Info("stopping")
+			return d.stop()
+		case <-reload:
+			d.tell(sd.SdNotifyReloading)
+			if err := d.reload(); err != nil {
+				log.Error("configuration kept as it was", "error", err)
+			}
+			d.tell(sd.SdNotifyReady)
+		}
+	}
+}
+
+// tell informs systemd, where it started us.
+func (d *Daemon) tell(state string) {
+	if state == sd.SdNotifyReloading {
+		var ts unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) == nil {
+			state += fmt.Sprintf("\nMONOTONIC_USEC=%d", ts.Nano()/1000)
+		}
+	}
+	if _, err := sd.SdNotify(false, state); err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+}
+
+func (d *Daemon) start() error {
+	loaded, installed, err := d.load()
+	if err != nil {
+		return err
+	}
+	d.config.Store(loaded)
+	if err := d.openState(loaded); err != nil {
+		return err
+	}
+	raiseFileLimit()
+	d.docket = docket.New(d, d.trail)
+	d.sensor, err = sensor.New(sensor.Config{Vital: loaded.Vital, Provider: sandbox.IsProvider, Judge: d.docket})
+	if err != nil {
+		return sensorProblem(err)
+	}
+	d.roster, err = roster.New(roster.Config{
+		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
+		Supervisor: supervisor.Defaults(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
+		return err
+	}
+	if err := d.sensor.Start(watches(loaded)); err != nil {
+		return watchProblem(err)
+	}
+	d.control, err = control.Listen(d.opt.RunDir, d.serve)
+	if err != nil {
+		return err
+	}
+	d.journal.Note(journal.Note{
+		Code: "core.started", Title: "The platform started", Severity: journal.Informational,
+		Detail: fmt.Sprintf("version %s, mode %s, %s", d.opt.Version, loaded.Mode, d.opt.Config),
+	})
+	return nil
+}
+
+// load reads the configuration and resolves its providers.
+func (d *Daemon) load() (*config.Loaded, []config.Installed, error) {
+	loaded, err := config.Load(d.opt.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	installed, err := loaded.Resolve(d.opt.ProvidersDir)
+	return loaded, installed, err
+}
+
+// openState takes the state folder and opens what is kept there. Providers must be able to reach their own
+// folders below it, and nothing else.
+func (d *Daemon) openState(loaded *config.Loaded) error {
+	state := filepath.Join(d.opt.StateDir, "state")
+	for _, dir := range []string{d.opt.StateDir, state, filepath.Join(state, "providers")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // providers pass through
+			return fmt.Errorf("state folder: %w", err)
+		}
+	}
+	var err error
+	d.lock, err = durable.Lock(filepath.Join(d.opt.StateDir, "lock"))
+	if err != nil {
+		return health.Problem{
+			Code: "KO-1101", Title: err.Error(), Severity: health.Failure,
+			Fix: "stop the other daemon, or choose another --state-dir",
+		}
+	}
+	d.pardons, err = pardon.Load(filepath.Join(state, "allowances.json"), time.Now)
+	if err != nil {
+		return err
+	}
+	d.journal, err = journal.Open(filepath.Join(d.opt.StateDir, "journal"), journal.Limits{
+		FileBytes: int64(loaded.Journal.FileSize), Files: loaded.Journal.Files,
+	})
+	if err != nil {
+		return err
+	}
+	d.trail = trail.New(trail.Config{Journal: d.journal, Comm: sensor.Comm, Keep: d.notable})
+	return nil
+}
+
+// notable reports whether a record goes to the journal.
+func (d *Daemon) notable(rec *event.Record) bool {
+	return d.config.Load().Journal.Record == "all" || rec.Event.Type == event.Exec ||
+		rec.Verdict.Outcome != event.Allowed || rec.Verdict.Reason == event.ReasonAllowance
+}
+
+// stop undoes start, as far as it came. First nobody new waits, then those who wait are answered, then the
+// providers may go.
+func (d *Daemon) stop() error {
+	var errs []error
+	if d.control != nil {
+		errs = append(errs, d.control.Close())
+	}
+	if d.sensor != nil {
+		errs = append(errs, d.sensor.SetWatches(nil))
+	}
+	if d.docket != nil {
+		d.docket.Close()
+	}
+	if d.sensor != nil {
+		errs = append(errs, d.sensor.Stop())
+	}
+	if d.roster != nil {
+		d.roster.Close()
+	}
+	if d.trail != nil {
+		d.trail.Close()
+	}
+	if d.journal != nil {
+		d.journal.Note(journal.Note{Code: "core.stopped", Title: "The platform stopped", Severity: journal.Informational})
+		errs = append(errs, d.journal.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// reload applies a changed configuration; on an error everything stays as it is.
+func (d *Daemon) reload() error {
+	loaded, installed, err := d.load()
+	if err != nil {
+		d.journal.Note(journal.Note{
+			Code: "config.refused", Title: "A changed configuration was refused", Severity: journal.Medium,
+			Detail: err.Error(),
+		})
+		return err
+	}
+	if err := d.sensor.SetWatches(watches(loaded)); err != nil {
+		return watchProblem(err)
+	}
+	d.config.Store(loaded)
+	d.mode.Store(nil)
+	d.sensor.ResolveVital(loaded.Vital)
+	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
+		return err
+	}
+	d.roster.Reload()
+	d.log.Info("configuration reloaded", "mode", string(loaded.Mode))
+	d.journal.Note(journal.Note{
+		Code: "config.reloaded", Title: "The configuration was reloaded", Severity: journal.Informational,
+		Detail: "mode " + string(loaded.Mode),
+	})
+	return nil
+}
+
+func watches(l *config.Loaded) []sensor.Watch {
+	var out []sensor.Watch
+	for _, w := range l.Watch {
+		out = append(out, sensor.Watch{Path: w.Path, Events: w.Types()})
+	}
+	return out
+}
+
+// Policy implements docket.Ruling.
+func (d *Daemon) Policy() arbiter.Policy {
+	c := d.config.Load()
+	p := arbiter.Policy{Mode: c.Mode, Quorum: c.Quorum}
+	if m := d.mode.Load(); m != nil {
+		p.Mode = *m
+	}
+	return p
+}
+
+// Pardons implements docket.Ruling.
+func (d *Daemon) Pardons() bool { return d.pardons.Any() }
+
+// Pardon implements docket.Ruling.
+func (d *Daemon) Pardon(file int, size int64) (string, bool) { return d.pardons.Check(file, size) }
+
+// raiseFileLimit makes room for the questions in flight. Where it is refused, less room is left and the docket's
+// own bound no longer protects; status tells refused opens.
+func raiseFileLimit() {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || l.Cur >= maxFiles {
+		return
+	}
+	l.Cur, l.Max = maxFiles, max(l.Max, maxFiles)
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
+}
+
+func sensorProblem(err error) error {
+	p := health.Problem{Code: "KO-1102", Severity: health.Failure, Title: "no permission events: " + err.Error()}
+	switch {
+	case os.Geteuid() != 0:
+		p.Title, p.Fix = "watching needs root (CAP_SYS_ADMIN)", "start keepoutd as root, for example with sudo"
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		p.Fix = "use a kernel from Linux 5.15 on with CONFIG_FANOTIFY_ACCESS_PERMISSIONS=y"
+	default:
+		p.Fix = "give the container or service CAP_SYS_ADMIN in the first user namespace"
+	}
+	return p
+}
+
+func watchProblem(err error) error {
+	return health.Problem{
+		Code: "KO-1103", Severity: health.Failure, Title: err.Error(),
+		Fix: "correct the paths under watch: in the configuration",
+	}
+}

@@ -1,0 +1,184 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/journal"
+)
+
+// serve answers one request on the admin socket.
+func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(control.Reply) error) error {
+	switch req.Do {
+	case "status":
+		s := d.status()
+		return reply(control.Reply{Status: &s})
+	case "events":
+		return d.serveEvents(ctx, req, reply)
+	case "explain":
+		return d.serveExplain(req, reply)
+	case "mode":
+		return d.setMode(req.Mode)
+	case "allow":
+		return d.allow(req)
+	case "provider":
+		return d.setProvider(req)
+	case "reload":
+		if err := d.reload(); err != nil {
+			return health.Problem{
+				Code: "KO-2007", Title: err.Error(), Severity: health.Failure,
+				Fix: "correct it; the daemon keeps its old configuration",
+			}
+		}
+		return nil
+	default:
+		return health.Problem{
+			Code: "KO-2005", Title: fmt.Sprintf("unknown request %q", req.Do), Severity: health.Failure,
+			Fix: "see docs/control.md",
+		}
+	}
+}
+
+func (d *Daemon) serveEvents(ctx context.Context, req control.Request, reply func(control.Reply) error) error {
+	since := time.Time{}
+	if req.Seconds > 0 {
+		since = time.Now().Add(-time.Duration(req.Seconds) * time.Second)
+	}
+	wanted := func(rec *event.Record) bool {
+		o := rec.Verdict.Outcome
+		return !rec.Event.Time.Before(since) && (!req.Denied || o == event.Denied || o == event.WouldDeny)
+	}
+	follower, ok := d.trail.Follow()
+	if !ok {
+		return health.Problem{Code: "KO-2008", Title: "too many followers", Severity: health.Failure, Fix: "end one of them"}
+	}
+	defer d.trail.Unfollow(follower)
+	recent := d.trail.Recent(wanted)
+	if req.Limit > 0 && len(recent) > req.Limit {
+		recent = recent[len(recent)-req.Limit:]
+	}
+	last := uint64(0)
+	for _, rec := range recent {
+		last = max(last, rec.Event.ID)
+		if err := reply(control.Reply{Record: &rec}); err != nil {
+			return err
+		}
+	}
+	if !req.Follow {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case rec := <-follower.C:
+			if !wanted(&rec) || rec.Event.ID <= last && req.Limit > 0 {
+				continue
+			}
+			if err := reply(control.Reply{Record: &rec}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// serveExplain finds the newest record with this event id or path: in memory, then in the journal.
+func (d *Daemon) serveExplain(req control.Request, reply func(control.Reply) error) error {
+	id, err := strconv.ParseUint(strings.TrimPrefix(req.Query, "#"), 16, 64)
+	byID := err == nil && !strings.HasPrefix(req.Query, "/")
+	wanted := func(rec *event.Record) bool {
+		return byID && rec.Event.ID == id || !byID && rec.Event.File.Path == req.Query
+	}
+	found := d.trail.Recent(wanted)
+	if len(found) == 0 {
+		found = d.journalled(wanted)
+	}
+	if len(found) == 0 {
+		return health.Problem{
+			Code: "KO-2004", Severity: health.Failure, Title: fmt.Sprintf("no verdict on %q is kept", req.Query),
+			Fix: "keepout events lists what is; allowed opens are kept for a short time only",
+		}
+	}
+	return reply(control.Reply{Record: &found[len(found)-1]})
+}
+
+// journalled searches the journal. What it cannot read is as if it were not there; keepout status says so.
+func (d *Daemon) journalled(wanted func(*event.Record) bool) []event.Record {
+	var found []event.Record
+	_ = d.journal.Sync()
+	err := journal.Read(d.journalDir(), time.Time{}, func(e *journal.Entry) bool {
+		if e.Kind == journal.KindEvent && wanted(&e.Record) {
+			found = append(found[:0], e.Record)
+		}
+		return true
+	})
+	if err != nil {
+		d.log.Warn("journal search ended early", "error", err)
+	}
+	return found
+}
+
+func (d *Daemon) setMode(m event.Mode) error {
+	if m != event.Monitor && m != event.Enforce {
+		return health.Problem{
+			Code: "KO-2009", Title: fmt.Sprintf("mode %q is not known", m), Severity: health.Failure,
+			Fix: "keepout mode monitor, or keepout mode enforce",
+		}
+	}
+	d.mode.Store(&m)
+	d.log.Info("mode set", "mode", string(m))
+	d.journal.Note(journal.Note{
+		Code: "mode.set", Title: "An administrator set the mode to " + string(m), Severity: journal.Medium,
+	})
+	return nil
+}
+
+// Bounds of an allowance.
+const (
+	minAllow = time.Minute
+	maxAllow = 30 * 24 * time.Hour
+)
+
+func (d *Daemon) allow(req control.Request) error {
+	length := time.Duration(req.Seconds) * time.Second
+	if length < minAllow || length > maxAllow || strings.TrimSpace(req.Reason) == "" {
+		return health.Problem{
+			Code: "KO-2010", Severity: health.Failure, Title: "an allowance needs a reason and a time of 1m to 720h",
+			Fix: `keepout allow SHA256 --for 1h --reason "…"`,
+		}
+	}
+	p, err := d.pardons.Add(req.SHA256, length, req.Reason)
+	if err != nil {
+		return health.Problem{
+			Code: "KO-2010", Severity: health.Failure, Title: err.Error(), Fix: "sha256sum FILE prints the digest",
+		}
+	}
+	d.journal.Note(journal.Note{
+		Code: "allowance.added", Title: "An administrator allowed a content", Severity: journal.Medium,
+		Detail: fmt.Sprintf("%s until %s: %s", p.SHA256, p.Until.Format(time.RFC3339), p.Reason),
+	})
+	return nil
+}
+
+func (d *Daemon) setProvider(req control.Request) error {
+	if err := d.roster.SetEnabled(req.Provider, req.Enable); err != nil {
+		return health.Problem{
+			Code: "KO-2011", Severity: health.Failure, Title: err.Error(), Fix: "keepout provider list",
+		}
+	}
+	word := "disabled"
+	if req.Enable {
+		word = "enabled"
+	}
+	d.journal.Note(journal.Note{
+		Code: "provider." + word, Title: "An administrator " + word + " a provider", Severity: journal.Medium,
+		Provider: req.Provider,
+	})
+	return nil
+}

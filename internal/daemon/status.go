@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/roster"
+	"github.com/keepout-security/keepout/internal/supervisor"
+)
+
+func (d *Daemon) journalDir() string { return filepath.Join(d.opt.StateDir, "journal") }
+
+// status gathers what the parts know.
+func (d *Daemon) status() control.Status {
+	s := control.Status{
+		Version: d.opt.Version, Mode: d.Policy().Mode, Tier: "B", PID: os.Getpid(), Since: d.since,
+		Config: d.opt.Config, Providers: d.roster.Status(), Verdicts: d.docket.Totals(),
+		Sensor: d.sensor.Counters(), Watching: d.sensor.Filesystems(),
+		Journal: control.JournalStatus{Lost: d.journal.Lost() + d.trail.Lost(), Head: d.journal.Head()},
+		Allowed: []control.Allowance{},
+	}
+	for _, p := range d.pardons.All() {
+		s.Allowed = append(s.Allowed, control.Allowance{SHA256: p.SHA256, Until: p.Until, Reason: p.Reason, Used: p.Used})
+	}
+	s.Problems = problems(&s, d.sensor.Health())
+	return s
+}
+
+// problems derives what a person must know. It is pure.
+func problems(s *control.Status, sensorErr error) []health.Problem {
+	out := []health.Problem{}
+	add := func(code string, severity health.Severity, fix, format string, args ...any) {
+		out = append(out, health.Problem{Code: code, Severity: severity, Fix: fix, Title: fmt.Sprintf(format, args...)})
+	}
+	if s.Mode == event.Monitor {
+		add("KO-1501", health.Info, "keepout mode enforce", "monitor mode: nothing is denied, only recorded")
+	}
+	if len(s.Watching) == 0 {
+		add("KO-1502", health.Warning, "add paths under watch: and reload", "nothing is watched")
+	}
+	for _, f := range s.Watching {
+		if f.Remote {
+			add("KO-1201", health.Warning, "watch the file system on the machine that holds it",
+				"%s is a %s file system: its files are allowed unasked", f.Path, f.Kind)
+		}
+	}
+	if sensorErr != nil {
+		add("KO-1202", health.Failure, "restart keepoutd and report this", "the sensor stopped reading: %v", sensorErr)
+	}
+	if s.Sensor.NoFile > 0 {
+		add("KO-1204", health.Warning, "raise the descriptor limit of keepoutd and of the host (fs.file-max)",
+			"the kernel refused %d opens because it had no descriptor for us", s.Sensor.NoFile)
+	}
+	if s.Sensor.Overflows > 0 {
+		add("KO-1203", health.Warning, "raise fs.fanotify.max_queued_events", "notify events were lost %d times", s.Sensor.Overflows)
+	}
+	if s.Journal.Lost > 0 {
+		add("KO-1401", health.Warning, "make room on the disk; verdicts go on meanwhile",
+			"%d records could not be kept", s.Journal.Lost)
+	}
+	enforcing := 0
+	for i := range s.Providers {
+		p := &s.Providers[i]
+		if p.Mode == event.Enforce && up(p.State) {
+			enforcing++
+		}
+		if q, bad := providerProblem(p); bad {
+			out = append(out, q)
+		}
+	}
+	if s.Mode == event.Enforce && enforcing == 0 {
+		add("KO-1601", health.Failure, "enable a provider, or see why it does not run: keepout provider list",
+			"enforce mode, but no enforcing provider votes")
+	}
+	health.Sort(out)
+	return out
+}
+
+func up(s supervisor.State) bool { return s == supervisor.Running || s == supervisor.Degraded }
+
+func providerProblem(p *roster.Status) (health.Problem, bool) {
+	q := health.Problem{Severity: health.Warning, Provider: p.ID}
+	switch p.State {
+	case supervisor.Running:
+		if !p.Confinement.Reduced {
+			return q, false
+		}
+		q.Code, q.Title, q.Fix = "KO-1304", p.ID+" runs without a user of its own", "start keepoutd as root"
+	case supervisor.Degraded:
+		q.Code, q.Title, q.Fix = "KO-1302", fmt.Sprintf("%s is degraded: %s", p.ID, p.Detail), "see the provider's documentation"
+	case supervisor.Disabled:
+		q.Code, q.Title, q.Fix = "KO-1303", p.ID+" is disabled", "keepout provider enable "+p.ID
+	default:
+		q.Code, q.Title = "KO-1301", fmt.Sprintf("%s does not vote yet: %s", p.ID, p.State)
+		q.Fix = "wait, or keepout provider list"
+		if p.Cause != "" {
+			q.Title = fmt.Sprintf("%s does not vote: %s", p.ID, p.Cause)
+		}
+	}
+	return q, true
+}

@@ -1,0 +1,88 @@
+package docket
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/session"
+)
+
+// question is what one member is asked.
+type question struct {
+	member     *Member
+	typ        event.Type
+	descriptor bool
+	byActor    bool
+}
+
+func (a question) budget() time.Duration {
+	if a.descriptor {
+		return a.member.Content
+	}
+	return a.member.Metadata
+}
+
+// ask selects the members whose subscription matches. Who wants opens, but not execs, is asked about an exec as
+// an open, because the kernel's open half of it will get the same answer.
+func (p *panel) ask(q *sensor.Question) []question {
+	var asked []question
+	var head []byte
+	looked := false
+	for _, m := range p.members {
+		f := m.Session.Filter()
+		if f == nil || m.Session.Muted(q.Event.Actor.Token) {
+			continue
+		}
+		if f.HasMagic() && !looked {
+			head, looked = firstBytes(q.File), true
+		}
+		typ := q.Event.Type
+		if !f.Matches(typ, &q.Event, head) {
+			if !q.WithOpen || !f.Matches(event.Open, &q.Event, head) {
+				continue
+			}
+			typ = event.Open
+		}
+		asked = append(asked, question{member: m, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor})
+	}
+	return asked
+}
+
+// firstBytes reads the start of the object if the kernel has it in memory: a reader that waits for a disk would
+// hold up every other caller.
+func firstBytes(file int) []byte {
+	b := make([]byte, session.MagicLen)
+	n, err := unix.Preadv2(file, [][]byte{b}, 0, unix.RWF_NOWAIT)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+// flightOf identifies q among the questions in flight.
+func flightOf(p *panel, q *sensor.Question, asked []question) flight {
+	key := flight{
+		panel: p, typ: q.Event.Type, open: q.WithOpen, version: q.Event.File.Version, path: q.Event.File.Path,
+	}
+	for _, a := range asked {
+		if a.byActor {
+			key.actor = q.Event.Actor.Token
+			if key.actor == 0 {
+				key.actor = q.Event.ID // without a token processes cannot be told apart: never share
+			}
+		}
+	}
+	return key
+}
+
+// lossReason says why an event could not be delivered.
+func lossReason(err error) event.Reason {
+	if errors.Is(err, session.ErrEnded) {
+		return event.ReasonLost
+	}
+	return event.ReasonNoCredit
+}

@@ -1,0 +1,161 @@
+package docket
+
+import (
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/session"
+)
+
+// actions are what is to be done once the lock is released: first the kernel's answers, then everything else.
+type actions struct {
+	answers []answer
+	giveUps []giveUp
+	records []event.Record
+	trail   Trail
+	later   []func()
+}
+
+type answer struct {
+	q     *sensor.Question
+	allow bool
+}
+
+type giveUp struct {
+	s      *session.Session
+	id     uint64
+	reason event.Reason
+}
+
+func (a *actions) add(b actions) {
+	a.answers = append(a.answers, b.answers...)
+	a.giveUps = append(a.giveUps, b.giveUps...)
+	a.records = append(a.records, b.records...)
+	a.later = append(a.later, b.later...)
+	if b.trail != nil {
+		a.trail = b.trail
+	}
+}
+
+func (a *actions) run() {
+	for _, x := range a.answers {
+		_ = x.q.Answer(x.allow) // an error means that the opener has been killed
+	}
+	for _, x := range a.giveUps {
+		x.s.GiveUp(x.id, x.reason)
+	}
+	for _, r := range a.records {
+		a.trail.Record(r)
+	}
+	for _, f := range a.later {
+		go f()
+	}
+}
+
+// apply turns the arbiter's effects into actions. Preconditions: mu is held.
+func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
+	var todo actions
+	id := e.q.Event.ID
+	for _, i := range eff.Missed {
+		todo.giveUps = append(todo.giveUps, giveUp{e.members[i].Session, id, event.ReasonDeadline})
+	}
+	for _, i := range eff.Cancel {
+		todo.giveUps = append(todo.giveUps, giveUp{e.members[i].Session, id, event.ReasonCancelled})
+	}
+	if eff.Answer {
+		delete(d.flights, e.flight) // nobody joins a question that is answered
+		if e.sending {
+			e.due = true
+		} else {
+			todo.add(d.conclude(e))
+		}
+	}
+	if eff.Closed {
+		todo.add(d.file(e))
+	}
+	return todo
+}
+
+// conclude gives the verdict to everybody who waits for it. Preconditions: mu is held, the case has decided, and
+// the descriptor is no longer needed for delivery.
+func (d *Docket) conclude(e *entry) actions {
+	e.due = false
+	v := e.c.Verdict()
+	if !v.Allowed && d.ruling.Pardons() {
+		e.hashing = true
+		return actions{later: []func(){func() { d.pardon(e) }}}
+	}
+	return d.answer(e, v.Allowed)
+}
+
+// answer tells the kernel. Preconditions: mu is held.
+func (d *Docket) answer(e *entry, allow bool) actions {
+	d.waiting -= 1 + len(e.joined)
+	outcome := e.c.Verdict().Outcome
+	if allow && outcome == event.Denied {
+		outcome = event.Allowed // pardoned
+	}
+	d.counts.count(outcome, 1+len(e.joined))
+	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
+	todo.answers = append(todo.answers, answer{e.q, allow})
+	for _, q := range e.joined {
+		todo.answers = append(todo.answers, answer{q, allow})
+	}
+	return todo
+}
+
+// file takes a closed case off the docket and records it, unless a pardon is still being looked up.
+// Preconditions: mu is held.
+func (d *Docket) file(e *entry) actions {
+	if e.hashing || e.due {
+		// The verdict may still change, or the answer is still due; whoever ends that files the case.
+		e.closed = true
+		return actions{}
+	}
+	delete(d.cases, e.q.Event.ID)
+	v := e.c.Verdict()
+	if e.pardon != "" {
+		v.Allowed, v.Outcome, v.Reason, v.DecidedBy = true, event.Allowed, event.ReasonAllowance, arbiter.Platform
+		v.Rule = e.pardon
+	}
+	if v.Outcome == event.WouldDeny {
+		d.counts.WouldDeny.Add(1) // known only now, and counted as allowed before
+	}
+	v.Shared = uint32(len(e.joined))
+	return actions{records: []event.Record{{Event: e.q.Event, Verdict: v}}, trail: d.trail}
+}
+
+// pardon looks up whether an administrator allowed what was denied, and answers.
+func (d *Docket) pardon(e *entry) {
+	why, pardoned := d.ruling.Pardon(e.q.File, e.q.Event.File.Size)
+	d.mu.Lock()
+	e.hashing = false
+	if pardoned {
+		e.pardon = why
+	}
+	todo := d.answer(e, e.pardon != "")
+	if e.closed {
+		todo.add(d.file(e))
+	}
+	d.mu.Unlock()
+	todo.run()
+}
+
+// overload answers by the failure policies of those who would have been asked.
+func (d *Docket) overload(q *sensor.Question, reason event.Reason, asked []question) {
+	policy := d.ruling.Policy()
+	v := event.Verdict{
+		Outcome: event.Unavailable, Allowed: true, Reason: reason, DecidedBy: arbiter.Platform, Mode: policy.Mode,
+	}
+	for _, a := range asked {
+		if policy.Mode == event.Enforce && a.member.Mode == event.Enforce && a.member.FailClosed {
+			v.Allowed, v.DecidedBy = false, a.member.Session.Provider()
+		}
+	}
+	_ = q.Answer(v.Allowed)
+	v.Latency = time.Since(q.Event.Time)
+	d.counts.count(v.Outcome, 1)
+	d.trail.Record(event.Record{Event: q.Event, Verdict: v})
+}

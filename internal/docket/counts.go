@@ -1,0 +1,90 @@
+package docket
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/keepout-security/keepout/event"
+)
+
+// Counts are the verdicts given, by outcome.
+type Counts struct {
+	Allowed, Denied, WouldDeny, Timeout, Unavailable atomic.Uint64
+	Unmatched                                        atomic.Uint64 // no subscription matched
+	Notified                                         atomic.Uint64 // notify events seen
+}
+
+func (c *Counts) count(o event.Outcome, n int) {
+	counter := &c.Allowed
+	switch o {
+	case event.Denied:
+		counter = &c.Denied
+	case event.Timeout:
+		counter = &c.Timeout
+	case event.Unavailable:
+		counter = &c.Unavailable
+	case event.Allowed, event.WouldDeny:
+	}
+	counter.Add(uint64(n))
+}
+
+// Totals is a snapshot of Counts.
+type Totals struct {
+	Allowed     uint64 `json:"allowed"`
+	Denied      uint64 `json:"denied"`
+	WouldDeny   uint64 `json:"would_deny"` // of those allowed
+	Timeout     uint64 `json:"timeout"`
+	Unavailable uint64 `json:"unavailable"`
+	Unmatched   uint64 `json:"unmatched"`
+	Notified    uint64 `json:"notified"`
+	InFlight    int    `json:"in_flight"`
+}
+
+// Totals returns how many questions were answered and how; joined questions count each.
+func (d *Docket) Totals() Totals {
+	d.mu.Lock()
+	inFlight := d.waiting
+	d.mu.Unlock()
+	return Totals{
+		Allowed: d.counts.Allowed.Load(), Denied: d.counts.Denied.Load(),
+		WouldDeny: d.counts.WouldDeny.Load(), Timeout: d.counts.Timeout.Load(),
+		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(),
+		Notified: d.counts.Notified.Load(), InFlight: inFlight,
+	}
+}
+
+// Latency is a histogram of how long votes took, from reading the event to the vote. It is safe for concurrent
+// use.
+type Latency struct {
+	mu sync.Mutex
+	h  *hdrhistogram.Histogram
+}
+
+// NewLatency makes an empty histogram for 1 µs to 60 s at two significant figures.
+func NewLatency() *Latency {
+	return &Latency{h: hdrhistogram.New(1, 60_000_000, 2)}
+}
+
+// Add counts one vote.
+func (l *Latency) Add(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Out of range cannot be: no vote is awaited that long.
+	_ = l.h.RecordValue(max(d.Microseconds(), 1))
+}
+
+// Quantiles are in microseconds; zero without votes.
+type Quantiles struct {
+	P50 int64 `json:"p50"`
+	P99 int64 `json:"p99"`
+}
+
+// Quantiles returns the median and the 99th percentile.
+func (l *Latency) Quantiles() Quantiles {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Quantiles{P50: l.h.ValueAtQuantile(50), P99: l.h.ValueAtQuantile(99)}
+}

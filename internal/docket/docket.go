@@ -1,0 +1,272 @@
+package docket
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/session"
+)
+
+// Bounds.
+const (
+	MaxInFlight = 4096                 // questions, each holding one descriptor
+	tick        = 5 * time.Millisecond // how late a deadline may be noticed
+	restAfter   = 100                  // idle ticks before the clock stops
+)
+
+// Member is one provider that can be asked.
+type Member struct {
+	Session    *session.Session
+	Mode       event.Mode
+	FailClosed bool
+	Metadata   time.Duration // budget for a vote without the content
+	Content    time.Duration // budget for a vote with the descriptor
+	Latency    *Latency
+}
+
+// Ruling is what the docket needs from the administrator's decisions.
+type Ruling interface {
+	// Policy returns the policy for a new case. It must not block.
+	Policy() arbiter.Policy
+	// Pardons reports whether there are any allowances at all. It must not block.
+	Pardons() bool
+	// Pardon is asked before a DENY takes effect: whether an administrator allowed this content, and why. It may
+	// read the file, and runs on a goroutine of its own.
+	Pardon(file int, size int64) (reason string, pardoned bool)
+}
+
+// Trail takes the finished records. It must not block.
+type Trail interface {
+	Record(rec event.Record)
+}
+
+// Docket is safe for concurrent use.
+type Docket struct {
+	ruling Ruling
+	trail  Trail
+	panel  atomic.Pointer[panel]
+	counts Counts
+
+	mu      sync.Mutex
+	cases   map[uint64]*entry
+	flights map[flight]*entry
+	waiting int  // questions in flight, joined ones included
+	closing bool // no new questions are asked
+
+	wake chan struct{}
+}
+
+// panel is who can be asked; it is replaced as a whole.
+type panel struct {
+	members []*Member
+	wanted  [event.Delete + 1]bool
+}
+
+// entry is one case and the callers that wait for it.
+type entry struct {
+	c       *arbiter.Case
+	q       *sensor.Question
+	members []*Member
+	flight  flight
+	joined  []*sensor.Question
+	sending bool // the question's descriptor is in use for delivery
+	due     bool // an answer is due as soon as sending is over
+	hashing bool // a pardon is being looked up
+	closed  bool // the case is complete, but its answer is still due
+	pardon  string
+}
+
+// flight identifies identical questions. The panel is part of it, so that nobody joins a question that was put to
+// others.
+type flight struct {
+	panel   *panel
+	typ     event.Type
+	open    bool
+	version event.Version
+	path    string
+	actor   uint64 // 0 when no asked provider looks at the actor
+}
+
+// New makes an empty docket and starts its clock, which Close ends.
+func New(ruling Ruling, trail Trail) *Docket {
+	d := &Docket{
+		ruling: ruling, trail: trail, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
+		wake: make(chan struct{}, 1),
+	}
+	d.panel.Store(&panel{})
+	go d.clock()
+	return d
+}
+
+// SetMembers replaces who can be asked. Questions in flight keep theirs.
+func (d *Docket) SetMembers(members []*Member) {
+	p := &panel{members: members}
+	for _, m := range members {
+		if f := m.Session.Filter(); f != nil {
+			for _, t := range f.Types() {
+				p.wanted[t] = true
+			}
+		}
+	}
+	// The open half of an exec is judged with the exec.
+	p.wanted[event.Exec] = p.wanted[event.Exec] || p.wanted[event.Open]
+	d.panel.Store(p)
+}
+
+// Wants reports whether anybody would be asked about events of this type.
+func (d *Docket) Wants(t event.Type) bool { return d.panel.Load().wanted[t] }
+
+// Observe passes a notify event on to who subscribed.
+func (d *Docket) Observe(ev *event.Event) {
+	d.counts.Notified.Add(1)
+	for _, m := range d.panel.Load().members {
+		if f := m.Session.Filter(); f != nil && f.Matches(ev.Type, ev, nil) && !m.Session.Muted(ev.Actor.Token) {
+			m.Session.Notify(ev)
+		}
+	}
+}
+
+// Judge asks the providers about q and answers it, now or later.
+func (d *Docket) Judge(q *sensor.Question) {
+	p := d.panel.Load()
+	asked := p.ask(q)
+	if len(asked) == 0 {
+		_ = q.Answer(true) // an error means that the opener has been killed
+		d.counts.Unmatched.Add(1)
+		return
+	}
+	d.mu.Lock()
+	if d.closing || d.waiting >= MaxInFlight {
+		reason := event.ReasonOverload
+		if d.closing {
+			reason = event.ReasonShutdown
+		}
+		d.mu.Unlock()
+		d.overload(q, reason, asked)
+		return
+	}
+	d.waiting++
+	key := flightOf(p, q, asked)
+	if e := d.flights[key]; e != nil {
+		e.joined = append(e.joined, q)
+		d.mu.Unlock()
+		return
+	}
+	e := &entry{q: q, flight: key, sending: true, members: make([]*Member, len(asked))}
+	voters := make([]arbiter.Voter, len(asked))
+	for i, a := range asked {
+		e.members[i] = a.member
+		voters[i] = arbiter.Voter{
+			Provider: a.member.Session.Provider(), Mode: a.member.Mode, FailClosed: a.member.FailClosed,
+			Budget: a.budget(),
+		}
+	}
+	var eff arbiter.Effects
+	e.c, eff = arbiter.New(d.ruling.Policy(), voters)
+	d.cases[q.Event.ID], d.flights[key] = e, e
+	todo := d.apply(e, eff)
+	d.mu.Unlock()
+	todo.run()
+	d.rouse()
+	d.deliver(e, asked)
+}
+
+// deliver sends the event to everybody who is asked, and then gives an answer that fell due meanwhile: until
+// then the descriptor must stay open.
+func (d *Docket) deliver(e *entry, asked []question) {
+	for i, a := range asked {
+		file := -1
+		if a.descriptor {
+			file = e.q.File
+		}
+		left := a.budget()*arbiter.HeadroomPercent/100 - time.Since(e.q.Event.Time)
+		if err := a.member.Session.Deliver(a.typ, &e.q.Event, left, file); err != nil {
+			d.step(e.q.Event.ID, arbiter.Input{Kind: arbiter.Lost, Voter: i, Reason: lossReason(err)})
+		}
+	}
+	d.mu.Lock()
+	e.sending = false
+	var todo actions
+	if e.due {
+		todo = d.conclude(e)
+		if e.closed && !e.hashing {
+			todo.add(d.file(e))
+		}
+	}
+	d.mu.Unlock()
+	todo.run()
+}
+
+// Voted counts a vote.
+func (d *Docket) Voted(s *session.Session, id uint64, vote event.Vote, reason event.Reason) {
+	d.mu.Lock()
+	e := d.cases[id]
+	if e == nil {
+		d.mu.Unlock()
+		return
+	}
+	i := e.index(s)
+	if i >= 0 {
+		e.members[i].Latency.Add(time.Since(e.q.Event.Time))
+	}
+	todo := d.stepLocked(e, arbiter.Input{Kind: arbiter.Voted, Voter: i, Vote: vote, Reason: reason})
+	d.mu.Unlock()
+	todo.run()
+}
+
+// Ended gives up every vote that a session still owes.
+func (d *Docket) Ended(s *session.Session) {
+	d.mu.Lock()
+	var todo actions
+	for _, e := range d.cases {
+		if i := e.index(s); i >= 0 {
+			todo.add(d.stepLocked(e, arbiter.Input{Kind: arbiter.Lost, Voter: i, Reason: event.ReasonLost}))
+		}
+	}
+	d.mu.Unlock()
+	todo.run()
+}
+
+// Close answers everything that is pending by policy and asks nothing from now on.
+func (d *Docket) Close() {
+	d.mu.Lock()
+	d.closing = true
+	var todo actions
+	for _, e := range d.cases {
+		for i := range e.members {
+			todo.add(d.stepLocked(e, arbiter.Input{Kind: arbiter.Lost, Voter: i, Reason: event.ReasonShutdown}))
+		}
+	}
+	d.mu.Unlock()
+	todo.run()
+	d.rouse()
+}
+
+// step applies one input to the case of an event, if it is still open.
+func (d *Docket) step(id uint64, in arbiter.Input) {
+	d.mu.Lock()
+	var todo actions
+	if e := d.cases[id]; e != nil {
+		todo = d.stepLocked(e, in)
+	}
+	d.mu.Unlock()
+	todo.run()
+}
+
+// stepLocked is step with mu held; the actions run after it is released.
+func (d *Docket) stepLocked(e *entry, in arbiter.Input) actions {
+	return d.apply(e, e.c.Step(time.Since(e.q.Event.Time), in))
+}
+
+func (e *entry) index(s *session.Session) int {
+	for i, m := range e.members {
+		if m.Session == s {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,118 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// tempPrefix begins the name of every file that WriteFile has not finished; CleanTemps knows it by that.
+const tempPrefix = ".keepout-tmp-"
+
+// tempFile is what WriteFile needs of a file, so that tests can let each step go wrong.
+type tempFile interface {
+	Name() string
+	Write(data []byte) (int, error)
+	Chmod(mode fs.FileMode) error
+	Sync() error
+	Close() error
+}
+
+// WriteFile replaces path by data, atomically and durably: a temporary file in the same folder, write, fsync,
+// rename, fsync of the folder. The mode is set exactly, whatever the umask. A symbolic link at path is replaced,
+// not followed. On an error the old content is still there and no temporary file stays; only an error that says
+// "sync folder" leaves open whether the old or the new content would survive a power cut. Concurrent calls for
+// one path are safe, the last rename wins.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return writeFile(path, data, mode, func(dir string) (tempFile, error) {
+		// os.CreateTemp opens with mode 0600: a secret is never readable by others, not even for a moment.
+		return os.CreateTemp(dir, tempPrefix+"*")
+	})
+}
+
+func writeFile(path string, data []byte, mode fs.FileMode, create func(dir string) (tempFile, error)) error {
+	dir := filepath.Dir(path)
+	temp, err := create(dir)
+	if err != nil {
+		return fmt.Errorf("create a temporary file for %s: %w", path, err)
+	}
+	if err := fill(temp, data, mode); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return errors.Join(fmt.Errorf("replace %s: %w", path, err), os.Remove(temp.Name()))
+	}
+	return SyncDir(dir)
+}
+
+// fill closes the file in every case; the first error is the one that says why.
+func fill(temp tempFile, data []byte, mode fs.FileMode) error {
+	_, err := temp.Write(data)
+	if err == nil {
+		err = temp.Chmod(mode)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	return errors.Join(err, temp.Close())
+}
+
+// SyncDir makes the names in dir durable: files created, renamed or removed there before the call stay so after
+// a power cut. A file system that cannot sync a folder answers EINVAL (fsync(2)); there is nothing more to do
+// there, so that is not an error.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) {
+		err = nil
+	}
+	if err := errors.Join(err, d.Close()); err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return nil
+}
+
+// OpenAppend creates path, which must not exist, for appending, and makes its name durable. What is written to
+// it is durable only after the file's Sync.
+func OpenAppend(path string, mode fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return nil, fmt.Errorf("open for appending: %w", err)
+	}
+	if err := SyncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(path))
+	}
+	return f, nil
+}
+
+// CleanTemps removes the temporary files that a crash or a power cut left in dir (not below it) and returns how
+// many there were. Call it once, at the start, while nobody writes there: it cannot tell a leftover from a write
+// in progress. A folder that does not exist has none.
+func CleanTemps(dir string) (int, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look for temporary files: %w", err)
+	}
+	removed, errs := 0, []error(nil)
+	for _, entry := range entries {
+		if !entry.Type().IsRegular() || !strings.HasPrefix(entry.Name(), tempPrefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed++
+	}
+	return removed, errors.Join(errs...)
+}

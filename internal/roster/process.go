@@ -1,0 +1,205 @@
+package roster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/sandbox"
+	"github.com/keepout-security/keepout/internal/session"
+	"github.com/keepout-security/keepout/internal/supervisor"
+	pb "github.com/keepout-security/keepout/wire/keepoutpb"
+)
+
+// Credit is how many auth events a provider may owe a vote for at one time.
+const Credit = 1024
+
+// start starts a process and its session. What goes wrong is the end of a process that never was.
+func (m *member) start() {
+	m.mu.Lock()
+	in := m.installed
+	m.mu.Unlock()
+	proc, err := m.spawn(in)
+	if err != nil {
+		m.take(happening{Input: supervisor.Input{Kind: supervisor.Ended, Cause: err.Error()}})
+		return
+	}
+	m.mu.Lock()
+	m.proc = proc
+	m.current = session.Start(session.Config{
+		Provider: m.id, Auth: proc.Auth, Control: proc.Control, Allowed: grantOf(in.Manifest),
+		Sink: &link{m: m, proc: proc},
+		Welcome: &pb.Welcome{
+			Provider: m.id, Content: in.Content, StateDir: m.stateDir(), Settings: in.Values, Credit: Credit,
+			HeartbeatMs: uint32(time.Duration(in.Manifest.Health.Heartbeat).Milliseconds()),
+		},
+	})
+	s := m.current
+	m.mu.Unlock()
+	go m.await(proc, s)
+}
+
+// spawn starts the program that the manifest names and whose digest it states.
+func (m *member) spawn(in config.Installed) (*sandbox.Process, error) {
+	program, err := in.Manifest.OpenExecutable()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = program.Close() }() // only read
+	return sandbox.Start(sandbox.Spec{
+		Program: program.Name(), Slot: m.slot, StateDir: m.stateDir(),
+		Limits: sandbox.Limits{
+			Memory: uint64(in.Limits.Memory), Processes: in.Limits.Processes, Files: in.Limits.Files,
+		},
+	}, program)
+}
+
+func grantOf(manifest *config.Manifest) session.Grant {
+	g := session.Grant{Types: map[event.Type]bool{}}
+	for _, e := range manifest.Events {
+		if t, err := event.ParseType(e.Type); err == nil {
+			g.Types[t] = true
+		}
+		g.Descriptor = g.Descriptor || e.Content == "descriptor"
+	}
+	return g
+}
+
+// await reports the end of a process, after everything that it sent has been received.
+func (m *member) await(proc *sandbox.Process, s *session.Session) {
+	<-proc.Done()
+	s.End(nil)
+	s.Wait()
+	_ = proc.Close() // nothing uses the sockets any more
+	m.in <- happening{about: proc, Input: supervisor.Input{Kind: supervisor.Ended, Cause: proc.Cause()}}
+}
+
+func (m *member) kill() {
+	m.mu.Lock()
+	proc := m.proc
+	m.mu.Unlock()
+	if proc != nil {
+		proc.Kill()
+	}
+}
+
+// drain asks the process to finish and ends it if it takes too long. It is no longer asked from now on.
+func (m *member) drain() {
+	m.mu.Lock()
+	proc, s := m.proc, m.current
+	m.voting = false
+	m.mu.Unlock()
+	if proc == nil {
+		return
+	}
+	if s.Drain() != nil {
+		proc.Kill()
+		return
+	}
+	go func() {
+		select {
+		case <-proc.Done():
+		case <-time.After(drainTime):
+			proc.Kill()
+		}
+	}()
+}
+
+// link is what one session reports to.
+type link struct {
+	m    *member
+	proc *sandbox.Process
+}
+
+func (l *link) send(in supervisor.Input) { l.m.in <- happening{about: l.proc, Input: in} }
+
+// Hello implements session.Sink.
+func (l *link) Hello(_ *session.Session, engine string) {
+	l.m.mu.Lock()
+	l.m.engine = engine
+	l.m.mu.Unlock()
+	l.send(supervisor.Input{Kind: supervisor.Hello})
+}
+
+// Subscribed implements session.Sink.
+func (l *link) Subscribed(s *session.Session) {
+	l.m.mu.Lock()
+	if l.m.current == s {
+		l.m.voting = true
+	}
+	l.m.mu.Unlock()
+	l.send(supervisor.Input{Kind: supervisor.Subscribed})
+	l.m.r.changed() // here, because a provider may also subscribe anew
+}
+
+// Voted implements session.Sink.
+func (l *link) Voted(s *session.Session, id uint64, vote event.Vote, reason event.Reason) {
+	l.m.r.c.Court.Voted(s, id, vote, reason)
+}
+
+// Beat implements session.Sink.
+func (l *link) Beat(_ *session.Session, b session.Beat) {
+	l.m.mu.Lock()
+	l.m.beat = b
+	l.m.mu.Unlock()
+	l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})
+}
+
+// Ended implements session.Sink.
+func (l *link) Ended(s *session.Session, err error) {
+	l.m.mu.Lock()
+	if l.m.current == s {
+		l.m.voting = false
+	}
+	l.m.mu.Unlock()
+	l.m.r.c.Court.Ended(s)
+	cause := "closed its sockets without ending"
+	wait := exitTime
+	if err != nil {
+		cause, wait = err.Error(), 0
+	}
+	go func() {
+		select {
+		case <-l.proc.Done():
+			if err == nil {
+				return // the normal end, which await reports
+			}
+		case <-time.After(wait):
+		}
+		l.send(supervisor.Input{Kind: supervisor.Broke, Cause: cause})
+	}()
+}
+
+// report writes a change of state to the log and the change journal.
+func (m *member) report(before, after supervisor.Provider) {
+	if before.State == after.State {
+		return
+	}
+	note := journal.Note{Provider: m.id, Severity: journal.Informational}
+	level := slog.LevelInfo
+	switch {
+	case after.State == supervisor.Running && before.State == supervisor.Loading:
+		note.Code, note.Title = "provider.running", "provider is voting"
+	case after.State == supervisor.Running:
+		note.Code, note.Title = "provider.recovered", "provider is well again"
+	case after.State == supervisor.Degraded:
+		m.mu.Lock()
+		note.Detail = m.beat.Detail
+		m.mu.Unlock()
+		note.Code, note.Title, note.Severity, level = "provider.degraded", "provider is degraded", journal.Medium, slog.LevelWarn
+	case after.State == supervisor.Backoff:
+		note.Code, note.Title, note.Severity, level = "provider.ended", "provider ended", journal.High, slog.LevelWarn
+		note.Detail = fmt.Sprintf("%s; restart in %v", after.Cause, after.RetryIn(time.Now()).Round(time.Second))
+	case after.State == supervisor.Disabled:
+		note.Code, note.Title = "provider.disabled", "provider was disabled"
+	default:
+		m.r.c.Log.Debug("provider state", "provider", m.id, "state", string(after.State))
+		return
+	}
+	m.r.c.Log.Log(context.Background(), level, note.Title, "provider", m.id, "detail", note.Detail)
+	m.r.c.Notes.Note(note)
+}

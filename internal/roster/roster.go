@@ -1,0 +1,214 @@
+package roster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/sandbox"
+	"github.com/keepout-security/keepout/internal/session"
+	"github.com/keepout-security/keepout/internal/supervisor"
+)
+
+// Court is who asks the providers; the docket.
+type Court interface {
+	SetMembers(members []*docket.Member)
+	Voted(s *session.Session, id uint64, vote event.Vote, reason event.Reason)
+	Ended(s *session.Session)
+}
+
+// Notes takes entries of the change journal. It must not block.
+type Notes interface {
+	Note(n journal.Note)
+}
+
+// Config is what a roster needs.
+type Config struct {
+	StateDir   string // providers get folders below it
+	Court      Court
+	Notes      Notes
+	Log        *slog.Logger
+	Supervisor supervisor.Config
+}
+
+// Roster is safe for concurrent use.
+type Roster struct {
+	c     Config
+	slots *slots
+
+	mu      sync.Mutex
+	members map[string]*member
+	order   []string
+	budgets config.Budgets
+	closed  bool
+}
+
+// New makes an empty roster.
+func New(c Config) (*Roster, error) {
+	s, err := loadSlots(filepath.Join(c.StateDir, "slots.json"))
+	if err != nil {
+		return nil, err
+	}
+	return &Roster{c: c, slots: s, members: map[string]*member{}}, nil
+}
+
+// Apply makes the roster what the configuration says: new providers are started, those that are gone are
+// drained, and those whose process would be another are replaced. A change of mode or budget needs no restart.
+func (r *Roster) Apply(installed []config.Installed, budgets config.Budgets) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return errors.New("roster is closed")
+	}
+	r.budgets = budgets
+	wanted := map[string]bool{}
+	r.order = r.order[:0]
+	for _, in := range installed {
+		wanted[in.ID] = true
+		r.order = append(r.order, in.ID)
+		slot, err := r.slots.of(in.ID)
+		if err != nil {
+			return err
+		}
+		m := r.members[in.ID]
+		if m == nil {
+			m = newMember(r, in.ID, slot)
+			r.members[in.ID] = m
+		}
+		m.configure(in)
+	}
+	for id, m := range r.members {
+		if !wanted[id] {
+			m.stop()
+			delete(r.members, id)
+		}
+	}
+	r.convene()
+	return nil
+}
+
+// convene tells the court who can be asked. Preconditions: mu is held.
+func (r *Roster) convene() {
+	var out []*docket.Member
+	for _, id := range r.order {
+		m := r.members[id]
+		if m == nil {
+			continue
+		}
+		if s, in := m.ready(); s != nil {
+			out = append(out, &docket.Member{
+				Session: s, Mode: in.Mode, FailClosed: in.OnFailure == "deny", Latency: m.latency,
+				Metadata: time.Duration(r.budgets.Metadata), Content: time.Duration(r.budgets.Content),
+			})
+		}
+	}
+	r.c.Court.SetMembers(out)
+}
+
+// changed is called by a member when it becomes ready or stops being so.
+func (r *Roster) changed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.convene()
+	}
+}
+
+// ErrUnknown reports a provider that is not configured.
+var ErrUnknown = errors.New("no such provider")
+
+func (r *Roster) find(id string) (*member, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.members[id]
+	if m == nil {
+		return nil, fmt.Errorf("%w: %q (configured: %v)", ErrUnknown, id, r.order)
+	}
+	return m, nil
+}
+
+// SetEnabled starts or drains one provider until the next Apply.
+func (r *Roster) SetEnabled(id string, enabled bool) error {
+	m, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	m.enable(enabled)
+	return nil
+}
+
+// Reload asks every running provider to read its content again.
+func (r *Roster) Reload() {
+	r.mu.Lock()
+	members := slices.Collect(maps.Values(r.members))
+	r.mu.Unlock()
+	for _, m := range members {
+		if s, _ := m.ready(); s != nil {
+			// A provider that cannot take it is ending, and reads its content when it starts again.
+			_ = s.Reload()
+		}
+	}
+}
+
+// Status returns what is known of every provider, in the order of the configuration.
+func (r *Roster) Status() []Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]Status, 0, len(r.order))
+	for _, id := range r.order {
+		if m := r.members[id]; m != nil {
+			out = append(out, m.status())
+		}
+	}
+	return out
+}
+
+// Close drains every provider and returns when all have ended, at the latest after the drain time.
+func (r *Roster) Close() {
+	r.mu.Lock()
+	r.closed = true
+	members := slices.Collect(maps.Values(r.members))
+	r.mu.Unlock()
+	for _, m := range members {
+		m.stop()
+	}
+	for _, m := range members {
+		<-m.gone
+	}
+}
+
+// Status is what is known of one provider.
+type Status struct {
+	ID          string              `json:"id"`
+	State       supervisor.State    `json:"state"`
+	Mode        event.Mode          `json:"mode"`
+	PID         int                 `json:"pid,omitempty"`
+	UID         uint32              `json:"uid,omitempty"`
+	Engine      string              `json:"engine,omitempty"`
+	Content     string              `json:"content,omitempty"`
+	Cause       string              `json:"cause,omitempty"` // why it is not running, or last stopped
+	Detail      string              `json:"detail,omitempty"`
+	Restarts    int                 `json:"restarts"`
+	RetryMS     int64               `json:"retry_ms,omitempty"`
+	Processed   uint64              `json:"processed"` // as the provider says
+	Counters    session.Counters    `json:"counters"`
+	Latency     docket.Quantiles    `json:"latency_us"`
+	Confinement sandbox.Confinement `json:"confinement"`
+}
+
+// sameProcess reports whether a running provider need not be replaced.
+func sameProcess(a, b config.Installed) bool {
+	return a.Manifest.SHA256 == b.Manifest.SHA256 && a.Content == b.Content && a.Limits == b.Limits &&
+		reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
+		a.Manifest.Health == b.Manifest.Health
+}

@@ -1,0 +1,139 @@
+package fanotify
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mask bits that this package delivers; see fanotify_mark(2).
+const (
+	OpenPerm     = unix.FAN_OPEN_PERM
+	OpenExecPerm = unix.FAN_OPEN_EXEC_PERM
+	CloseWrite   = unix.FAN_CLOSE_WRITE
+	Create       = unix.FAN_CREATE
+	Delete       = unix.FAN_DELETE
+	Rename       = unix.FAN_RENAME
+	Overflow     = unix.FAN_Q_OVERFLOW
+)
+
+// Group is one fanotify group. Its methods may be called concurrently.
+type Group struct {
+	fd     int
+	wake   int // eventfd that ends every ReadBlocking
+	closed atomic.Bool
+}
+
+// NewPermission makes the group that holds callers until they are answered: content class, because the file is
+// read before the answer; unlimited queue and marks, because a permission event that overflows the default
+// queue is silently allowed; a pidfd, because process numbers are reused. It needs CAP_SYS_ADMIN.
+func NewPermission() (*Group, error) {
+	return newGroup(unix.FAN_CLASS_CONTENT | unix.FAN_UNLIMITED_QUEUE | unix.FAN_UNLIMITED_MARKS |
+		unix.FAN_REPORT_PIDFD | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK)
+}
+
+// NewNotify makes the group for acts that have already happened. Its queue is bounded by the kernel
+// (fs.fanotify.max_queued_events); what overflows is reported as one Overflow event.
+func NewNotify() (*Group, error) {
+	return newGroup(unix.FAN_CLASS_NOTIF | unix.FAN_UNLIMITED_MARKS | unix.FAN_REPORT_DFID_NAME_TARGET |
+		unix.FAN_REPORT_PIDFD | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK)
+}
+
+// The descriptors that the kernel opens for us: never a new open event (fanotify marks them), no access time.
+const eventFlags = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NOATIME
+
+func newGroup(flags uint) (*Group, error) {
+	fd, err := unix.FanotifyInit(flags, eventFlags)
+	if err != nil {
+		return nil, fmt.Errorf("fanotify_init: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	return &Group{fd: fd, wake: wake}, nil
+}
+
+// MarkFilesystem adds mask to the marks of the file system that holds path. Unlike a mount mark it also sees
+// bind mounts and other mount namespaces.
+func (g *Group) MarkFilesystem(path string, mask uint64) error {
+	return g.mark(unix.FAN_MARK_ADD, path, mask)
+}
+
+// UnmarkFilesystem takes mask away again.
+func (g *Group) UnmarkFilesystem(path string, mask uint64) error {
+	return g.mark(unix.FAN_MARK_REMOVE, path, mask)
+}
+
+func (g *Group) mark(action uint, path string, mask uint64) error {
+	if err := unix.FanotifyMark(g.fd, action|unix.FAN_MARK_FILESYSTEM, mask, unix.AT_FDCWD, path); err != nil {
+		return fmt.Errorf("fanotify_mark %s: %w", path, err)
+	}
+	return nil
+}
+
+// ReadBlocking waits for events and reads as many as fit in buf. It returns io.EOF after Stop.
+//
+// It polls before it reads, so that Stop works: a thread that blocks in read(2) itself keeps the group alive,
+// and every waiting opener with it, even after the descriptor was closed elsewhere.
+func (g *Group) ReadBlocking(buf []byte) (int, error) {
+	fds := [2]unix.PollFd{{Fd: int32(g.fd), Events: unix.POLLIN}, {Fd: int32(g.wake), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds[:], -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return 0, fmt.Errorf("poll fanotify group: %w", err)
+		}
+		if g.closed.Load() {
+			return 0, io.EOF
+		}
+		n, err := unix.Read(g.fd, buf)
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		default:
+			return 0, fmt.Errorf("read fanotify group: %w", err)
+		}
+	}
+}
+
+// Answer ends the wait of the caller whose event carries descriptor file. The kernel matches answers by that
+// number, so it must still be open.
+func (g *Group) Answer(file int, allow bool) error {
+	response := uint32(unix.FAN_DENY)
+	if allow {
+		response = unix.FAN_ALLOW
+	}
+	var b [8]byte // struct fanotify_response
+	binary.NativeEndian.PutUint32(b[:4], uint32(file))
+	binary.NativeEndian.PutUint32(b[4:], response)
+	for {
+		_, err := unix.Write(g.fd, b[:])
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			// ENOENT: the caller was killed meanwhile, or this event was answered before.
+			return fmt.Errorf("answer fanotify event: %w", err)
+		}
+	}
+}
+
+// Stop ends every ReadBlocking. Answers are still possible.
+func (g *Group) Stop() {
+	g.closed.Store(true)
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(g.wake, one[:]) // cannot fail: the counter is far from full
+}
+
+// Close gives up the group; the kernel allows whatever still waits. Preconditions: Stop was called and no
+// other method is running.
+func (g *Group) Close() error {
+	return errors.Join(unix.Close(g.fd), unix.Close(g.wake))
+}

@@ -1,0 +1,131 @@
+package sensor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+)
+
+// AT_HANDLE_FID (Linux 6.5) asks for a handle that identifies but need not be openable, so that overlayfs and
+// others without NFS export support have one too; include/uapi/linux/fcntl.h.
+const atHandleFID = 0x200
+
+// statNoSync never asks a server or a FUSE daemon: what the kernel remembers must do, because a reader that
+// waits for somebody else's file system would hold up every other caller.
+const statNoSync = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
+
+const statMask = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID
+
+// maxHandle is MAX_HANDLE_SZ.
+const maxHandle = 128
+
+// object is a file as one event shows it.
+type object struct {
+	event.File
+	mount uint64 // mount id through which it was reached
+}
+
+// identify names the object behind an open descriptor. It opens nothing.
+func identify(fd int) (object, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", statNoSync, statMask, &st); err != nil {
+		return object{}, fmt.Errorf("statx: %w", err)
+	}
+	o := object{mount: st.Mnt_id, File: event.File{Mode: uint32(st.Mode), UID: st.Uid, Version: event.Version{
+		Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Size: int64(st.Size),
+		MtimeNS: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), CtimeNS: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec),
+	}}}
+	handle, err := fileHandle(fd)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return object{}, err
+	}
+	o.Handle = handle
+	return o, nil
+}
+
+// fileHandle returns the handle's type and bytes, or EOPNOTSUPP for a file system that has none.
+func fileHandle(fd int) (string, error) {
+	// struct file_handle: handle_bytes, handle_type, then the handle itself.
+	var b [8 + maxHandle]byte
+	var mount int32
+	empty := [1]byte{}
+	for _, flags := range []uintptr{unix.AT_EMPTY_PATH | atHandleFID, unix.AT_EMPTY_PATH} {
+		binary.NativeEndian.PutUint32(b[:], maxHandle)
+		_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(fd), uintptr(unsafe.Pointer(&empty[0])),
+			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&mount)), flags, 0)
+		switch errno {
+		case 0:
+			size := min(binary.NativeEndian.Uint32(b[:]), maxHandle)
+			return string(b[4 : 8+size]), nil
+		case unix.EINVAL: // a kernel without AT_HANDLE_FID
+		default:
+			return "", fmt.Errorf("name_to_handle_at: %w", errno)
+		}
+	}
+	return "", unix.EOPNOTSUPP
+}
+
+// pathHint returns the path as seen from the platform, for people and prefixes; it is read from a link, so
+// nothing is opened. It may be empty.
+func pathHint(fd int) string {
+	var name [32]byte
+	link := append(name[:0], "/proc/self/fd/"...)
+	link = strconv.AppendInt(link, int64(fd), 10)
+	var buf [4096]byte
+	n, err := unix.Readlink(string(link), buf[:])
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
+}
+
+// actor describes the process behind a pidfd. Without one (already reaped) only the number is known.
+func actor(pid int32, pidfd int) event.Process {
+	p := event.Process{PID: pid, UID: unknownUID, GID: unknownUID}
+	if pidfd < 0 {
+		return p
+	}
+	var info unix.PidfdInfo
+	info.Mask = unix.PIDFD_INFO_CREDS
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), uintptr(unix.PIDFD_GET_INFO),
+		uintptr(unsafe.Pointer(&info)))
+	if errno == 0 {
+		p.PPID, p.UID, p.GID = int32(info.Ppid), info.Ruid, info.Rgid
+	} else {
+		p.UID = ownerOf(pid) // before Linux 6.13
+	}
+	var st unix.Stat_t
+	if unix.Fstat(pidfd, &st) == nil {
+		p.Token = st.Ino // unique for the boot since pidfs, Linux 6.9
+	}
+	return p
+}
+
+// unknownUID is the kernel's invalid user id; no process has it.
+const unknownUID = ^uint32(0)
+
+// ownerOf reads the owner of /proc/PID, which is the effective user of a process that can be dumped.
+func ownerOf(pid int32) uint32 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/"+strconv.Itoa(int(pid)), &st) != nil {
+		return unknownUID
+	}
+	return st.Uid
+}
+
+// Comm returns the command name of a process for people, or "". It opens a file in /proc, so it is only for use
+// after the verdict.
+func Comm(pid int32) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/comm")
+	if err != nil || len(b) == 0 {
+		return ""
+	}
+	return string(b[:len(b)-1])
+}

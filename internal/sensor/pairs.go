@@ -1,0 +1,54 @@
+package sensor
+
+import (
+	"sync"
+
+	"github.com/keepout-security/keepout/event"
+)
+
+// maxPairs bounds the execs whose open half is still expected. When the table is full the oldest entry makes
+// room, and that exec's open half is simply asked again.
+const maxPairs = 1024
+
+// pairs remembers execs that were just allowed: the kernel raises OPEN_EXEC_PERM and then OPEN_PERM for one
+// execve(2), by the same process on the same file, and the second needs no second question.
+type pairs struct {
+	mu    sync.Mutex
+	ring  [maxPairs]pairKey
+	next  int
+	index map[pairKey]int
+}
+
+type pairKey struct {
+	pid     int32
+	token   uint64
+	version event.Version
+}
+
+// expect notes that ev, an exec, was allowed. It must be called before the kernel has its answer.
+func (p *pairs) expect(ev *event.Event) {
+	key := pairKey{ev.Actor.PID, ev.Actor.Token, ev.File.Version}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.index == nil {
+		p.index = make(map[pairKey]int, maxPairs)
+	}
+	old := p.ring[p.next]
+	if i, ok := p.index[old]; ok && i == p.next {
+		delete(p.index, old)
+	}
+	p.ring[p.next], p.index[key] = key, p.next
+	p.next = (p.next + 1) % maxPairs
+}
+
+// take reports whether ev, an open, is the second half of an allowed exec, and forgets that exec.
+func (p *pairs) take(ev *event.Event) bool {
+	key := pairKey{ev.Actor.PID, ev.Actor.Token, ev.File.Version}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.index[key]; !ok {
+		return false
+	}
+	delete(p.index, key)
+	return true
+}

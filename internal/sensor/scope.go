@@ -1,0 +1,172 @@
+package sensor
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
+)
+
+// Watch is one watched path: the whole file system that holds it is marked, what lies under it is judged.
+type Watch struct {
+	Path   string
+	Events []event.Type
+}
+
+// scope is what one configuration watches.
+type scope struct {
+	filesystems map[uint64]*filesystem // by device
+}
+
+// filesystem is one marked file system.
+type filesystem struct {
+	dev    uint64
+	kind   string // "ext4", "fuse", …
+	remote bool   // FUSE or network: another party answers for its content
+	path   string // one path on it, for marking
+	fsid   [2]int32
+	watch  []watched
+}
+
+// watched is one watch on a file system.
+type watched struct {
+	path   string
+	whole  bool   // path is the root of its file system, so every path on it counts
+	mount  uint64 // mount id through which path was resolved
+	events map[event.Type]bool
+}
+
+// remoteKinds are the file systems whose content somebody else can change behind the kernel's back, or whose
+// server can make any access wait. Magic numbers: linux/magic.h and the file systems' own headers.
+var remoteKinds = map[int64]string{
+	unix.FUSE_SUPER_MAGIC:  "fuse",
+	unix.NFS_SUPER_MAGIC:   "nfs",
+	unix.SMB_SUPER_MAGIC:   "smb",
+	unix.SMB2_SUPER_MAGIC:  "smb2",
+	unix.CIFS_SUPER_MAGIC:  "cifs",
+	unix.AFS_SUPER_MAGIC:   "afs",
+	unix.V9FS_MAGIC:        "9p",
+	unix.CODA_SUPER_MAGIC:  "coda",
+	unix.OCFS2_SUPER_MAGIC: "ocfs2",
+	0x00C36400:             "ceph",
+	0x01161970:             "gfs2",
+}
+
+// newScope resolves the watches. A path that does not exist is an error: a watch that silently covers nothing
+// is worse than none.
+func newScope(watches []Watch) (*scope, error) {
+	s := &scope{filesystems: map[uint64]*filesystem{}}
+	for _, w := range watches {
+		if err := s.add(w); err != nil {
+			return nil, fmt.Errorf("watch %s: %w", w.Path, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *scope) add(w Watch) error {
+	path, err := filepath.EvalSymlinks(w.Path)
+	if err != nil {
+		return fmt.Errorf("resolve: %w", err)
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, statMask, &st); err != nil {
+		return fmt.Errorf("statx: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return fmt.Errorf("statfs: %w", err)
+	}
+	dev := unix.Mkdev(st.Dev_major, st.Dev_minor)
+	f := s.filesystems[dev]
+	if f == nil {
+		f = &filesystem{dev: dev, path: path, fsid: fs.Fsid.Val, kind: "local"}
+		if kind, ok := remoteKinds[fs.Type]; ok {
+			f.kind, f.remote = kind, true
+		}
+		s.filesystems[dev] = f
+	}
+	wd := watched{path: path, mount: st.Mnt_id, events: map[event.Type]bool{}}
+	// STATX_ATTR_MOUNT_ROOT says that path is where something is mounted; a bind mount of a folder would pass
+	// for a whole file system, which judges more than was asked for, never less.
+	wd.whole = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	for _, t := range w.Events {
+		wd.events[t] = true
+	}
+	f.watch = append(f.watch, wd)
+	return nil
+}
+
+// The mark bits of each event type.
+var (
+	permBits   = map[event.Type]uint64{event.Open: fanotify.OpenPerm, event.Exec: fanotify.OpenExecPerm}
+	notifyBits = map[event.Type]uint64{
+		event.CloseWrite: fanotify.CloseWrite, event.Create: fanotify.Create,
+		event.Rename: fanotify.Rename, event.Delete: fanotify.Delete,
+	}
+)
+
+// mask gathers the bits that this file system's watches need out of one of the tables above.
+func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
+	for _, w := range f.watch {
+		for t, bit := range bits {
+			if w.events[t] {
+				mask |= bit
+			}
+		}
+	}
+	return mask
+}
+
+// covers reports whether an event is to be judged. An object reached through another mount than the watch's own
+// (a bind mount, another mount namespace) has a path that proves nothing, so it is judged.
+func (f *filesystem) covers(t event.Type, path string, mount uint64) bool {
+	for i := range f.watch {
+		w := &f.watch[i]
+		if !w.events[t] {
+			continue
+		}
+		if w.whole || mount != w.mount || under(path, w.path) {
+			return true
+		}
+	}
+	return false
+}
+
+// under reports whether path is dir or below it, by whole components.
+func under(path, dir string) bool {
+	if dir == "/" {
+		return true
+	}
+	return strings.HasPrefix(path, dir) && (len(path) == len(dir) || path[len(dir)] == '/')
+}
+
+// find returns the file system of a file. Some (btrfs) give files another device number than the mount has;
+// there the path decides.
+func (s *scope) find(file *event.File) *filesystem {
+	if f := s.filesystems[file.Dev]; f != nil {
+		return f
+	}
+	for _, f := range s.filesystems {
+		for i := range f.watch {
+			if under(file.Path, f.watch[i].path) {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// byFSID returns the file system with the id that notify events carry.
+func (s *scope) byFSID(id [2]int32) *filesystem {
+	for _, f := range s.filesystems {
+		if f.fsid == id {
+			return f
+		}
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package sensor
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
+)
+
+// Judge decides questions. Its methods are called from the reader threads and must not block.
+type Judge interface {
+	// Wants reports whether anybody would be asked about events of this type; it is checked first, so that
+	// an unwatched type costs next to nothing.
+	Wants(t event.Type) bool
+	// Judge takes over q and sees to it that q.Answer is called exactly once.
+	Judge(q *Question)
+	// Observe sees one notify event.
+	Observe(ev *event.Event)
+}
+
+// Config is what a sensor needs.
+type Config struct {
+	Vital    []string              // paths that no provider may deny, beside DefaultVital
+	Provider func(uid uint32) bool // whether a user id is a provider's
+	Judge    Judge
+}
+
+// Bounds of the reader threads.
+const (
+	maxReaders = 8       // every reader is woken for every event, so more do not help
+	readBuffer = 2 << 10 // bytes; about 60 events, which also bounds the descriptors taken at once
+)
+
+// Sensor owns the kernel side. Its methods may be called concurrently.
+type Sensor struct {
+	judge    Judge
+	provider func(uint32) bool
+	self     int32
+
+	perm, notify *fanotify.Group
+
+	mu      sync.Mutex // serialises changes of the watches
+	scope   atomic.Pointer[scope]
+	remotes map[uint64]*fanotify.Group // a group each, so that a hung server holds up nobody else
+
+	vital   vitalSet
+	pairs   pairs
+	counts  *counters
+	nextID  atomic.Uint64
+	readers sync.WaitGroup
+}
+
+// New makes the kernel groups and marks nothing yet. It needs root and a kernel with permission events.
+func New(c Config) (*Sensor, error) {
+	perm, err := fanotify.NewPermission()
+	if err != nil {
+		return nil, err
+	}
+	notify, err := fanotify.NewNotify()
+	if err != nil {
+		return nil, errors.Join(err, perm.Close())
+	}
+	s := &Sensor{
+		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: perm, notify: notify,
+		remotes: map[uint64]*fanotify.Group{}, counts: newCounters(),
+	}
+	s.scope.Store(&scope{})
+	s.ResolveVital(c.Vital)
+	// Event ids go on from the clock, so that those of two runs do not collide in the journal.
+	s.nextID.Store(uint64(time.Now().UnixMilli()) << 20)
+	return s, nil
+}
+
+// Start begins to read and then marks the watches; in this order, because a mark without a reader would make
+// every opener wait.
+func (s *Sensor) Start(watches []Watch) error {
+	for cpu := range min(runtime.NumCPU(), maxReaders) {
+		s.readers.Go(func() { s.read(s.perm, cpu, s.question) })
+	}
+	s.readers.Go(func() { s.read(s.notify, -1, s.observe) })
+	return s.SetWatches(watches)
+}
+
+// SetWatches replaces the watches. New marks are set before old ones are taken away, so that nothing that stays
+// watched is unwatched for a moment. On an error the old watches stay.
+func (s *Sensor) SetWatches(watches []Watch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, err := newScope(watches)
+	if err != nil {
+		return err
+	}
+	old := s.scope.Load()
+	// Readers look at the scope when an event arrives, and an unknown file system is allowed unasked; so the
+	// new scope is in place before its marks.
+	s.scope.Store(next)
+	if err := s.addMarks(next); err != nil {
+		s.scope.Store(old)
+		s.dropMarks(next, old)
+		return err
+	}
+	s.dropMarks(old, next)
+	return nil
+}
+
+func (s *Sensor) addMarks(sc *scope) error {
+	for _, f := range sc.filesystems {
+		if mask := f.mask(permBits); mask != 0 {
+			group, err := s.groupOf(f)
+			if err != nil {
+				return err
+			}
+			if err := group.MarkFilesystem(f.path, mask); err != nil {
+				return err
+			}
+		}
+		if mask := f.mask(notifyBits); mask != 0 && !f.remote {
+			if err := s.notify.MarkFilesystem(f.path, mask); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// groupOf returns the group that watches f. A remote file system has a group and a reader of its own: the
+// kernel opens the file inside read(2), which may wait for a server that never answers.
+func (s *Sensor) groupOf(f *filesystem) (*fanotify.Group, error) {
+	if !f.remote {
+		return s.perm, nil
+	}
+	if g := s.remotes[f.dev]; g != nil {
+		return g, nil
+	}
+	g, err := fanotify.NewPermission()
+	if err != nil {
+		return nil, err
+	}
+	s.remotes[f.dev] = g
+	s.readers.Go(func() { s.read(g, -1, s.passRemote) })
+	return g, nil
+}
+
+// dropMarks takes away what from needed and to does not. Errors are expected: the file system may be gone.
+func (s *Sensor) dropMarks(from, to *scope) {
+	for dev, f := range from.filesystems {
+		var keepPerm, keepNotify uint64
+		if n := to.filesystems[dev]; n != nil {
+			keepPerm, keepNotify = n.mask(permBits), n.mask(notifyBits)
+		}
+		if drop := f.mask(permBits) &^ keepPerm; drop != 0 {
+			group := s.perm
+			if f.remote {
+				group = s.remotes[dev]
+			}
+			if group != nil {
+				_ = group.UnmarkFilesystem(f.path, drop)
+			}
+		}
+		if drop := f.mask(notifyBits) &^ keepNotify; drop != 0 {
+			_ = s.notify.UnmarkFilesystem(f.path, drop)
+		}
+	}
+}
+
+// ResolveVital looks the vital set up again, with extra paths beside DefaultVital; for the start, and for after a
+// package upgrade.
+func (s *Sensor) ResolveVital(extra []string) {
+	paths := append(DefaultVital(), extra...)
+	if exe, err := os.Executable(); err == nil {
+		paths = append(paths, exe)
+	}
+	s.vital.resolve(paths)
+}
+
+// Stop ends the readers, takes the marks away and gives up the groups. What still waits is allowed by the
+// kernel, so the Judge should have answered before.
+func (s *Sensor) Stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropMarks(s.scope.Load(), &scope{})
+	groups := []*fanotify.Group{s.perm, s.notify}
+	for _, g := range s.remotes {
+		groups = append(groups, g)
+	}
+	for _, g := range groups {
+		g.Stop()
+	}
+	s.readers.Wait()
+	var errs []error
+	for _, g := range groups {
+		errs = append(errs, g.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Health reports what a person must know about the sensor, or nil.
+func (s *Sensor) Health() error { return s.counts.failure() }
+
+// Filesystem describes one marked file system.
+type Filesystem struct {
+	Path   string `json:"path"`
+	Kind   string `json:"kind"`   // of a remote one, otherwise "local"
+	Remote bool   `json:"remote"` // its files are allowed unasked
+}
+
+// Filesystems lists the marked file systems, sorted by path.
+func (s *Sensor) Filesystems() []Filesystem {
+	var out []Filesystem
+	for _, f := range s.scope.Load().filesystems {
+		out = append(out, Filesystem{Path: f.path, Kind: f.kind, Remote: f.remote})
+	}
+	slices.SortFunc(out, func(a, b Filesystem) int { return strings.Compare(a.Path, b.Path) })
+	return out
+}
+
+// Counters says how many events were answered without a question, by reason, and what went wrong.
+func (s *Sensor) Counters() Counters { return s.counts.snapshot() }

@@ -1,0 +1,155 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/wire"
+	pb "github.com/keepout-security/keepout/wire/keepoutpb"
+)
+
+var errVersion = errors.New("no common protocol version")
+
+func violation(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", wire.ErrProtocol, fmt.Sprintf(format, args...))
+}
+
+// receive reads one socket until it ends or the provider breaks the protocol. It keeps its thread, so that the
+// kernel wakes it directly.
+func (s *Session) receive(c *wire.Conn, on func(*pb.FromProvider) error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	buf := make([]byte, wire.MaxPacket)
+	for {
+		n, err := c.Recv(buf)
+		if errors.Is(err, io.EOF) {
+			s.End(nil)
+			return
+		}
+		if errors.Is(err, wire.ErrTooLong) {
+			err = violation("packet over %d bytes", wire.MaxPacket)
+		}
+		var m *pb.FromProvider
+		if err == nil {
+			m, err = wire.DecodeFromProvider(buf[:n])
+		}
+		if err == nil {
+			err = on(m)
+		}
+		if err != nil {
+			s.refuse(err)
+			s.End(err)
+			return
+		}
+	}
+}
+
+// refuse tells the provider why, as far as it still listens.
+func (s *Session) refuse(err error) {
+	code := "protocol"
+	if errors.Is(err, errVersion) {
+		code = "version"
+	}
+	_ = s.tell(&pb.ToProvider{Body: &pb.ToProvider_Refused{Refused: &pb.Refused{
+		Code: code, Detail: wire.Clip(err.Error()),
+	}}})
+}
+
+// onAuth takes a packet from the auth socket: only votes belong there.
+func (s *Session) onAuth(m *pb.FromProvider) error {
+	v := m.GetVote()
+	if v == nil {
+		return violation("%T on the auth socket", m.Body)
+	}
+	vote, known := wire.VoteFromProto(v)
+	s.mu.Lock()
+	wanted := s.ledger.vote(v.GetId())
+	unknown := s.ledger.count.Unknown
+	if !known {
+		s.ledger.count.Undecodable++
+	}
+	s.mu.Unlock()
+	if unknown >= maxUnknownVotes {
+		return violation("%d votes on events never delivered", unknown)
+	}
+	if !wanted {
+		return nil
+	}
+	var reason event.Reason
+	if !known {
+		reason = event.ReasonUndecoded
+	}
+	s.sink.Voted(s, v.GetId(), vote, reason)
+	return nil
+}
+
+// onControl takes a packet from the control socket.
+func (s *Session) onControl(m *pb.FromProvider) error {
+	if hello := m.GetHello(); hello != nil {
+		return s.hello(hello)
+	}
+	if s.welcome.GetMajor() == 0 {
+		return violation("%T before hello", m.Body)
+	}
+	switch body := m.Body.(type) {
+	case *pb.FromProvider_Subscribe:
+		return s.subscribe(body.Subscribe)
+	case *pb.FromProvider_Heartbeat:
+		h := body.Heartbeat
+		s.sink.Beat(s, Beat{
+			Processed: h.GetProcessed(), Degraded: h.GetState() == pb.State_STATE_DEGRADED,
+			Detail: wire.Clip(h.GetDetail()), Content: wire.Clip(h.GetContent()),
+		})
+	case *pb.FromProvider_Mute:
+		if s.mutes.Load() < maxMutes {
+			if _, had := s.muted.LoadOrStore(body.Mute.GetActorToken(), struct{}{}); !had {
+				s.mutes.Add(1)
+			}
+		}
+	default:
+		return violation("%T on the control socket", m.Body)
+	}
+	return nil
+}
+
+// hello chooses the version and answers with the welcome. Only the control receiver reads or writes it.
+func (s *Session) hello(h *pb.Hello) error {
+	if s.welcome.GetMajor() != 0 {
+		return violation("second hello")
+	}
+	major, ok := wire.Choose(h.GetMajor())
+	if !ok {
+		return fmt.Errorf("%w: provider speaks %v, platform %v", errVersion, h.GetMajor(), wire.Majors())
+	}
+	s.welcome.Major, s.welcome.Minor, s.welcome.MaxPacket = major, wire.Minor, wire.MaxPacket
+	if err := s.tell(&pb.ToProvider{Body: &pb.ToProvider_Welcome{Welcome: s.welcome}}); err != nil {
+		return fmt.Errorf("welcome: %w", err)
+	}
+	s.sink.Hello(s, wire.Clip(h.GetEngine()))
+	return nil
+}
+
+// subscribe replaces the subscription as a whole, after checking it against the grant.
+func (s *Session) subscribe(m *pb.Subscribe) error {
+	f := newFilter(m)
+	for _, t := range f.Types() {
+		if !s.allowed.Types[t] {
+			return violation("subscribes to %s, which its manifest does not ask for", t)
+		}
+	}
+	if f.Descriptor && !s.allowed.Descriptor {
+		return violation("asks for descriptors, which its manifest does not")
+	}
+	err := s.tell(&pb.ToProvider{Body: &pb.ToProvider_Subscribed{
+		Subscribed: &pb.Subscribed{Generation: m.GetGeneration()},
+	}})
+	if err != nil {
+		return fmt.Errorf("confirm subscription: %w", err)
+	}
+	s.filter.Store(f)
+	s.sink.Subscribed(s)
+	return nil
+}

@@ -1,0 +1,220 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/wire"
+	pb "github.com/keepout-security/keepout/wire/keepoutpb"
+)
+
+// Sink takes what a session learns. Its methods are called from the session's two receiving goroutines and must
+// be quick.
+type Sink interface {
+	// Hello says that the handshake is done.
+	Hello(s *Session, engine string)
+	// Subscribed says that the provider is ready; Filter is set from now on. It may be called again.
+	Subscribed(s *Session)
+	// Voted hands over a vote on a pending event. reason is ReasonUndecoded for a vote that is counted as
+	// abstain, and otherwise empty.
+	Voted(s *Session, id uint64, vote event.Vote, reason event.Reason)
+	// Beat hands over a heartbeat.
+	Beat(s *Session, b Beat)
+	// Ended says that the session is over, once. err is nil when the provider closed its end.
+	Ended(s *Session, err error)
+}
+
+// Beat is what a heartbeat says.
+type Beat struct {
+	Processed uint64
+	Degraded  bool
+	Detail    string
+	Content   string
+}
+
+// Config is what a session needs.
+type Config struct {
+	Provider      string
+	Auth, Control *wire.Conn
+	Welcome       *pb.Welcome // the versions and limits are filled in by the handshake
+	Allowed       Grant
+	Sink          Sink
+}
+
+// Grant is what the manifest asks for and the administrator allows.
+type Grant struct {
+	Types      map[event.Type]bool
+	Descriptor bool
+}
+
+// Bounds of one session.
+const (
+	maxUnknownVotes = 64   // ends a session: who answers what it was never asked has lost its way
+	maxMutes        = 4096 // muted actors; further ones are not muted
+)
+
+// Session is one provider's connection. Its methods may be called concurrently.
+type Session struct {
+	provider string
+	auth     *wire.Conn
+	control  *wire.Conn
+	welcome  *pb.Welcome
+	allowed  Grant
+	sink     Sink
+
+	filter atomic.Pointer[Filter]
+	muted  sync.Map // actor token → struct{}
+	mutes  atomic.Int32
+
+	mu     sync.Mutex
+	ledger *ledger
+	ended  bool
+	seq    uint64 // of auth events
+	notes  uint64 // of notify events
+	buf    []byte
+
+	over      sync.Once
+	receivers sync.WaitGroup
+}
+
+// Start begins to receive. Preconditions: the sockets are connected and stay open until Wait returns.
+func Start(c Config) *Session {
+	s := &Session{
+		provider: c.Provider, auth: c.Auth, control: c.Control, welcome: c.Welcome, allowed: c.Allowed,
+		sink: c.Sink, ledger: newLedger(),
+	}
+	s.receivers.Go(func() { s.receive(s.control, s.onControl) })
+	s.receivers.Go(func() { s.receive(s.auth, s.onAuth) })
+	return s
+}
+
+// Provider returns the provider's id.
+func (s *Session) Provider() string { return s.provider }
+
+// Filter returns the subscription, or nil before there is one.
+func (s *Session) Filter() *Filter { return s.filter.Load() }
+
+// Muted reports whether the provider does not want to hear of this process.
+func (s *Session) Muted(actor uint64) bool {
+	if s.mutes.Load() == 0 {
+		return false
+	}
+	_, muted := s.muted.Load(actor)
+	return muted
+}
+
+// Counters returns a snapshot.
+func (s *Session) Counters() Counters {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.count
+}
+
+// Errors of Deliver.
+var (
+	ErrNoCredit = errors.New("provider has no credit left")
+	ErrEnded    = errors.New("session has ended")
+)
+
+// Deliver sends an auth event as type t, with the descriptor file unless that is negative. It never waits: what
+// does not fit is counted as dropped.
+func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, file int) error {
+	m := wire.EventToProto(ev)
+	m.Type, m.BudgetNs, m.Descriptor_ = pb.EventType(t), uint64(max(budget, 0)), file >= 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return ErrEnded
+	}
+	if s.ledger.count.Pending >= uint64(s.welcome.GetCredit()) {
+		s.ledger.count.Dropped++
+		return ErrNoCredit
+	}
+	m.Seq, m.Dropped = s.seq+1, s.ledger.count.Dropped
+	if err := s.send(s.auth, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, file); err != nil {
+		s.ledger.count.Dropped++
+		return err
+	}
+	s.seq++
+	s.ledger.delivered(ev.ID)
+	return nil
+}
+
+// Notify sends a notify event on the control socket; what does not fit is counted as lost.
+func (s *Session) Notify(ev *event.Event) {
+	m := wire.EventToProto(ev)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	m.Seq, m.Dropped = s.notes+1, s.ledger.count.Lost
+	if s.send(s.control, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, -1) != nil {
+		s.ledger.count.Lost++
+		return
+	}
+	s.notes++
+	s.ledger.count.Notified++
+}
+
+// GiveUp says that the vote on id is no longer wanted, and why; the provider is told.
+func (s *Session) GiveUp(id uint64, reason event.Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ledger.settle(id, givenUp) {
+		return
+	}
+	if reason == event.ReasonDeadline {
+		s.ledger.count.Late++
+	} else {
+		s.ledger.count.Bypassed++
+	}
+	// Not being told only costs the provider some work.
+	_ = s.send(s.control, &pb.ToProvider{Body: &pb.ToProvider_Cancel{Cancel: &pb.Cancel{Id: id}}}, -1)
+}
+
+// Reload asks the provider to read its content again.
+func (s *Session) Reload() error {
+	return s.tell(&pb.ToProvider{Body: &pb.ToProvider_Reload{Reload: &pb.Reload{}}})
+}
+
+// Drain asks the provider to answer what is pending and to exit.
+func (s *Session) Drain() error {
+	return s.tell(&pb.ToProvider{Body: &pb.ToProvider_Drain{Drain: &pb.Drain{}}})
+}
+
+// End closes the conversation; Sink.Ended follows with err. It may be called more than once.
+func (s *Session) End(err error) {
+	s.over.Do(func() {
+		s.auth.Shutdown()
+		s.control.Shutdown()
+		s.mu.Lock()
+		s.ended = true
+		s.ledger.end()
+		s.mu.Unlock()
+		s.sink.Ended(s, err)
+	})
+}
+
+// Wait returns when nothing receives any more. Preconditions: End was called or the provider has gone.
+func (s *Session) Wait() { s.receivers.Wait() }
+
+func (s *Session) tell(m *pb.ToProvider) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.send(s.control, m, -1)
+}
+
+// send encodes into the session's buffer and sends. Preconditions: mu is held.
+func (s *Session) send(c *wire.Conn, m *pb.ToProvider, file int) error {
+	out, err := wire.Encode(s.buf[:0], m)
+	if err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	s.buf = out
+	return c.Send(out, file)
+}

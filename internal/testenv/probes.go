@@ -1,0 +1,112 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// probeTime bounds each command that a probe runs.
+const probeTime = 30 * time.Second
+
+func probeRoot() error {
+	if euid := os.Geteuid(); euid != 0 {
+		return fmt.Errorf("effective user is %d", euid)
+	}
+	return nil
+}
+
+func probeFUSE() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open the FUSE device: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("close the FUSE device: %w", err)
+	}
+	_, err = output("bindfs", "--version")
+	return err
+}
+
+// clamdPath is where Debian installs clamd, which is not on an ordinary user's PATH.
+const clamdPath = "/usr/sbin/clamd"
+
+func probeClamAV() error {
+	name := "clamd"
+	if _, err := exec.LookPath(name); err != nil {
+		name = clamdPath
+	}
+	_, err := output(name, "--version")
+	return err
+}
+
+func probeYARA() error {
+	return compile("#include <yara.h>\nint main(void) { return yr_initialize(); }\n", "-lyara")
+}
+
+func probeGCC() error { return compile("int main(void) { return 0; }\n") }
+
+func probeGit() error {
+	_, err := output("git", "--version")
+	return err
+}
+
+func probePython() error {
+	_, err := Interpreter()
+	return err
+}
+
+// Interpreter returns the path of a Python interpreter, version 3.9 or later: the system's if it serves,
+// else the one on PATH. The path is that of the program itself, never of a wrapper script that finds it.
+// The answer is remembered for the life of the process.
+func Interpreter() (string, error) { return interpreter() }
+
+var interpreter = sync.OnceValues(findPython)
+
+func findPython() (string, error) {
+	const script = "import sys; assert sys.version_info >= (3, 9), sys.version; print(sys.executable)"
+	var failures []error
+	for _, name := range []string{"/usr/bin/python3", "python3"} {
+		path, err := output(name, "-c", script)
+		if err == nil && path != "" {
+			return path, nil
+		}
+		failures = append(failures, err)
+	}
+	return "", errors.Join(failures...)
+}
+
+// compile links a C program into a folder that is removed at once.
+func compile(program string, flags ...string) error {
+	dir, err := os.MkdirTemp("", "keepout-probe-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the compiler: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	source := filepath.Join(dir, "probe.c")
+	if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
+		return fmt.Errorf("write the probe program: %w", err)
+	}
+	_, err = output("gcc", append([]string{"-o", filepath.Join(dir, "probe"), source}, flags...)...)
+	return err
+}
+
+// output runs a command and returns its trimmed standard output; the error carries what it said instead.
+func output(name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w %s", name, err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}

@@ -1,0 +1,91 @@
+// Command subject is the provider that tests and benchmarks ask. It allows everything, except what its setting
+// "fault" tells it to do to files that begin with "FAULT"; it is not installed.
+package main
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/provider"
+	"github.com/keepout-security/keepout/wire"
+	pb "github.com/keepout-security/keepout/wire/keepoutpb"
+)
+
+func main() {
+	s := &subject{}
+	provider.Main(provider.Engine{
+		Name: "subject", Version: "1", Load: s.load, Vote: s.vote, Workers: 2,
+		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, Content: true},
+	})
+}
+
+// subject reads its settings once, before it votes.
+type subject struct {
+	fault string
+	delay time.Duration
+}
+
+// trigger is how a file begins that meets the fault.
+const trigger = "FAULT"
+
+func (s *subject) vote(ev *provider.Event) provider.Vote {
+	if s.delay > 0 {
+		time.Sleep(s.delay)
+	}
+	if s.fault == "" {
+		return provider.Allow()
+	}
+	content, err := ev.Content()
+	if err != nil {
+		return provider.Abstain()
+	}
+	head := make([]byte, len(trigger))
+	if _, err := content.ReadAt(head, 0); err != nil || string(head) != trigger {
+		return provider.Allow()
+	}
+	return s.misbehave(ev)
+}
+
+func (s *subject) misbehave(ev *provider.Event) provider.Vote {
+	switch s.fault {
+	case "deny":
+		return provider.Deny("subject-deny")
+	case "suspect":
+		return provider.Suspect("subject-suspect", 60)
+	case "exit":
+		os.Exit(3)
+	case "hang":
+		select {}
+	case "late":
+		<-ev.Context().Done()
+		time.Sleep(10 * time.Millisecond)
+	case "garbage":
+		send([]byte{0xff, 0xff, 0xff, 0xff})
+	case "overlong":
+		send(make([]byte, wire.MaxPacket+1))
+	case "unknown":
+		sendVote(ev.ID + 1<<30)
+	case "double":
+		sendVote(ev.ID)
+	}
+	return provider.Allow()
+}
+
+// sendVote casts a vote behind the SDK's back.
+func sendVote(id uint64) {
+	b, err := wire.Encode(nil, &pb.FromProvider{Body: &pb.FromProvider_Vote{
+		Vote: wire.VoteToProto(id, provider.Allow()),
+	}})
+	if err == nil {
+		send(b)
+	}
+}
+
+func send(b []byte) {
+	if _, err := unix.Write(wire.AuthFD, b); err != nil {
+		os.Exit(4)
+	}
+}
