@@ -74,7 +74,7 @@ func TestTextHasEveryField(t *testing.T) {
 		}
 		for j := range m.Fields().Len() {
 			f := m.Fields().Get(j)
-			row := fmt.Sprintf("\n| %d | `%s` | %s |", f.Number(), f.Name(), typeWord(f))
+			row := fmt.Sprintf("\n| %d | %#q | %s |", f.Number(), f.Name(), typeWord(f))
 			if !strings.Contains(section, row) {
 				t.Errorf("%s: no row %q", m.Name(), row[1:])
 			}
@@ -85,7 +85,7 @@ func TestTextHasEveryField(t *testing.T) {
 		values := enums.Get(i).Values()
 		for j := range values.Len() {
 			v := values.Get(j)
-			if !strings.Contains(text, fmt.Sprintf("| %d | `%s`", v.Number(), v.Name())) {
+			if !strings.Contains(text, fmt.Sprintf("| %d | %#q", v.Number(), v.Name())) {
 				t.Errorf("no row for %s = %d", v.Name(), v.Number())
 			}
 		}

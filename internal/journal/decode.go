@@ -75,8 +75,11 @@ func Decode(line []byte) (Entry, error) {
 		e.Note, err = decodeNote(&o)
 	case classFinding:
 		e.Kind = KindFinding
-		if len(o.Evidences) == 1 {
+		if len(o.Evidences) > 0 {
 			o.Actor, o.File, o.Process = o.Evidences[0].Actor, o.Evidences[0].File, o.Evidences[0].Process
+		}
+		if len(o.Evidences) > 1 {
+			o.FileResult = o.Evidences[1].File
 		}
 		e.Record, err = decodeRecord(&o)
 	case classFile, classProcess:

@@ -234,6 +234,9 @@ func finding(o *Object, rec event.Record) Object {
 		Evidences:   []Evidence{{Actor: o.Actor, File: o.File, Process: o.Process}},
 		Device:      o.Device, Metadata: o.Metadata,
 	}
+	if o.FileResult != nil {
+		f.Evidences = append(f.Evidences, Evidence{File: o.FileResult})
+	}
 	f.Metadata.UID += findingUIDAfter
 	f.FindingInfo.Analytic = &Analytic{
 		TypeID: analyticRule, Name: clip(v.Rule, maxWord), Category: clip(v.DecidedBy, maxWord),

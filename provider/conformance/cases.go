@@ -56,7 +56,7 @@ func handshake(ctx context.Context, p *Peer) error {
 }
 
 func refused(ctx context.Context, p *Peer) error {
-	if _, err := p.hello(ctx); err != nil {
+	if err := p.hello(ctx); err != nil {
 		return err
 	}
 	err := p.tell(&pb.ToProvider{Body: &pb.ToProvider_Refused{Refused: &pb.Refused{
@@ -69,7 +69,7 @@ func refused(ctx context.Context, p *Peer) error {
 }
 
 func unknownMajor(ctx context.Context, p *Peer) error {
-	if _, err := p.hello(ctx); err != nil {
+	if err := p.hello(ctx); err != nil {
 		return err
 	}
 	w := p.welcome()
@@ -267,12 +267,20 @@ func drain(ctx context.Context, p *Peer) error {
 	if err := p.meet(ctx, nil); err != nil {
 		return err
 	}
-	if p.subscribed(true) != 0 {
-		if err := p.ask(50); err != nil {
-			return err
+	queue := func() error {
+		if p.subscribed(true) != 0 {
+			if err := p.ask(200); err != nil {
+				return err
+			}
 		}
+		return p.tell(&pb.ToProvider{Body: &pb.ToProvider_Drain{Drain: &pb.Drain{}}})
 	}
-	if err := p.tell(&pb.ToProvider{Body: &pb.ToProvider_Drain{Drain: &pb.Drain{}}}); err != nil {
+	// A stopped program finds the events and Drain at one time, however fast it is.
+	err := p.frozen(queue)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = queue()
+	}
+	if err != nil {
 		return err
 	}
 	code, err := p.waitExit(ctx, min(endPatience, p.cmd.patience()))
@@ -310,29 +318,39 @@ func paused(ctx context.Context, p *Peer) error {
 	if err := p.alive(ctx); err != nil {
 		return err
 	}
-	if err := p.pause(); err != nil {
-		return fmt.Errorf("%w: cannot stop a process here: %w", ErrNotApplicable, err)
+	err := p.frozen(func() error { return p.ask(20) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("%w: cannot stop a process here", ErrNotApplicable)
 	}
+	if err != nil {
+		return err
+	}
+	if _, err := p.answers(ctx); err != nil {
+		return err
+	}
+	return p.settled(ctx)
+}
+
+// frozen calls do while the program is stopped.
+func (p *Peer) frozen(do func() error) (err error) {
+	if err := p.pause(); err != nil {
+		return fmt.Errorf("stop the process: %w", err)
+	}
+	defer func() {
+		if resumed := p.resume(); resumed != nil {
+			err = errors.Join(err, fmt.Errorf("continue the process: %w", resumed))
+		}
+	}()
 	for deadline := time.Now().Add(p.cmd.patience()); ; time.Sleep(time.Millisecond) {
 		stopped, err := p.stopped()
 		if err != nil {
 			return err
 		}
 		if stopped {
-			break
+			return do()
 		}
 		if time.Now().After(deadline) {
 			return errors.New("does not stop")
 		}
 	}
-	if err := p.ask(20); err != nil {
-		return errors.Join(err, p.resume())
-	}
-	if err := p.resume(); err != nil {
-		return fmt.Errorf("continue the process: %w", err)
-	}
-	if _, err := p.answers(ctx); err != nil {
-		return err
-	}
-	return p.settled(ctx)
 }

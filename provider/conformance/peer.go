@@ -60,8 +60,8 @@ type Peer struct {
 	dir          string          // of object files
 }
 
-// start runs the program with its two sockets, and reads what it sends.
-func start(cmd Command) (*Peer, error) {
+// start runs the program with its two sockets, and reads what it sends. The end of ctx ends the program too.
+func start(ctx context.Context, cmd Command) (*Peer, error) {
 	path, err := filepath.Abs(cmd.Path)
 	if err != nil {
 		return nil, fmt.Errorf("find the program: %w", err)
@@ -75,7 +75,7 @@ func start(cmd Command) (*Peer, error) {
 		fromAuth: make(chan *pb.FromProvider, inboxSize), fromControl: make(chan *pb.FromProvider, inboxSize),
 		stopping: make(chan struct{}), exited: make(chan struct{}),
 	}
-	if err := p.launch(path); err != nil {
+	if err := p.launch(ctx, path); err != nil {
 		p.closeSockets()
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -89,7 +89,7 @@ func start(cmd Command) (*Peer, error) {
 }
 
 // launch makes the sockets and starts the process.
-func (p *Peer) launch(path string) error {
+func (p *Peer) launch(ctx context.Context, path string) error {
 	auth, authEnd, err := wire.Pair(sendBuffer)
 	if err != nil {
 		return fmt.Errorf("auth socket: %w", err)
@@ -102,7 +102,7 @@ func (p *Peer) launch(path string) error {
 	}
 	p.control = control
 	defer controlEnd.Close()
-	p.process = exec.Command(path, p.cmd.Args...)
+	p.process = exec.CommandContext(ctx, path, p.cmd.Args...)
 	p.process.Env = append([]string{}, p.cmd.Env...) // not nil, which would mean: inherit everything
 	p.process.Dir = p.cmd.Dir
 	if p.process.Dir == "" {

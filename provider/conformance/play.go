@@ -20,20 +20,20 @@ import (
 const maxSample = 16 << 20
 
 // hello waits for the first packet.
-func (p *Peer) hello(ctx context.Context) (*pb.Hello, error) {
+func (p *Peer) hello(ctx context.Context) error {
 	m, auth, err := p.next(ctx, p.cmd.patience())
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("wait for Hello: %w", err)
+		return fmt.Errorf("wait for Hello: %w", err)
 	case m == nil:
-		return nil, fmt.Errorf("no Hello within %s", p.cmd.patience())
+		return fmt.Errorf("no Hello within %s", p.cmd.patience())
 	case auth || m.GetHello() == nil:
-		return nil, fmt.Errorf("the first packet is %s, want Hello on the control socket", bodyName(m))
+		return fmt.Errorf("the first packet is %s, want Hello on the control socket", bodyName(m))
 	}
 	if _, ok := wire.Choose(m.GetHello().GetMajor()); !ok {
-		return nil, fmt.Errorf("offers versions %v, this kit speaks %v", m.GetHello().GetMajor(), wire.Majors())
+		return fmt.Errorf("offers versions %v, this kit speaks %v", m.GetHello().GetMajor(), wire.Majors())
 	}
-	return m.GetHello(), nil
+	return nil
 }
 
 // welcome is what the platform answers, for the version this kit speaks.
@@ -47,7 +47,7 @@ func (p *Peer) welcome() *pb.Welcome {
 
 // meet shakes hands up to Subscribed; change, if set, alters the Welcome.
 func (p *Peer) meet(ctx context.Context, change func(*pb.Welcome)) error {
-	if _, err := p.hello(ctx); err != nil {
+	if err := p.hello(ctx); err != nil {
 		return err
 	}
 	w := p.welcome()
@@ -166,7 +166,7 @@ func (p *Peer) event(typ pb.EventType, o *object) *pb.Event {
 	}
 }
 
-// deliver sends an auth event, with a descriptor if the subscription asks for one, and expects one vote on it.
+// deliver sends an auth event, with a descriptor if the subscription asks for one, and expects one vote.
 func (p *Peer) deliver(e *pb.Event, o *object) error {
 	file := -1
 	if p.subscription.GetAccess() == pb.Access_ACCESS_DESCRIPTOR {

@@ -71,7 +71,7 @@ func Run(t *testing.T, cmd Command) {
 
 // Check starts the program, runs one case and ends the program. Errors carry the end of its standard error.
 func Check(ctx context.Context, cmd Command, c Case) error {
-	p, err := start(cmd)
+	p, err := start(ctx, cmd)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}

@@ -169,6 +169,32 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestReloadWithoutRoomForTwo holds that a large database is loaded after the old clamd has ended, and that
+// the provider says so for as long as nothing answers.
+func TestReloadWithoutRoomForTwo(t *testing.T) {
+	s := fakeSettings(t)
+	if err := os.Truncate(filepath.Join(s.Content, "a.hdb"), overlapLimit+1); err != nil {
+		t.Fatal(err)
+	}
+	a := withFake(t)
+	host := enginetest.Start(t, newEngine(a), s)
+	ask := asker(t, host)
+	old := a.current.Load()
+	enginetest.WriteFile(t, s.Content, "b.hdb", []byte("broken"))
+	host.Reload()
+	host.AwaitHeartbeat("degraded heartbeat", degraded(malformed))
+	<-old.done
+	if got := ask("Bad"); got.Action != event.Abstain {
+		t.Errorf("vote without a clamd: %+v", got)
+	}
+	enginetest.WriteFile(t, s.Content, "b.hdb", []byte("Worse"))
+	host.Reload()
+	host.AwaitHeartbeat("ready heartbeat", ready("2 files"))
+	if got := ask("Worse"); got != provider.Deny("Worse") {
+		t.Errorf("vote after a good database: %+v", got)
+	}
+}
+
 func TestStopLeavesNothing(t *testing.T) {
 	s := fakeSettings(t)
 	a := withFake(t)

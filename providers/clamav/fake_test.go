@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -129,5 +128,5 @@ func firstWord(f *os.File, err error) (string, error) {
 	words := bufio.NewScanner(io.NewSectionReader(f, 0, 1024))
 	words.Split(bufio.ScanWords)
 	words.Scan()
-	return string(bytes.Clone(words.Bytes())), words.Err()
+	return strings.TrimRight(words.Text(), "\x00"), words.Err()
 }

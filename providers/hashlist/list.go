@@ -15,7 +15,7 @@ const (
 	prefixes  = 1 << 16         // values of a digest's first two bytes
 )
 
-// list is a sorted set of digests with names. Once sealed it is never changed, so any goroutine may search it.
+// list is a sorted set of digests with names. Once sealed it is never changed: any goroutine may search it.
 //
 // It lives in memory of its own, not in the Go heap: a heap never gives address space back, and what a
 // provider may have is bounded by that. So a reload costs what the old list and the new one take, every time.

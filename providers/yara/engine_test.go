@@ -74,6 +74,31 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// TestLargeFilesQueue holds that large files take no more memory than the grant has, and small ones pass.
+func TestLargeFilesQueue(t *testing.T) {
+	testenv.Need(t, testenv.YARA)
+	folder, files, j := t.TempDir(), t.TempDir(), new(judge)
+	enginetest.WriteFile(t, folder, "a.yar", []byte(markerRule))
+	host := enginetest.Start(t, newEngine(j), provider.Settings{Content: folder})
+	large := enginetest.WriteFile(t, files, "large", make([]byte, maxKept+1))
+	small := enginetest.WriteFile(t, files, "small", make([]byte, maxKept))
+	set := j.inForce.Load()
+	for range maxLarge {
+		set.large <- struct{}{}
+	}
+	got := host.Ask(large, 50*time.Millisecond)
+	if got.Action != event.Abstain || !strings.HasPrefix(got.Rule, "wait for other large files: ") {
+		t.Errorf("vote on a large file %+v", got)
+	}
+	if got := host.Ask(small, enginetest.Patience); got.Action != event.Allow {
+		t.Errorf("vote on a small file %+v", got)
+	}
+	<-set.large
+	if got := host.Ask(large, enginetest.Patience); got.Action != event.Allow {
+		t.Errorf("vote on a large file with room %+v", got)
+	}
+}
+
 // TestSlowRule holds that a rule that never ends costs its votes, is seen, and blocks nothing.
 func TestSlowRule(t *testing.T) {
 	host, _ := start(t, `rule Slow { strings: $s = "slow"
