@@ -33,6 +33,17 @@ type Engine struct {
 	Workers int
 }
 
+// defaultWorkers lets a few slow scans proceed while quick votes pass them.
+const defaultWorkers = 4
+
+// workers returns how many votes are worked on at one time.
+func (e *Engine) workers() int {
+	if e.Workers <= 0 {
+		return defaultWorkers
+	}
+	return e.Workers
+}
+
 // Subscription selects events. The zero value with Events filled in selects all of those types.
 type Subscription struct {
 	Events  []event.Type

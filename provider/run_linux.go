@@ -21,11 +21,11 @@ import (
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
 
-// defaultWorkers lets a few slow scans proceed while quick votes pass them.
-const defaultWorkers = 4
-
 // Main runs the engine over the inherited sockets and exits: 0 after a drain, 1 with a message otherwise.
 func Main(e Engine) {
+	// With a processor slot to spare for every thread that blocks in the kernel, one that wakes up goes on at once,
+	// and Go's monitor does not take the slots away and give them back every 20 µs.
+	runtime.GOMAXPROCS(runtime.NumCPU() + e.workers() + 2)
 	if err := Run(context.Background(), e, wire.AuthFD, wire.ControlFD); err != nil {
 		fmt.Fprintln(os.Stderr, "provider:", err)
 		os.Exit(1)
@@ -95,10 +95,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 
 // serve runs the loops until the platform says drain or closes a socket, or ctx ends.
 func (r *runner) serve(ctx context.Context) error {
-	workers := r.engine.Workers
-	if workers <= 0 {
-		workers = defaultWorkers
-	}
+	workers := r.engine.workers()
 	var voters, others sync.WaitGroup
 	ended := make(chan error, workers+2)
 	for range workers {

@@ -141,7 +141,9 @@ func checked(d *document, c Config) (*Loaded, error) {
 	l := &Loaded{Config: c, doc: d}
 	var errs []error
 	bad := func(path, fix, format string, args ...any) {
-		errs = append(errs, d.at(path, CodeValue, fmt.Sprintf(format, args...), fix))
+		if len(errs) < maxErrors {
+			errs = append(errs, d.at(path, CodeValue, fmt.Sprintf(format, args...), fix))
+		}
 	}
 	if c.Version != 1 {
 		bad("$.version", "write version: 1", "version %d is not known", c.Version)
@@ -149,9 +151,12 @@ func checked(d *document, c Config) (*Loaded, error) {
 	if c.Mode != event.Monitor && c.Mode != event.Enforce {
 		bad("$.mode", "write mode: monitor or mode: enforce", "mode %q is not known", c.Mode)
 	}
-	for name, v := range map[string]Duration{"metadata": c.Budgets.Metadata, "content": c.Budgets.Content} {
-		if v < Duration(time.Millisecond) || v > Duration(HardLimit) {
-			bad("$.budgets."+name, "choose 1ms to 10s", "budget %v is out of range", time.Duration(v))
+	for _, b := range []struct {
+		name string
+		v    Duration
+	}{{"metadata", c.Budgets.Metadata}, {"content", c.Budgets.Content}} {
+		if b.v < Duration(time.Millisecond) || b.v > Duration(HardLimit) {
+			bad("$.budgets."+b.name, "choose 1ms to 10s", "%s budget %v is out of range", b.name, time.Duration(b.v))
 		}
 	}
 	if v := time.Duration(c.StallLimit); v < 100*time.Millisecond || v > time.Minute {
@@ -222,9 +227,9 @@ func (l *Loaded) checkProviders(bad refusal) {
 		if p.Mode != event.Audit && p.Mode != event.Enforce {
 			bad(at+".mode", "write mode: audit or mode: enforce", "mode %q is not a provider's mode", p.Mode)
 		}
-		for key, v := range map[string]string{"on_failure": p.OnFailure, "on_miss": p.OnMiss} {
-			if v != "" && v != "allow" && v != "deny" {
-				bad(at+"."+key, "write allow or deny", "%s %q is not known", key, v)
+		for _, word := range []struct{ key, v string }{{"on_failure", p.OnFailure}, {"on_miss", p.OnMiss}} {
+			if word.v != "" && word.v != "allow" && word.v != "deny" {
+				bad(at+"."+word.key, "write allow or deny", "%s %q is not known", word.key, word.v)
 			}
 		}
 		if p.Content != "" && !filepath.IsAbs(p.Content) {

@@ -50,16 +50,18 @@ type Health struct {
 
 // LoadManifest reads the manifest in a provider's folder. It does not look at the executable.
 func LoadManifest(dir string) (*Manifest, error) {
-	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(time.Second)}}
-	d, err := decodeFile(filepath.Join(dir, ManifestFile), CodeManifest, m)
+	m, err := readManifest(dir)
 	if err != nil {
 		return nil, err
 	}
-	m.doc = d
-	if err := m.check(); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, m.check()
+}
+
+func readManifest(dir string) (*Manifest, error) {
+	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(time.Second)}}
+	var err error
+	m.doc, err = decodeFile(filepath.Join(dir, ManifestFile), CodeManifest, m)
+	return m, err
 }
 
 var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -67,13 +69,19 @@ var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 func (m *Manifest) check() error {
 	var errs []error
 	bad := func(path, fix, format string, args ...any) {
-		errs = append(errs, m.doc.at(path, CodeManifest, fmt.Sprintf(format, args...), fix))
+		if len(errs) < maxErrors {
+			errs = append(errs, m.doc.at(path, CodeManifest, fmt.Sprintf(format, args...), fix))
+		}
 	}
 	if m.Version != 1 {
 		bad("$.version", "write version: 1", "manifest version %d is not known", m.Version)
 	}
-	if m.ID != filepath.Base(m.dir) {
-		bad("$.id", "give the folder and the provider one name", "id %q in folder %q", m.ID, filepath.Base(m.dir))
+	folder := filepath.Base(m.dir)
+	if abs, err := filepath.Abs(m.dir); err == nil { // "." has a name, too
+		folder = filepath.Base(abs)
+	}
+	if m.ID != folder {
+		bad("$.id", "give the folder and the provider one name", "id %q in folder %q", m.ID, folder)
 	}
 	if m.Executable == "" || m.Executable != filepath.Base(m.Executable) || strings.HasPrefix(m.Executable, ".") {
 		bad("$.executable", "name a file in the manifest's folder", "executable %q is not a plain file name", m.Executable)
@@ -112,6 +120,9 @@ func (m *Manifest) OpenExecutable() (*os.File, error) {
 		return nil, m.doc.at("$.executable", CodeExecutable, err.Error(), "build the provider, or correct the name")
 	}
 	digest, err := digestOf(f)
+	if err != nil {
+		err = m.doc.at("$.executable", CodeExecutable, err.Error(), "build the provider, or correct the name")
+	}
 	if err == nil && m.SHA256 == "" {
 		err = m.doc.at("$.executable", CodeDigest, "the manifest has no sha256", sealFix(m.dir))
 	}
@@ -137,8 +148,12 @@ func digestOf(r io.Reader) (string, error) {
 // Seal writes the executable's digest into the manifest of a provider's folder, as its last line or in place of
 // the old one, and returns it.
 func Seal(dir string) (string, error) {
-	m, err := LoadManifest(dir)
+	m, err := readManifest(dir)
 	if err != nil {
+		return "", err
+	}
+	m.SHA256 = "" // whatever it says, it is about to be replaced
+	if err := m.check(); err != nil {
 		return "", err
 	}
 	f, err := os.Open(filepath.Join(dir, m.Executable))

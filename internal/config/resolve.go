@@ -60,7 +60,7 @@ func (l *Loaded) resolveOne(at, dir string, p Provider) (Installed, error) {
 	if p.OnMiss != "" {
 		in.Values["on_miss"] = p.OnMiss
 	}
-	for key := range in.Values {
+	for _, key := range slices.Sorted(maps.Keys(in.Values)) {
 		if slices.Contains(m.Settings, key) {
 			continue
 		}

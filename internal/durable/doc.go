@@ -1,6 +1,7 @@
 // Package durable writes the files that must survive a power cut.
 //
-// It guarantees: after WriteFile returns nil, the new content is on the disk under its name; whatever happens
-// before that (a crash, a full disk, a power cut), a reader finds either the whole old content or the whole new
-// content, never a mixture. And it guarantees that at most one process owns a state folder (Lock).
+// It guarantees: after WriteFile returns nil, the new content is on the disk under its name; whatever
+// happens before that (a crash, a full disk, a power cut), a reader finds either the whole old content or
+// the whole new content, never a mixture. And it guarantees that at most one process owns a state folder
+// (Lock).
 package durable

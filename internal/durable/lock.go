@@ -35,16 +35,17 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 // maxPID bounds what is read from a lock file, in bytes.
 const maxPID = 32
 
-// A FileLock is an exclusive hold on a lock file. The kernel drops it when the process ends, however it ends, so
-// a lock file that lies around means nothing. Keep it until the end: one that becomes garbage is closed.
+// A FileLock is an exclusive hold on a lock file. The kernel drops it when the process ends, however it
+// ends, so a lock file that lies around means nothing. Keep it until the end: one that becomes garbage is
+// closed.
 type FileLock struct {
 	file *os.File
 }
 
 // Lock takes the exclusive flock(2) of the lock file at path, creates the file if need be and writes this
-// process's pid into it. It never waits: when another open file holds the lock, even one of this process, the
-// error is a *LockedError, which matches ErrLocked. The descriptor is closed on exec, so children do not inherit
-// the lock.
+// process's pid into it. It never waits: when another open file holds the lock, even one of this process,
+// the error is a *LockedError, which matches ErrLocked. The descriptor is closed on exec, so children do
+// not inherit the lock.
 func Lock(path string) (*FileLock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {

@@ -22,11 +22,11 @@ type tempFile interface {
 	Close() error
 }
 
-// WriteFile replaces path by data, atomically and durably: a temporary file in the same folder, write, fsync,
-// rename, fsync of the folder. The mode is set exactly, whatever the umask. A symbolic link at path is replaced,
-// not followed. On an error the old content is still there and no temporary file stays; only an error that says
-// "sync folder" leaves open whether the old or the new content would survive a power cut. Concurrent calls for
-// one path are safe, the last rename wins.
+// WriteFile replaces path by data, atomically and durably: a temporary file in the same folder, write,
+// fsync, rename, fsync of the folder. The mode is set exactly, whatever the umask. A symbolic link at path
+// is replaced, not followed. On an error the old content is still there and no temporary file stays; only
+// an error that says "sync folder" leaves open whether the old or the new content would survive a power
+// cut. Concurrent calls for one path are safe, the last rename wins.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return writeFile(path, data, mode, func(dir string) (tempFile, error) {
 		// os.CreateTemp opens with mode 0600: a secret is never readable by others, not even for a moment.
@@ -61,9 +61,9 @@ func fill(temp tempFile, data []byte, mode fs.FileMode) error {
 	return errors.Join(err, temp.Close())
 }
 
-// SyncDir makes the names in dir durable: files created, renamed or removed there before the call stay so after
-// a power cut. A file system that cannot sync a folder answers EINVAL (fsync(2)); there is nothing more to do
-// there, so that is not an error.
+// SyncDir makes the names in dir durable: files created, renamed or removed there before the call stay so
+// after a power cut. A file system that cannot sync a folder answers EINVAL (fsync(2)); there is nothing
+// more to do there, so that is not an error.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -79,8 +79,8 @@ func SyncDir(dir string) error {
 	return nil
 }
 
-// OpenAppend creates path, which must not exist, for appending, and makes its name durable. What is written to
-// it is durable only after the file's Sync.
+// OpenAppend creates path, which must not exist, for appending, and makes its name durable. What is written
+// to it is durable only after the file's Sync.
 func OpenAppend(path string, mode fs.FileMode) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -92,9 +92,9 @@ func OpenAppend(path string, mode fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// CleanTemps removes the temporary files that a crash or a power cut left in dir (not below it) and returns how
-// many there were. Call it once, at the start, while nobody writes there: it cannot tell a leftover from a write
-// in progress. A folder that does not exist has none.
+// CleanTemps removes the temporary files that a crash or a power cut left in dir (not below it) and returns
+// how many there were. Call it once, at the start, while nobody writes there: it cannot tell a leftover
+// from a write in progress. A folder that does not exist has none.
 func CleanTemps(dir string) (int, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

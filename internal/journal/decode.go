@@ -54,10 +54,10 @@ func (e *Entry) Time() time.Time {
 	return e.Record.Event.Time
 }
 
-// Decode reads one line, with or without its newline. For a line of Encode or of the journal it gives back the
-// record or the note, with these differences: latencies are whole microseconds, times are in UTC, texts are cut
-// to their bounds, and bytes of a provider's texts that are not UTF-8 are replaced. Unknown fields are ignored.
-// The Entry keeps line.
+// Decode reads one line, with or without its newline. For a line of Encode or of the journal it gives back
+// the record or the note, with these differences: latencies are whole microseconds, times are in UTC, texts
+// are cut to their bounds, and bytes of a provider's texts that are not UTF-8 are replaced. Unknown fields
+// are ignored. The Entry keeps line.
 func Decode(line []byte) (Entry, error) {
 	if len(line) > MaxLine {
 		return Entry{}, fmt.Errorf("decode journal line: %d bytes are more than %d", len(line), MaxLine)
@@ -154,7 +154,8 @@ func decodeProcess(p *Process) (event.Process, error) {
 	return out, nil
 }
 
-// decodeFile takes names from the OCSF fields and the rest, and the names that JSON cannot hold, from our part.
+// decodeFile takes names from the OCSF fields and the rest, and the names that JSON cannot hold, from our
+// part.
 func decodeFile(ev *event.Event, o *Object) {
 	file := o.File
 	if o.Process != nil {

@@ -60,8 +60,8 @@ var profiles = []string{"security_control", "host"}
 // FormatID writes an event id as people see it: lower-case hex.
 func FormatID(id uint64) string { return strconv.FormatUint(id, 16) }
 
-// Encode returns the lines of rec without newlines, as Append would write them but for the sequence number and
-// the link to the line before, which only the journal can give.
+// Encode returns the lines of rec without newlines, as Append would write them but for the sequence number
+// and the link to the line before, which only the journal can give.
 func Encode(rec event.Record, origin Origin) ([][]byte, error) {
 	var e encoder
 	var lines [][]byte
@@ -75,8 +75,8 @@ func Encode(rec event.Record, origin Origin) ([][]byte, error) {
 	return lines, nil
 }
 
-// OCSF returns the objects of rec: the activity, and a Detection Finding when it was denied or would have been.
-// A record whose event type is not valid has none. The objects share memory with each other.
+// OCSF returns the objects of rec: the activity, and a Detection Finding when it was denied or would have
+// been. A record whose event type is not valid has none. The objects share memory with each other.
 func OCSF(rec event.Record, origin Origin) []Object {
 	ev, v := &rec.Event, &rec.Verdict
 	if !ev.Type.Valid() {
@@ -230,9 +230,11 @@ func finding(o *Object, rec event.Record) Object {
 		ActivityID: activityCreate, ActivityName: "Create", TypeUID: classFinding*100 + activityCreate,
 		Time: o.Time, SeverityID: o.SeverityID, StatusID: findingNew, StatusDetail: o.StatusDetail,
 		ActionID: o.ActionID, DispositionID: o.DispositionID, Message: o.Message,
-		FindingInfo: &FindingInfo{UID: FormatID(rec.Event.ID), Title: o.Message, Types: []string{string(v.Outcome)}},
-		Evidences:   []Evidence{{Actor: o.Actor, File: o.File, Process: o.Process}},
-		Device:      o.Device, Metadata: o.Metadata,
+		FindingInfo: &FindingInfo{
+			UID: FormatID(rec.Event.ID), Title: o.Message, Types: []string{string(v.Outcome)},
+		},
+		Evidences: []Evidence{{Actor: o.Actor, File: o.File, Process: o.Process}},
+		Device:    o.Device, Metadata: o.Metadata,
 	}
 	if o.FileResult != nil {
 		f.Evidences = append(f.Evidences, Evidence{File: o.FileResult})

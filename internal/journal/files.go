@@ -129,8 +129,8 @@ type ending struct {
 	torn int64  // bytes of incomplete lines that were cut off
 }
 
-// resume finds the end of the chain in dir and cuts off a torn last line, durably. Damage before that is not its
-// matter: it never makes the journal unusable.
+// resume finds the end of the chain in dir and cuts off a torn last line, durably. Damage before that is
+// not its matter: it never makes the journal unusable.
 func resume(dir string) (ending, error) {
 	end := ending{head: Head{Hash: noHash}}
 	files, err := segments(dir)

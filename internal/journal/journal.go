@@ -11,8 +11,8 @@ import (
 	"github.com/keepout-security/keepout/event"
 )
 
-// QueueLen is how many records and notes may wait for the disk, about 3 MiB. At 20,000 records a second it bridges
-// a disk that stalls for 0.4 seconds; what comes on top is counted as lost.
+// QueueLen is how many records and notes may wait for the disk, about 3 MiB. At 20,000 records a second it
+// bridges a disk that stalls for 0.4 seconds; what comes on top is counted as lost.
 const QueueLen = 8192
 
 // The bounds that Open takes where Limits has none.
@@ -21,8 +21,8 @@ const (
 	DefaultFiles     = 8
 )
 
-// housekeepingEvery is the pause between two fsyncs, between two notes about losses, and between two attempts to
-// write to a disk that refused.
+// housekeepingEvery is the pause between two fsyncs, between two notes about losses, and between two
+// attempts to write to a disk that refused.
 const housekeepingEvery = time.Second
 
 // Limits bounds the disk use to about FileBytes * Files.
@@ -33,12 +33,12 @@ type Limits struct {
 
 // Head is the end of the chain. Whoever keeps a Head elsewhere can later prove that the journal was not cut.
 type Head struct {
-	Seq  uint64 // number of the last line written; 0: none yet
-	Hash string // hex SHA-256 of that line without its newline; 64 zeros: none yet
+	Seq  uint64 `json:"seq"`  // number of the last line written; 0: none yet
+	Hash string `json:"hash"` // hex SHA-256 of that line without its newline; 64 zeros: none yet
 }
 
-// Journal appends to the journal of one folder. Its methods may be called from several goroutines. At most one
-// Journal may be open for a folder; the lock of the state folder (durable.Lock) sees to that.
+// Journal appends to the journal of one folder. Its methods may be called from several goroutines. At most
+// one Journal may be open for a folder; the lock of the state folder (durable.Lock) sees to that.
 type Journal struct {
 	queue  chan item
 	done   chan struct{} // closed when the drain has ended
@@ -68,10 +68,12 @@ type spill struct {
 	since, until time.Time
 }
 
-// Open continues the journal in dir, which it creates if need be (mode 0750). A torn last line is cut off and a
-// journal.recovered note says so; other damage is left as it is, for Verify to name.
+// Open continues the journal in dir, which it creates if need be (mode 0750). A torn last line is cut off
+// and a journal.recovered note says so; other damage is left as it is, for Verify to name.
 func Open(dir string, limits Limits) (*Journal, error) {
-	return open(dir, limits, environment{disk: osDisk{}, origin: Here(), now: time.Now, every: housekeepingEvery})
+	return open(dir, limits, environment{
+		disk: osDisk{}, origin: Here(), now: time.Now, every: housekeepingEvery,
+	})
 }
 
 // environment is what tests replace.
@@ -121,7 +123,8 @@ func open(dir string, limits Limits, env environment) (*Journal, error) {
 	return j, nil
 }
 
-// Here is the origin of what this process writes: its host name, and its version as the go command recorded it.
+// Here is the origin of what this process writes: its host name, and its version as the go command recorded
+// it.
 func Here() Origin {
 	var o Origin
 	o.Host, _ = os.Hostname() // without a name the line is still worth having
@@ -131,8 +134,8 @@ func Here() Origin {
 	return o
 }
 
-// Append queues rec and never waits for the disk; when the queue is full, rec is counted as lost. The caller must
-// not change rec's ballots afterwards.
+// Append queues rec and never waits for the disk; when the queue is full, rec is counted as lost. The
+// caller must not change rec's ballots afterwards.
 func (j *Journal) Append(rec event.Record) { j.put(item{rec: rec}) }
 
 // Note queues n as Append does.
@@ -164,8 +167,8 @@ func (j *Journal) Lost() uint64 { return j.lost.Load() }
 // Head is the end of what was written (not: synced) so far.
 func (j *Journal) Head() Head { return *j.head.Load() }
 
-// Sync waits until everything that was queued before is written and synced, and returns the error of the fsync.
-// It is for commands of an operator, never for the verdict path. After Close it returns nil at once.
+// Sync waits until everything that was queued before is written and synced, and returns the error of the
+// fsync. It is for commands of an operator, never for the verdict path. After Close it returns nil at once.
 func (j *Journal) Sync() error {
 	answer := make(chan error, 1)
 	j.mu.RLock()

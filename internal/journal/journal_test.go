@@ -53,7 +53,8 @@ func sample() []event.Record {
 	would := denied
 	would.Outcome, would.Allowed, would.Mode = event.WouldDeny, true, event.Monitor
 	allowed := event.Verdict{
-		Outcome: event.Allowed, Allowed: true, Reason: event.ReasonVoted, DecidedBy: "platform", Mode: event.Enforce,
+		Outcome: event.Allowed, Allowed: true, Reason: event.ReasonVoted, DecidedBy: "platform",
+		Mode: event.Enforce,
 	}
 	timeout := event.Verdict{
 		Outcome: event.Timeout, Reason: event.ReasonDeadline, DecidedBy: "platform", Mode: event.Enforce,
@@ -62,15 +63,19 @@ func sample() []event.Record {
 	strange.Path = "/srv/\xff\xfe\n\"}{\u202e\u009b[31m\U000e0041\x7f"
 	return []event.Record{
 		{Event: event.Event{ID: 1, Type: event.Open, Time: testTime, Actor: actor, File: file}, Verdict: allowed},
-		{Event: event.Event{ID: 0xbeef, Type: event.Exec, Time: testTime, Actor: actor, File: file}, Verdict: denied},
+		{
+			Event:   event.Event{ID: 0xbeef, Type: event.Exec, Time: testTime, Actor: actor, File: file},
+			Verdict: denied,
+		},
 		{Event: event.Event{ID: 3, Type: event.Open, Time: testTime, Actor: actor, File: strange}, Verdict: would},
 		{Event: event.Event{ID: 4, Type: event.Open, Time: testTime, Actor: actor, File: file}, Verdict: timeout},
 		{Event: event.Event{ID: 5, Type: event.CloseWrite, Time: testTime, Actor: actor, File: file}},
 		{Event: event.Event{ID: 6, Type: event.Create, Time: testTime, Actor: actor, File: folder, Name: "a b"}},
 		{Event: event.Event{
-			ID: 7, Type: event.Rename, Time: testTime, Actor: actor, File: folder, Name: "a b", NewDir: "/srv/x", NewName: "\xc3",
+			ID: 7, Type: event.Rename, Time: testTime, Actor: actor, File: folder, Name: "a b",
+			NewDir: "/srv/x", NewName: "\xc3",
 		}},
-		{Event: event.Event{ID: 1<<64 - 1, Type: event.Delete, Time: testTime, Actor: event.Process{}, File: folder}},
+		{Event: event.Event{ID: 1<<64 - 1, Type: event.Delete, Time: testTime, File: folder}},
 	}
 }
 
@@ -134,7 +139,9 @@ func (f moodyFile) Sync() error {
 // start opens a journal with a short housekeeping pause.
 func start(t testing.TB, dir string, limits Limits, d disk) *Journal {
 	t.Helper()
-	j, err := open(dir, limits, environment{disk: d, origin: testOrigin, now: time.Now, every: 5 * time.Millisecond})
+	j, err := open(dir, limits, environment{
+		disk: d, origin: testOrigin, now: time.Now, every: 5 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +358,8 @@ func TestTornTail(t *testing.T) {
 		intact(t, dir)
 		entries := all(t, dir)
 		found := notes(entries, CodeRecovered)
-		if len(found) != 1 || !strings.HasPrefix(found[0].Detail, fmt.Sprintf("%d bytes lost after line 2 ", len(torn))) {
+		want := fmt.Sprintf("%d bytes lost after line 2 ", len(torn))
+		if len(found) != 1 || !strings.HasPrefix(found[0].Detail, want) {
 			t.Errorf("torn %.20q: notes are %+v", torn, found)
 		}
 		if len(entries) != 4 {

@@ -41,7 +41,8 @@ func TestQueueOverflow(t *testing.T) {
 		t.Errorf("%d events kept, want %d", n, QueueLen+1)
 	}
 	found := notes(entries, CodeLost)
-	if len(found) != 1 || !strings.Contains(found[0].Detail, fmt.Sprintf("%d because the queue was full, 0 because", extra)) {
+	want := fmt.Sprintf("%d because the queue was full, 0 because", extra)
+	if len(found) != 1 || !strings.Contains(found[0].Detail, want) {
 		t.Errorf("notes are %+v", found)
 	}
 }
@@ -260,5 +261,57 @@ func mustSync(t testing.TB, j *Journal) {
 	t.Helper()
 	if err := j.Sync(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A half-written line that could not be undone is cut off before its file is left for the next.
+func TestRotationLeavesNoHalfLine(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Limits{}, osDisk{})
+	j.Append(plain(1))
+	stop(t, j)
+	info, err := os.Stat(filepath.Join(dir, fileName(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := Note{Code: "small"}
+	o := small.OCSF(testOrigin)
+	o.Unmapped.Keepout.Seq, o.Unmapped.Keepout.Prev = 2, noHash
+	line, err := new(encoder).appendLine(nil, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The small note fits into the file, the note about its loss does not.
+	disk := &moody{}
+	j = start(t, dir, Limits{FileBytes: info.Size() + int64(len(line)) + 100}, disk)
+	disk.short.Store(true)
+	disk.stuck.Store(true)
+	disk.full.Store(true)
+	j.Note(small)
+	eventually(t, "the loss is counted", func() bool { return j.Lost() == 1 })
+	disk.full.Store(false)
+	disk.stuck.Store(false)
+	eventually(t, "the loss is told", func() bool { return j.Head().Seq == 2 })
+	stop(t, j)
+	if r := intact(t, dir); r.Files != 2 {
+		t.Errorf("%d files, want the note about the loss in the second", r.Files)
+	}
+}
+
+func TestRotationSyncs(t *testing.T) {
+	dir := t.TempDir()
+	disk := &moody{}
+	j, err := open(dir, Limits{FileBytes: 5000, Files: 100}, environment{
+		disk: disk, origin: testOrigin, now: time.Now, every: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range uint64(12) {
+		j.Append(plain(id + 1))
+	}
+	stop(t, j)
+	if r, n := intact(t, dir), disk.syncs.Load(); r.Files != 3 || n != 3 {
+		t.Errorf("%d fsyncs of %d files, want each of three synced", n, r.Files)
 	}
 }

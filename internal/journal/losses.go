@@ -30,7 +30,8 @@ func (l *losses) add(since, until time.Time) {
 // note says the loss in the journal itself.
 func (l *losses) note(now time.Time) Note {
 	n := l.spilled + l.refused
-	detail := fmt.Sprintf("%d records lost between %s and %s: %d because the queue was full, %d because of the disk",
+	detail := fmt.Sprintf("%d records lost between %s and %s: "+
+		"%d because the queue was full, %d because of the disk",
 		n, l.since.UTC().Format(time.RFC3339Nano), l.until.UTC().Format(time.RFC3339Nano), l.spilled, l.refused)
 	if l.err != nil {
 		detail += " (" + l.err.Error() + ")"
@@ -44,7 +45,8 @@ func (l *losses) note(now time.Time) Note {
 // recovered is the note about a torn end.
 func recovered(now time.Time, e ending) Note {
 	return Note{
-		Time: now, Code: CodeRecovered, Title: "An incomplete last line was removed from the journal", Severity: Medium,
+		Time: now, Code: CodeRecovered, Severity: Medium,
+		Title:  "An incomplete last line was removed from the journal",
 		Detail: fmt.Sprintf("%d bytes lost after line %d (power cut or crash while writing)", e.torn, e.head.Seq),
 	}
 }

@@ -11,8 +11,8 @@ const (
 	classLifecycle = 6002 // Application Lifecycle
 )
 
-// Object is one line of the journal: an OCSF event of one of four classes. Fields that a class does not have are
-// nil or empty and do not show in the JSON. Field order in the JSON is the order here.
+// Object is one line of the journal: an OCSF event of one of four classes. Fields that a class does not
+// have are nil or empty and do not show in the JSON. Field order in the JSON is the order here.
 type Object struct {
 	ClassUID      int          `json:"class_uid"`
 	ClassName     string       `json:"class_name"`

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// disorder is how much later than a younger line an older one may say it happened: an event carries the time when
-// it was read, and its verdict may take up to the hard limit of ten seconds.
+// disorder is how much later than a younger line an older one may say it happened: an event carries the
+// time when it was read, and its verdict may take up to the hard limit of ten seconds.
 const disorder = time.Minute
 
 // DamagedError says that Read has passed over lines that it could not decode.
@@ -29,10 +29,10 @@ func (e *DamagedError) Error() string {
 // Unwrap returns what was wrong with the first damaged line.
 func (e *DamagedError) Unwrap() error { return e.Err }
 
-// Read calls fn for every line of the journal in dir that happened at since or later, from the oldest to the
-// newest, until fn returns false. It checks no links, and passes over damaged lines: they come back as a
-// *DamagedError at the end, after all others were read. The journal may be open meanwhile; a last line that is
-// still being written is left out.
+// Read calls fn for every line of the journal in dir that happened at since or later, from the oldest to
+// the newest, until fn returns false. It checks no links, and passes over damaged lines: they come back as
+// a *DamagedError at the end, after all others were read. The journal may be open meanwhile; a last line
+// that is still being written is left out.
 func Read(dir string, since time.Time, fn func(e *Entry) bool) error {
 	files, err := segments(dir)
 	if err != nil {

@@ -53,9 +53,9 @@ func rawNames(ev *event.Event) *Raw {
 	return &r
 }
 
-// appendVisible appends a JSON line and escapes, as JSON allows in strings, what encoding/json leaves as it is but
-// a terminal or an eye may fall for: DEL, the C1 controls, direction marks and other invisible characters. Outside
-// of strings JSON has ASCII only, so that nothing else is touched.
+// appendVisible appends a JSON line and escapes, as JSON allows in strings, what encoding/json leaves as it
+// is but a terminal or an eye may fall for: DEL, the C1 controls, direction marks and other invisible
+// characters. Outside of strings JSON has ASCII only, so that nothing else is touched.
 func appendVisible(dst, line []byte) []byte {
 	const hex = "0123456789abcdef"
 	start := 0

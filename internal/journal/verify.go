@@ -10,19 +10,19 @@ import (
 // maxBreaks bounds what Verify lists.
 const maxBreaks = 100
 
-// Report is what Verify found. The journal is intact when Breaks is empty; whether lines are missing at the end,
-// or all of it was written anew, only a Head that was kept elsewhere can tell.
+// Report is what Verify found. The journal is intact when Breaks is empty; whether lines are missing at the
+// end, or all of it was written anew, only a Head that was kept elsewhere can tell.
 type Report struct {
-	Files int
-	Lines uint64
-	First uint64 // number of the first line that is kept
-	Head  Head   // of the last complete line
-	// Start is true when the first line ever is there. Otherwise rotation has removed the lines before First, and
-	// the first line's link to them cannot be checked any more.
-	Start     bool
-	TornBytes int64 // of an incomplete last line: a power cut, or a line that is being written
-	Breaks    []Break
-	More      bool // there are more breaks than Breaks holds
+	Files int    `json:"files"`
+	Lines uint64 `json:"lines"`
+	First uint64 `json:"first"` // number of the first line that is kept
+	Head  Head   `json:"head"`  // of the last complete line
+	// Start is true when the first line ever is there. Otherwise rotation has removed the lines before First,
+	// and the first line's link to them cannot be checked any more.
+	Start     bool    `json:"start"`
+	TornBytes int64   `json:"torn_bytes"` // of an incomplete last line: a power cut, or a line being written
+	Breaks    []Break `json:"breaks"`
+	More      bool    `json:"more"` // there are more breaks than Breaks holds
 }
 
 // Intact reports whether every line is linked to the one before it.
@@ -30,17 +30,17 @@ func (r *Report) Intact() bool { return len(r.Breaks) == 0 }
 
 // Break is a place where the chain does not hold.
 type Break struct {
-	File string // name without its folder
-	Line int    // from 1
-	Why  string
+	File string `json:"file"` // name without its folder
+	Line int    `json:"line"` // from 1
+	Why  string `json:"why"`
 }
 
 // String is "file:line: why".
 func (b Break) String() string { return fmt.Sprintf("%s:%d: %s", b.File, b.Line, b.Why) }
 
-// Verify walks the chain of the journal in dir and reports every place where it breaks; its error is about reading
-// only. The journal may be open meanwhile. Lines are compared as they are, so that it also works on files copied
-// from another host.
+// Verify walks the chain of the journal in dir and reports every place where it breaks; its error is about
+// reading only. The journal may be open meanwhile. Lines are compared as they are, so that it also works on
+// files copied from another host.
 func Verify(dir string) (Report, error) {
 	files, err := segments(dir)
 	if err != nil {
@@ -93,8 +93,8 @@ func (v *verifier) file(s segment) error {
 	}
 }
 
-// check compares one line with the end of the chain so far, which it then becomes, so that each break is named
-// once.
+// check compares one line with the end of the chain so far, which it then becomes, so that each break is
+// named once.
 func (v *verifier) check(line rawLine, s segment) {
 	before := v.report.Head
 	v.report.Lines++
@@ -118,7 +118,8 @@ func (v *verifier) check(line rawLine, s segment) {
 			v.broken("the first line ever is linked to another line")
 		}
 	case entry.Seq != before.Seq+1:
-		v.broken(fmt.Sprintf("number %d follows number %d: lines were removed, added or moved", entry.Seq, before.Seq))
+		v.broken(fmt.Sprintf("number %d follows number %d: lines were removed, added or moved",
+			entry.Seq, before.Seq))
 	case entry.Prev != before.Hash:
 		v.broken(fmt.Sprintf("number %d is not linked to the line before it: that line was changed", entry.Seq))
 	}

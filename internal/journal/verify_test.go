@@ -239,3 +239,26 @@ func TestReadPassesOverDamage(t *testing.T) {
 		t.Errorf("%d entries, error %v", count, err)
 	}
 }
+
+// A slow verdict may stand at the end of a file whose successor begins with an older event.
+func TestReadSinceAllowsDisorder(t *testing.T) {
+	dir := t.TempDir()
+	j := start(t, dir, Limits{FileBytes: 5000}, osDisk{})
+	for i := range 8 {
+		rec := plain(uint64(i + 1))
+		rec.Event.Time = testTime
+		if i == 3 {
+			rec.Event.Time = testTime.Add(disorder / 2)
+		}
+		j.Append(rec)
+	}
+	stop(t, j)
+	var got []uint64
+	err := Read(dir, testTime.Add(disorder/4), func(e *Entry) bool {
+		got = append(got, e.Record.Event.ID)
+		return true
+	})
+	if err != nil || !slices.Equal(got, []uint64{4}) {
+		t.Errorf("events %v, %v, want the fourth alone", got, err)
+	}
+}

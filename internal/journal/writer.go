@@ -15,8 +15,8 @@ const batchBytes = 64 << 10
 
 // writer forms the chain and writes it. It belongs to the drain alone and has no locks.
 //
-// Lines are chained into buf ahead of writing them (head). When the disk refuses, the whole batch is given up and
-// the chain continues from what is truly written (written), so that a loss never breaks the chain.
+// Lines are chained into buf ahead of writing them (head). When the disk refuses, the whole batch is given
+// up and the chain continues from what is truly written (written), so that a loss never breaks the chain.
 type writer struct {
 	dir    string
 	limits Limits
@@ -114,8 +114,8 @@ func (w *writer) flush() {
 	}
 }
 
-// write brings the first n bytes of buf, which end with the line upTo, to the file. When that fails, all of buf is
-// given up. With n = 0 it only makes sure that the file is whole.
+// write brings the first n bytes of buf, which end with the line upTo, to the file. When that fails, all of
+// buf is given up. With n = 0 it only makes sure that the file is whole.
 func (w *writer) write(n int, upTo Head) bool {
 	if err := w.tryWrite(w.buf[:n]); err != nil {
 		w.failedAt = w.now()
@@ -178,8 +178,8 @@ func (w *writer) create() error {
 	return nil
 }
 
-// rotate ends the current file. It is synced before the next one begins, so that after a power cut no later file
-// can hold lines while an earlier one misses some.
+// rotate ends the current file. It is synced before the next one begins, so that after a power cut no later
+// file can hold lines while an earlier one misses some.
 func (w *writer) rotate() {
 	_ = w.syncNow() // recorded there
 	if err := w.file.Close(); err != nil {

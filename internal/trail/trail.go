@@ -139,10 +139,17 @@ func (t *Trail) takeQueue() (batch []event.Record, closed bool) {
 
 // keep puts records where people and programs find them.
 func (t *Trail) keep(batch []event.Record) {
+	// One process often stands behind many records of a batch, which covers some milliseconds.
+	names := map[int32]string{}
 	for i := range batch {
 		rec := &batch[i]
 		if rec.Event.Actor.Comm == "" {
-			rec.Event.Actor.Comm = t.c.Comm(rec.Event.Actor.PID)
+			name, known := names[rec.Event.Actor.PID]
+			if !known {
+				name = t.c.Comm(rec.Event.Actor.PID)
+				names[rec.Event.Actor.PID] = name
+			}
+			rec.Event.Actor.Comm = name
 		}
 		if t.c.Keep(rec) {
 			t.c.Journal.Append(*rec)
