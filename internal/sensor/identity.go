@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -75,16 +77,23 @@ func fileHandle(fd int) (string, error) {
 // pathHint returns the path as seen from the platform, for people and prefixes; it is read from a link, so
 // nothing is opened. It may be empty.
 func pathHint(fd int) string {
-	var name [32]byte
-	link := append(name[:0], "/proc/self/fd/"...)
-	link = strconv.AppendInt(link, int64(fd), 10)
 	var buf [4096]byte
-	n, err := unix.Readlink(string(link), buf[:])
+	var name [12]byte
+	n, err := unix.Readlinkat(ownFiles(), string(strconv.AppendInt(name[:0], int64(fd), 10)), buf[:])
 	if err != nil {
 		return ""
 	}
 	return string(buf[:n])
 }
+
+// ownFiles is /proc/self/fd, held open because walking there costs more than reading the link.
+var ownFiles = sync.OnceValue(func() int {
+	fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1 // without /proc there are no hints
+	}
+	return fd
+})
 
 // actor describes the process behind a pidfd. Without one (already reaped) only the number is known.
 func actor(pid int32, pidfd int) event.Process {
@@ -128,4 +137,15 @@ func Comm(pid int32) string {
 		return ""
 	}
 	return string(b[:len(b)-1])
+}
+
+// program returns the file name of what a process runs, or "". Unlike Comm it only reads a link, so it may be used
+// while a caller waits.
+func program(pid int32) string {
+	var buf [4096]byte
+	n, err := unix.Readlink("/proc/"+strconv.Itoa(int(pid))+"/exe", buf[:])
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(string(buf[:n]))
 }

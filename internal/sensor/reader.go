@@ -123,6 +123,9 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if ev.Type == event.Open && s.pairs.take(ev) {
 		return event.ReasonPair
 	}
-	q.WithOpen = ev.Type == event.Exec && f.covers(event.Open, ev.File.Path, obj.mount)
+	if ev.Type == event.Exec {
+		q.WithOpen = f.covers(event.Open, ev.File.Path, obj.mount)
+		ev.Actor.Comm = program(raw.PID) // whoever starts the program is often gone when the record is written
+	}
 	return ""
 }

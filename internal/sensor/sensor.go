@@ -38,6 +38,9 @@ const (
 	readBuffer = 2 << 10 // bytes; about 60 events, which also bounds the descriptors taken at once
 )
 
+// idEpoch is when event ids began; a recent one keeps them short.
+var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // Sensor owns the kernel side. Its methods may be called concurrently.
 type Sensor struct {
 	judge    Judge
@@ -73,8 +76,9 @@ func New(c Config) (*Sensor, error) {
 	}
 	s.scope.Store(&scope{})
 	s.ResolveVital(c.Vital)
-	// Event ids go on from the clock, so that those of two runs do not collide in the journal.
-	s.nextID.Store(uint64(time.Now().UnixMilli()) << 20)
+	// Event ids go on from the clock, so that those of two runs do not collide in the journal: there is room for
+	// a million events a second.
+	s.nextID.Store(uint64(time.Since(idEpoch)/time.Second) << 20)
 	return s, nil
 }
 

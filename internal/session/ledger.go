@@ -58,6 +58,17 @@ func (l *ledger) delivered(id uint64) {
 	l.fates[id] = pending
 }
 
+// undelivered takes back delivered for an event that could not be sent.
+func (l *ledger) undelivered(id uint64) {
+	if f, ok := l.fates[id]; !ok || f != pending {
+		return // the session has ended meanwhile, and accounted for it
+	}
+	delete(l.fates, id)
+	l.count.Delivered--
+	l.count.Pending--
+	l.count.Dropped++
+}
+
 // settle ends a pending event; false means that it was not pending.
 func (l *ledger) settle(id uint64, f fate) bool {
 	if was, ok := l.fates[id]; !ok || was != pending {

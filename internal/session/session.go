@@ -73,9 +73,9 @@ type Session struct {
 	mu     sync.Mutex
 	ledger *ledger
 	ended  bool
-	seq    uint64 // of auth events
-	notes  uint64 // of notify events
-	buf    []byte
+	seq    uint64 // of auth events, dropped ones included
+	notes  uint64 // of notify events, lost ones included
+	buf    []byte // of packets on the control socket
 
 	over      sync.Once
 	receivers sync.WaitGroup
@@ -122,27 +122,41 @@ var (
 
 // Deliver sends an auth event as type t, with the descriptor file unless that is negative. It never waits: what
 // does not fit is counted as dropped.
+//
+// The lock is not held while the packet is sent: the kernel may run the provider at once, in the sender's place,
+// and its vote would then meet a lock whose holder does not run. So two events that are delivered at the same time
+// may arrive in either order.
 func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, file int) error {
 	m := wire.EventToProto(ev)
 	m.Type, m.BudgetNs, m.Descriptor_ = pb.EventType(t), uint64(max(budget, 0)), file >= 0
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.ended {
+		s.mu.Unlock()
 		return ErrEnded
 	}
+	s.seq++
+	m.Seq, m.Dropped = s.seq, s.ledger.count.Dropped
 	if s.ledger.count.Pending >= uint64(s.welcome.GetCredit()) {
 		s.ledger.count.Dropped++
+		s.mu.Unlock()
 		return ErrNoCredit
 	}
-	m.Seq, m.Dropped = s.seq+1, s.ledger.count.Dropped
-	if err := s.send(s.auth, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, file); err != nil {
-		s.ledger.count.Dropped++
-		return err
-	}
-	s.seq++
 	s.ledger.delivered(ev.ID)
-	return nil
+	s.mu.Unlock()
+
+	buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // it holds nothing else
+	defer buffers.Put(buf)
+	err := send(s.auth, buf, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, file)
+	if err != nil {
+		s.mu.Lock()
+		s.ledger.undelivered(ev.ID)
+		s.mu.Unlock()
+	}
+	return err
 }
+
+// buffers are for packets that are sent without the lock.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Notify sends a notify event on the control socket; what does not fit is counted as lost.
 func (s *Session) Notify(ev *event.Event) {
@@ -152,12 +166,12 @@ func (s *Session) Notify(ev *event.Event) {
 	if s.ended {
 		return
 	}
-	m.Seq, m.Dropped = s.notes+1, s.ledger.count.Lost
-	if s.send(s.control, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, -1) != nil {
+	s.notes++
+	m.Seq, m.Dropped = s.notes, s.ledger.count.Lost
+	if send(s.control, &s.buf, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, -1) != nil {
 		s.ledger.count.Lost++
 		return
 	}
-	s.notes++
 	s.ledger.count.Notified++
 }
 
@@ -174,7 +188,7 @@ func (s *Session) GiveUp(id uint64, reason event.Reason) {
 		s.ledger.count.Bypassed++
 	}
 	// Not being told only costs the provider some work.
-	_ = s.send(s.control, &pb.ToProvider{Body: &pb.ToProvider_Cancel{Cancel: &pb.Cancel{Id: id}}}, -1)
+	_ = send(s.control, &s.buf, &pb.ToProvider{Body: &pb.ToProvider_Cancel{Cancel: &pb.Cancel{Id: id}}}, -1)
 }
 
 // Reload asks the provider to read its content again.
@@ -206,15 +220,15 @@ func (s *Session) Wait() { s.receivers.Wait() }
 func (s *Session) tell(m *pb.ToProvider) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.send(s.control, m, -1)
+	return send(s.control, &s.buf, m, -1)
 }
 
-// send encodes into the session's buffer and sends. Preconditions: mu is held.
-func (s *Session) send(c *wire.Conn, m *pb.ToProvider, file int) error {
-	out, err := wire.Encode(s.buf[:0], m)
+// send encodes into buf, which it may replace by a larger one, and sends.
+func send(c *wire.Conn, buf *[]byte, m *pb.ToProvider, file int) error {
+	out, err := wire.Encode((*buf)[:0], m)
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	s.buf = out
+	*buf = out
 	return c.Send(out, file)
 }

@@ -1101,7 +1101,7 @@ func (x *Process) GetComm() string {
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`         // counts this provider's events on this socket from 1, without gaps
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`         // numbers this provider's events on this socket from 1; a gap is a dropped event
 	Dropped       uint64                 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"` // events this provider should have had so far but did not get
 	Type          EventType              `protobuf:"varint,4,opt,name=type,proto3,enum=keepout.v1.EventType" json:"type,omitempty"`
 	BudgetNs      uint64                 `protobuf:"varint,5,opt,name=budget_ns,json=budgetNs,proto3" json:"budget_ns,omitempty"` // time left for a vote, from now; 0 for notify events

@@ -58,16 +58,13 @@ func Parse(buf []byte) (ev Event, rest []byte, err error) {
 	length := int(binary.NativeEndian.Uint32(buf))
 	header := int(binary.NativeEndian.Uint16(buf[6:]))
 	ev.Mask = binary.NativeEndian.Uint64(buf[8:])
-	ev.File = int(int32(binary.NativeEndian.Uint32(buf[16:])))
+	ev.File = max(int(int32(binary.NativeEndian.Uint32(buf[16:]))), NoFD) // an error number where there is none
 	ev.PID = int32(binary.NativeEndian.Uint32(buf[20:]))
 	if version := buf[4]; version != unix.FANOTIFY_METADATA_VERSION {
 		return ev, nil, fmt.Errorf("%w: version %d, want %d", ErrFormat, version, unix.FANOTIFY_METADATA_VERSION)
 	}
 	if header < metadataLen || length < header || length > len(buf) {
 		return ev, nil, fmt.Errorf("%w: length %d, header %d, have %d", ErrFormat, length, header, len(buf))
-	}
-	if ev.File < 0 {
-		ev.File = NoFD
 	}
 	err = parseInfo(&ev, buf[header:length])
 	return ev, buf[length:], err
