@@ -81,6 +81,8 @@ type File struct {
 	Path string `json:"path"`
 	Mode uint32 `json:"mode"` // st_mode
 	UID  uint32 `json:"uid"`  // owner
+	// SHA256 of the content in lower-case hex, where the platform computed it: for what it denied.
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 // Process is who acts. Token is unique for the life of a boot where the kernel supports it (pidfs inode

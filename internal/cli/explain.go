@@ -49,6 +49,7 @@ type explanation struct {
 	Time      string        `json:"time"`
 	Event     event.Type    `json:"event"`
 	Path      string        `json:"path"`
+	SHA256    string        `json:"sha256"`
 	Actor     event.Process `json:"actor"`
 	Verdict   event.Outcome `json:"verdict"`
 	Allowed   bool          `json:"allowed"`
@@ -77,7 +78,7 @@ func explanationOf(rec *event.Record) explanation {
 	ev, v := &rec.Event, &rec.Verdict
 	e := explanation{
 		ID: journal.FormatID(ev.ID), Time: ev.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), Event: ev.Type,
-		Path: ev.File.Path, Actor: ev.Actor, Verdict: v.Outcome, Allowed: v.Allowed, Reason: v.Reason,
+		Path: ev.File.Path, SHA256: ev.File.SHA256, Actor: ev.Actor, Verdict: v.Outcome, Allowed: v.Allowed, Reason: v.Reason,
 		DecidedBy: v.DecidedBy, Rule: v.Rule, Mode: v.Mode, LatencyUS: v.Latency.Microseconds(), Shared: v.Shared,
 		Votes: []explainVote{},
 	}
@@ -120,8 +121,8 @@ func (a *app) explain(rec *event.Record) error {
 	if v.Shared > 0 {
 		fmt.Fprintf(a.out, "  %d identical events in flight got the same answer\n", v.Shared)
 	}
-	if v.Outcome == event.Denied {
-		fmt.Fprintf(a.out, "  undo: keepout allow $(sha256sum < FILE | cut -c1-64) --for 1h --reason \"…\"  (FILE: a copy from elsewhere)\n")
+	if v.Outcome == event.Denied && ev.File.SHA256 != "" {
+		fmt.Fprintf(a.out, "  undo: keepout allow %s --for 1h --reason \"…\"\n", ev.File.SHA256)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package docket
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/sensor"
@@ -98,6 +100,9 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 		outcome = event.Allowed // pardoned
 	}
 	d.counts.count(outcome, 1+len(e.joined))
+	if !allow {
+		e.copy = d.keepForDigest(e.q.File)
+	}
 	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
 	todo.answers = append(todo.answers, answer{e.q, allow})
 	for _, q := range e.joined {
@@ -124,7 +129,32 @@ func (d *Docket) file(e *entry) actions {
 		d.counts.WouldDeny.Add(1) // known only now, and counted as allowed before
 	}
 	v.Shared = uint32(len(e.joined))
-	return actions{records: []event.Record{{Event: e.q.Event, Verdict: v}}, trail: d.trail}
+	rec := event.Record{Event: e.q.Event, Verdict: v}
+	if e.copy < 0 {
+		return actions{records: []event.Record{rec}, trail: d.trail}
+	}
+	return actions{later: []func(){func() {
+		rec.Event.File.SHA256 = d.ruling.Digest(e.copy, rec.Event.File.Size)
+		_ = unix.Close(e.copy)
+		<-d.digests
+		d.trail.Record(rec)
+	}}}
+}
+
+// keepForDigest duplicates the descriptor of an object that is being denied, if there is room for one more digest:
+// who wants to lift the denial needs it, and cannot read the file.
+func (d *Docket) keepForDigest(file int) int {
+	select {
+	case d.digests <- struct{}{}:
+	default:
+		return -1
+	}
+	fd, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		<-d.digests
+		return -1
+	}
+	return fd
 }
 
 // pardon looks up whether an administrator allowed what was denied, and answers.

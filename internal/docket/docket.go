@@ -16,6 +16,7 @@ const (
 	MaxInFlight = 4096                 // questions, each holding one descriptor
 	tick        = 5 * time.Millisecond // how late a deadline may be noticed
 	restAfter   = 100                  // idle ticks before the clock stops
+	maxDigests  = 4                    // denied objects hashed at one time; further records have no digest
 )
 
 // Member is one provider that can be asked.
@@ -37,6 +38,9 @@ type Ruling interface {
 	// Pardon is asked before a DENY takes effect: whether an administrator allowed this content, and why. It may
 	// read the file, and runs on a goroutine of its own.
 	Pardon(file int, size int64) (reason string, pardoned bool)
+	// Digest returns the SHA-256 of a denied object for the record, or "". It reads the file, after the answer and
+	// on a goroutine of its own.
+	Digest(file int, size int64) string
 }
 
 // Trail takes the finished records. It must not block.
@@ -57,7 +61,8 @@ type Docket struct {
 	waiting int  // questions in flight, joined ones included
 	closing bool // no new questions are asked
 
-	wake chan struct{}
+	wake    chan struct{}
+	digests chan struct{} // one place for each running digest
 }
 
 // panel is who can be asked; it is replaced as a whole.
@@ -78,6 +83,7 @@ type entry struct {
 	hashing bool // a pardon is being looked up
 	closed  bool // the case is complete, but its answer is still due
 	pardon  string
+	copy    int // descriptor of a denied object, kept for its digest; or -1
 }
 
 // flight identifies identical questions. The panel is part of it, so that nobody joins a question that was put to
@@ -95,7 +101,7 @@ type flight struct {
 func New(ruling Ruling, trail Trail) *Docket {
 	d := &Docket{
 		ruling: ruling, trail: trail, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests),
 	}
 	d.panel.Store(&panel{})
 	go d.clock()
@@ -156,7 +162,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 		d.mu.Unlock()
 		return
 	}
-	e := &entry{q: q, flight: key, sending: true, members: make([]*Member, len(asked))}
+	e := &entry{q: q, flight: key, sending: true, copy: -1, members: make([]*Member, len(asked))}
 	voters := make([]arbiter.Voter, len(asked))
 	for i, a := range asked {
 		e.members[i] = a.member

@@ -172,6 +172,11 @@ func decodeFile(ev *event.Event, o *Object) {
 	case event.Open, event.Exec, event.CloseWrite:
 		if file != nil {
 			ev.File.Path = file.Path
+			for _, h := range file.Hashes {
+				if h.AlgorithmID == sha256ID {
+					ev.File.SHA256 = clip(h.Value, maxWord)
+				}
+			}
 		}
 	}
 	if v := o.Unmapped.Keepout.Version; v != nil {

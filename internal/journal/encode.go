@@ -146,6 +146,9 @@ func setObjects(o *Object, ev *event.Event) {
 		Path: name, TypeID: fileType(ev.File.Mode), Size: ev.File.Size,
 		ModifiedTime: ev.File.MtimeNS / int64(time.Millisecond), Owner: &p.owner,
 	}
+	if ev.File.SHA256 != "" {
+		p.file.Hashes = []Hash{{AlgorithmID: sha256ID, Algorithm: "SHA-256", Value: ev.File.SHA256}}
+	}
 	if name != "" {
 		p.file.Name = path.Base(name)
 	}

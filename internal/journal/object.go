@@ -81,7 +81,18 @@ type File struct {
 	Size         int64  `json:"size,omitempty"`
 	ModifiedTime int64  `json:"modified_time,omitempty"` // milliseconds since 1970
 	Owner        *User  `json:"owner,omitempty"`
+	Hashes       []Hash `json:"hashes,omitempty"`
 }
+
+// Hash is OCSF's fingerprint.
+type Hash struct {
+	AlgorithmID int    `json:"algorithm_id"` // 3: SHA-256
+	Algorithm   string `json:"algorithm"`
+	Value       string `json:"value"` // lower-case hex
+}
+
+// sha256ID is OCSF's number of SHA-256.
+const sha256ID = 3
 
 // FindingInfo names a detection.
 type FindingInfo struct {

@@ -130,17 +130,25 @@ func (l *List) Any() bool {
 	return len(l.list) > 0
 }
 
+// Digest returns the SHA-256 of an open file's first size bytes in lower-case hex.
+func Digest(file int, size int64) (string, error) {
+	if size > maxRead {
+		return "", fmt.Errorf("%d bytes, limit %d", size, maxRead)
+	}
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, &reader{fd: file, left: size}, make([]byte, min(chunk, size+1))); err != nil {
+		return "", fmt.Errorf("hash: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
 // Check hashes the open file and reports whether its content is allowed, and why. A file that cannot be read, or
 // is too large, is not.
 func (l *List) Check(file int, size int64) (reason string, ok bool) {
-	if size > maxRead {
+	digest, err := Digest(file, size)
+	if err != nil {
 		return "", false
 	}
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, &reader{fd: file, left: size}, make([]byte, chunk)); err != nil {
-		return "", false
-	}
-	digest := hex.EncodeToString(h.Sum(nil))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.list[digest]

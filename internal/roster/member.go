@@ -94,7 +94,7 @@ func (m *member) live() {
 	stopping := false
 	for {
 		m.mu.Lock()
-		due, ok := m.sup.Due(m.r.c.Supervisor)
+		due, ok := m.sup.Due(m.numbers())
 		over := stopping && m.proc == nil
 		m.mu.Unlock()
 		if over {
@@ -132,7 +132,7 @@ func (m *member) take(h happening) {
 		m.forget()
 	}
 	var effects []supervisor.Effect
-	m.sup, effects = m.sup.Next(m.r.c.Supervisor, time.Now(), h.Input)
+	m.sup, effects = m.sup.Next(m.numbers(), time.Now(), h.Input)
 	after := m.sup
 	m.mu.Unlock()
 	m.report(before, after)
@@ -191,6 +191,19 @@ func (m *member) status() Status {
 		}
 	}
 	return s
+}
+
+// missedBeats is how many heartbeats a provider may leave out.
+const missedBeats = 3
+
+// numbers are the supervisor's, with the silence that this provider's manifest makes suspicious. Preconditions: mu
+// is held.
+func (m *member) numbers() supervisor.Config {
+	c := m.r.c.Supervisor
+	if m.installed.Manifest != nil {
+		c.Silence = missedBeats * time.Duration(m.installed.Manifest.Health.Heartbeat)
+	}
+	return c
 }
 
 func (m *member) stateDir() string {

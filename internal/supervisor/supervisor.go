@@ -21,7 +21,7 @@ const (
 type Config struct {
 	Handshake time.Duration // from start to hello
 	Load      time.Duration // from hello to subscribe
-	Silence   time.Duration // without a heartbeat, once it has said hello
+	Silence   time.Duration // without a heartbeat, once it has said hello; the roster sets it to three intervals
 	FirstWait time.Duration // before the first restart; doubles with each further one
 	MaxWait   time.Duration
 	Stable    time.Duration // of running, after which the wait starts small again
