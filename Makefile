@@ -47,8 +47,7 @@ yara: FORCE
 		echo "yara: not built, libyara and gcc are not installed: sudo make install-engines"))
 
 run: build ## show it working on this machine: bin/keepout demo (as root)
-	@$(if $(call lacking,$(ENGINES)),echo "To see every provider: sudo make install-engines")
-	@$(if $(IS_ROOT),bin/keepout demo,echo "The demonstration needs root for the sensor: sudo $(CURDIR)/bin/keepout demo")
+	@bin/keepout demo
 
 deps: ## install what this Debian machine lacks (as root), or say what
 	$(call install,$(DEBIAN))

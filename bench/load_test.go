@@ -36,7 +36,7 @@ func BenchmarkLoad(b *testing.B) {
 	for i := range paths {
 		dir := filepath.Join(opt.Watch, strconv.Itoa(i%100))
 		paths[i] = filepath.Join(dir, strconv.Itoa(i))
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // watched files
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			b.Fatal(err)
 		}
 		if err := os.WriteFile(paths[i], []byte("hello"), 0o600); err != nil {
@@ -51,6 +51,7 @@ func BenchmarkLoad(b *testing.B) {
 }
 
 func runLoad(b *testing.B, h *testhost.Host, paths []string) {
+	b.Helper()
 	before := h.Status()
 	start := time.Now()
 	var wg sync.WaitGroup

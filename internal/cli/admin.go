@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,20 +43,19 @@ func (a *app) allowCommand() *cobra.Command {
 		Use: "allow SHA256 --for 1h --reason TEXT", Short: "Let a content pass for a time, whatever providers say",
 		Args: exactArgs(1, "the SHA-256 of a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.TrimSpace(req.Reason) == "" {
+				return usageError{errors.New("say why: --reason TEXT")}
+			}
 			req.SHA256, req.Seconds = args[0], int64(length.Seconds())
 			return a.order(cmd, req, fmt.Sprintf("allowed for %v: %s", length, args[0]))
 		},
 	}
 	cmd.Flags().DurationVar(&length, "for", time.Hour, "for how long, 1m to 720h")
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; it is kept in the journal")
-	if err := cmd.MarkFlagRequired("reason"); err != nil {
-		panic(err) // only when there is no such flag
-	}
 	return cmd
 }
 
 func (a *app) providerCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "provider", Short: "List providers, switch them on and off, seal a manifest"}
 	list := &cobra.Command{
 		Use: "list", Short: "List providers", Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,28 +76,31 @@ func (a *app) providerCommand() *cobra.Command {
 		},
 	}
 	disable := &cobra.Command{
-		Use: "disable ID", Short: "Stop a provider until it is enabled or keepoutd restarts", Args: exactArgs(1, "a provider's id"),
+		Use: "disable ID", Short: "Stop a provider until it is enabled or keepoutd restarts",
+		Args: exactArgs(1, "a provider's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.order(cmd, control.Request{Do: "provider", Provider: args[0]}, args[0]+" is disabled")
 		},
 	}
 	seal := &cobra.Command{
-		Use: "seal DIR", Short: "Write the executable's digest into a provider's manifest", Args: exactArgs(1, "a provider's folder"),
+		Use: "seal DIR", Short: "Write the executable's digest into a provider's manifest",
+		Args: exactArgs(1, "a provider's folder"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			digest, err := config.Seal(args[0])
 			if err != nil {
 				return err
 			}
+			if a.output == "json" {
+				return printJSON(a.out, map[string]string{"dir": args[0], "sha256": digest})
+			}
 			_, err = fmt.Fprintln(a.out, args[0], "sealed:", digest)
 			return err
 		},
 	}
-	cmd.AddCommand(list, enable, disable, seal)
-	return cmd
+	return group("provider", "List providers, switch them on and off, seal a manifest", list, enable, disable, seal)
 }
 
 func (a *app) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check a configuration file, or explain the keys"}
 	var providers string
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Check a configuration file and the providers it names", Args: exactArgs(1, "a file"),
@@ -107,6 +111,11 @@ func (a *app) configCommand() *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+			if a.output == "json" {
+				return printJSON(a.out, map[string]any{
+					"file": args[0], "mode": loaded.Mode, "watched": len(loaded.Watch), "providers": len(loaded.Providers),
+				})
 			}
 			_, err = fmt.Fprintf(a.out, "%s is fine: mode %s, %d watched paths, %d providers\n", args[0], loaded.Mode,
 				len(loaded.Watch), len(loaded.Providers))
@@ -127,6 +136,5 @@ func (a *app) configCommand() *cobra.Command {
 			return a.order(cmd, control.Request{Do: "reload"}, "reloaded")
 		},
 	}
-	cmd.AddCommand(check, explain, reload)
-	return cmd
+	return group("config", "Check a configuration file, explain the keys, reload", check, explain, reload)
 }

@@ -97,7 +97,8 @@ func (a *app) explain(rec *event.Record) error {
 	ev, v := &rec.Event, &rec.Verdict
 	fmt.Fprintf(a.out, "%s %s %s\n", strings.TrimSpace(a.paint.word(v)), ev.Type, a.paint.in(bold, shownPath(ev)))
 	fmt.Fprintf(a.out, "  %s  %s[%d] uid=%d  answered in %s  #%s\n", ev.Time.Local().Format("2006-01-02 15:04:05.000"),
-		orUnknown(ev.Actor.Comm), ev.Actor.PID, ev.Actor.UID, micros(max(v.Latency.Microseconds(), 1)), journal.FormatID(ev.ID))
+		orUnknown(ev.Actor.Comm), ev.Actor.PID, ev.Actor.UID, micros(max(v.Latency.Microseconds(), 1)),
+		journal.FormatID(ev.ID))
 	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for _, b := range v.Ballots {
 		said := b.Vote.Action.String()

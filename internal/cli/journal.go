@@ -12,8 +12,7 @@ import (
 var errBroken = errors.New("KO-1402: the journal's chain is broken")
 
 func (a *app) journalCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "journal", Short: "Check the journal's chain"}
-	cmd.AddCommand(&cobra.Command{
+	return group("journal", "Check the journal's chain", &cobra.Command{
 		Use: "verify DIR", Short: "Check that no line of a journal was changed, removed or moved",
 		Args: exactArgs(1, "the journal's folder"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -22,17 +21,19 @@ func (a *app) journalCommand() *cobra.Command {
 				return err
 			}
 			if a.output == "json" {
-				return printJSON(a.out, report)
+				if err := printJSON(a.out, report); err != nil || report.Intact() {
+					return err
+				}
+				return errBroken
 			}
 			for _, b := range report.Breaks {
 				fmt.Fprintln(a.err, b)
 			}
-			if len(report.Breaks) > 0 {
+			if !report.Intact() {
 				return errBroken
 			}
 			_, err = fmt.Fprintf(a.out, "%d lines in %d files, the chain holds\n", report.Lines, report.Files)
 			return err
 		},
 	})
-	return cmd
 }

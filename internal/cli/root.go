@@ -43,6 +43,7 @@ type app struct {
 	output  string // text or json
 	version string
 	paint   paint
+	begun   bool // a command runs: what goes wrong from here on is not the command line
 }
 
 // Main runs one command line and returns the exit code.
@@ -66,13 +67,14 @@ func (a *app) report(err error) int {
 	}
 	if errors.Is(err, control.ErrUnreachable) {
 		fmt.Fprintln(a.err, "keepout:", health.Problem{
-			Code: "KO-2001", Title: err.Error(), Fix: "start keepoutd, or name its --run-dir; with no right to connect, use sudo",
+			Code: "KO-2001", Title: err.Error(),
+			Fix: "start keepoutd, or name its --run-dir; with no right to connect, use sudo",
 		})
 		return exitUnreachable
 	}
 	fmt.Fprintln(a.err, "keepout:", err)
 	var usage usageError
-	if errors.As(err, &usage) {
+	if errors.As(err, &usage) || !a.begun {
 		return exitUsage
 	}
 	return exitFailure
@@ -86,6 +88,7 @@ func (a *app) root() *cobra.Command {
 			if a.output != "text" && a.output != "json" {
 				return usageError{fmt.Errorf("output %q is not known: -o text or -o json", a.output)}
 			}
+			a.begun = true
 			return nil
 		},
 	}
@@ -96,9 +99,25 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "text or json")
 	root.AddCommand(
 		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
-		a.providerCommand(), a.configCommand(), a.journalCommand(),
+		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.demoCommand(),
 	)
 	return root
+}
+
+// group makes a command that only holds others. Cobra itself would answer an unknown one with the help and success.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
 }
 
 // exactArgs is cobra's, but as a usage error.

@@ -54,7 +54,10 @@ func LoadManifest(dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, m.check()
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func readManifest(dir string) (*Manifest, error) {
@@ -176,7 +179,7 @@ func Seal(dir string) (string, error) {
 		}
 	}
 	lines = append(lines, "sha256: "+digest, "")
-	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644); err != nil { //nolint:gosec // a manifest is public
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
 		return "", fmt.Errorf("seal: %w", err)
 	}
 	return digest, nil

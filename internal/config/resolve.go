@@ -77,7 +77,7 @@ func (l *Loaded) resolveOne(at, dir string, p Provider) (Installed, error) {
 // available lists the providers that are installed.
 func available(dir string) []string {
 	paths, _ := filepath.Glob(filepath.Join(dir, "*", ManifestFile)) // the pattern is well-formed
-	out := []string{}
+	out := make([]string, 0, len(paths))
 	for _, p := range paths {
 		out = append(out, filepath.Base(filepath.Dir(p)))
 	}

@@ -46,7 +46,7 @@ func (c *Client) Do(ctx context.Context, req Request, each func(Reply) error) er
 	for {
 		line, err := c.in.ReadBytes('\n')
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the caller has had enough
+			return nil
 		}
 		if errors.Is(err, io.EOF) {
 			return fmt.Errorf("%w: it closed the connection", ErrUnreachable)

@@ -15,13 +15,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepout-security/keepout/internal/health"
 )
 
 // SocketName is the admin socket's name in the run directory.
 const SocketName = "keepout.sock"
 
-// Serve answers one request by calling reply for each line; the server adds the end.
+// Serve answers one request by calling reply for each line; the server adds the end. ctx ends when the client hangs
+// up or the server closes.
 type Serve func(ctx context.Context, req Request, reply func(Reply) error) error
 
 // Server listens on the admin socket.
@@ -37,7 +40,7 @@ type Server struct {
 // Listen makes the socket in dir, which is created, and starts to serve. The caller holds the lock on the state
 // folder, so a socket that is left over belongs to nobody.
 func Listen(dir string, serve Serve) (*Server, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the socket has its own mode
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
 	path := filepath.Join(dir, SocketName)
@@ -59,7 +62,7 @@ func Listen(dir string, serve Serve) (*Server, error) {
 
 // restrict gives the socket to root and the group keepout, where there is one.
 func restrict(path string) error {
-	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // the group may connect, as documented
+	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}
 	g, err := user.LookupGroup("keepout")
@@ -105,11 +108,17 @@ func (s *Server) talk(conn *net.UnixConn) {
 	defer stop()
 	in := bufio.NewScanner(conn)
 	in.Buffer(nil, maxRequest)
+	broken := false // a line may have been written in part: nothing can follow it
+	reply := func(r Reply) error {
+		err := write(conn, r)
+		broken = broken || err != nil
+		return err
+	}
 	for {
-		if conn.SetReadDeadline(time.Now().Add(readTimeout)) != nil || !in.Scan() {
+		// The context is looked at after the deadline is set, which would otherwise undo the one that Close sets.
+		if conn.SetReadDeadline(time.Now().Add(readTimeout)) != nil || s.ctx.Err() != nil || !in.Scan() {
 			return
 		}
-		reply := func(r Reply) error { return write(conn, r) }
 		var req Request
 		err := json.Unmarshal(in.Bytes(), &req)
 		if err != nil {
@@ -118,7 +127,7 @@ func (s *Server) talk(conn *net.UnixConn) {
 				Fix: "see docs/control.md",
 			}
 		} else {
-			err = s.serve(s.ctx, req, reply)
+			err = s.whileConnected(conn, func(ctx context.Context) error { return s.serve(ctx, req, reply) })
 		}
 		end := Reply{End: true}
 		if err != nil {
@@ -128,10 +137,39 @@ func (s *Server) talk(conn *net.UnixConn) {
 			}
 			end.Error = &p
 		}
-		if reply(end) != nil {
+		if broken || reply(end) != nil {
 			return
 		}
 	}
+}
+
+// whileConnected runs f with a context that ends when the client hangs up, so that a follower on a quiet host does
+// not stay until the next event. Who only closes the sending side still gets the answer.
+func (s *Server) whileConnected(conn *net.UnixConn, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	socket, err := conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("watch connection: %w", err)
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("watch connection: %w", err)
+	}
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		// It waits, without reading, until something happens on the socket; the deadline below ends it.
+		_ = socket.Read(func(fd uintptr) (done bool) {
+			fds := []unix.PollFd{{Fd: int32(fd)}} // hanging up is reported unasked
+			if n, err := unix.Poll(fds, 0); err != nil || n == 0 {
+				return false
+			}
+			cancel()
+			return true
+		})
+	})
+	defer watch.Wait()
+	defer func() { _ = conn.SetReadDeadline(time.Now()) }()
+	return f(ctx)
 }
 
 func write(conn *net.UnixConn, r Reply) error {

@@ -70,7 +70,7 @@ func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Si
 		return errors.Join(err, d.stop())
 	}
 	d.tell(sd.SdNotifyReady)
-	log.Info("watching", "mode", string(d.Policy().Mode), "config", opt.Config)
+	log.Info("watching", slog.String("mode", string(d.Policy().Mode)), slog.String("config", opt.Config))
 	for {
 		select {
 		case <-ctx.Done():
@@ -80,7 +80,7 @@ func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Si
 		case <-reload:
 			d.tell(sd.SdNotifyReloading)
 			if err := d.reload(); err != nil {
-				log.Error("configuration kept as it was", "error", err)
+				log.Error("configuration kept as it was", slog.Any("error", err))
 			}
 			d.tell(sd.SdNotifyReady)
 		}
@@ -96,7 +96,7 @@ func (d *Daemon) tell(state string) {
 		}
 	}
 	if _, err := sd.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd was not told", "error", err)
+		d.log.Warn("systemd was not told", slog.Any("error", err))
 	}
 }
 
@@ -154,7 +154,7 @@ func (d *Daemon) load() (*config.Loaded, []config.Installed, error) {
 func (d *Daemon) openState(loaded *config.Loaded) error {
 	state := filepath.Join(d.opt.StateDir, "state")
 	for _, dir := range []string{d.opt.StateDir, state, filepath.Join(state, "providers")} {
-		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // providers pass through
+		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return fmt.Errorf("state folder: %w", err)
 		}
 	}
@@ -238,7 +238,7 @@ func (d *Daemon) reload() error {
 		return err
 	}
 	d.roster.Reload()
-	d.log.Info("configuration reloaded", "mode", string(loaded.Mode))
+	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))
 	d.journal.Note(journal.Note{
 		Code: "config.reloaded", Title: "The configuration was reloaded", Severity: journal.Informational,
 		Detail: "mode " + string(loaded.Mode),
@@ -247,7 +247,7 @@ func (d *Daemon) reload() error {
 }
 
 func watches(l *config.Loaded) []sensor.Watch {
-	var out []sensor.Watch
+	out := make([]sensor.Watch, 0, len(l.Watch))
 	for _, w := range l.Watch {
 		out = append(out, sensor.Watch{Path: w.Path, Events: w.Types()})
 	}

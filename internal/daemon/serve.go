@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -108,10 +109,12 @@ func (d *Daemon) serveExplain(req control.Request, reply func(control.Reply) err
 	return reply(control.Reply{Record: &found[len(found)-1]})
 }
 
-// journalled searches the journal. What it cannot read is as if it were not there; keepout status says so.
+// journalled searches the journal. What it cannot read is as if it were not there, and logged.
 func (d *Daemon) journalled(wanted func(*event.Record) bool) []event.Record {
 	var found []event.Record
-	_ = d.journal.Sync()
+	if err := d.journal.Sync(); err != nil {
+		d.log.Warn("journal is not complete", slog.Any("error", err))
+	}
 	err := journal.Read(d.journalDir(), time.Time{}, func(e *journal.Entry) bool {
 		if e.Kind == journal.KindEvent && wanted(&e.Record) {
 			found = append(found[:0], e.Record)
@@ -119,7 +122,7 @@ func (d *Daemon) journalled(wanted func(*event.Record) bool) []event.Record {
 		return true
 	})
 	if err != nil {
-		d.log.Warn("journal search ended early", "error", err)
+		d.log.Warn("journal search ended early", slog.Any("error", err))
 	}
 	return found
 }
@@ -132,7 +135,7 @@ func (d *Daemon) setMode(m event.Mode) error {
 		}
 	}
 	d.mode.Store(&m)
-	d.log.Info("mode set", "mode", string(m))
+	d.log.Info("mode set", slog.String("mode", string(m)))
 	d.journal.Note(journal.Note{
 		Code: "mode.set", Title: "An administrator set the mode to " + string(m), Severity: journal.Medium,
 	})

@@ -24,7 +24,9 @@ func (d *Daemon) status() control.Status {
 		Allowed: []control.Allowance{},
 	}
 	for _, p := range d.pardons.All() {
-		s.Allowed = append(s.Allowed, control.Allowance{SHA256: p.SHA256, Until: p.Until, Reason: p.Reason, Used: p.Used})
+		s.Allowed = append(s.Allowed, control.Allowance{
+			SHA256: p.SHA256, Until: p.Until, Reason: p.Reason, Used: p.Used,
+		})
 	}
 	s.Problems = problems(&s, d.sensor.Health())
 	return s
@@ -56,7 +58,8 @@ func problems(s *control.Status, sensorErr error) []health.Problem {
 			"the kernel refused %d opens because it had no descriptor for us", s.Sensor.NoFile)
 	}
 	if s.Sensor.Overflows > 0 {
-		add("KO-1203", health.Warning, "raise fs.fanotify.max_queued_events", "notify events were lost %d times", s.Sensor.Overflows)
+		add("KO-1203", health.Warning, "raise fs.fanotify.max_queued_events",
+			"notify events were lost %d times", s.Sensor.Overflows)
 	}
 	if s.Journal.Lost > 0 {
 		add("KO-1401", health.Warning, "make room on the disk; verdicts go on meanwhile",
@@ -91,7 +94,8 @@ func providerProblem(p *roster.Status) (health.Problem, bool) {
 		}
 		q.Code, q.Title, q.Fix = "KO-1304", p.ID+" runs without a user of its own", "start keepoutd as root"
 	case supervisor.Degraded:
-		q.Code, q.Title, q.Fix = "KO-1302", fmt.Sprintf("%s is degraded: %s", p.ID, p.Detail), "see the provider's documentation"
+		q.Code, q.Title = "KO-1302", fmt.Sprintf("%s is degraded: %s", p.ID, p.Detail)
+		q.Fix = "see the provider's documentation"
 	case supervisor.Disabled:
 		q.Code, q.Title, q.Fix = "KO-1303", p.ID+" is disabled", "keepout provider enable "+p.ID
 	default:

@@ -190,16 +190,19 @@ func (m *member) report(before, after supervisor.Provider) {
 		m.mu.Lock()
 		note.Detail = m.beat.Detail
 		m.mu.Unlock()
-		note.Code, note.Title, note.Severity, level = "provider.degraded", "provider is degraded", journal.Medium, slog.LevelWarn
+		note.Code, note.Title, note.Severity = "provider.degraded", "provider is degraded", journal.Medium
+		level = slog.LevelWarn
 	case after.State == supervisor.Backoff:
-		note.Code, note.Title, note.Severity, level = "provider.ended", "provider ended", journal.High, slog.LevelWarn
+		note.Code, note.Title, note.Severity = "provider.ended", "provider ended", journal.High
+		level = slog.LevelWarn
 		note.Detail = fmt.Sprintf("%s; restart in %v", after.Cause, after.RetryIn(time.Now()).Round(time.Second))
 	case after.State == supervisor.Disabled:
 		note.Code, note.Title = "provider.disabled", "provider was disabled"
 	default:
-		m.r.c.Log.Debug("provider state", "provider", m.id, "state", string(after.State))
+		m.r.c.Log.Debug("provider state", slog.String("provider", m.id), slog.String("state", string(after.State)))
 		return
 	}
-	m.r.c.Log.Log(context.Background(), level, note.Title, "provider", m.id, "detail", note.Detail)
+	m.r.c.Log.LogAttrs(context.Background(), level, "provider changed", slog.String("provider", m.id),
+		slog.String("state", string(after.State)), slog.String("detail", note.Detail))
 	m.r.c.Notes.Note(note)
 }

@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -190,15 +191,12 @@ func (s *Sensor) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropMarks(s.scope.Load(), &scope{})
-	groups := []*fanotify.Group{s.perm, s.notify}
-	for _, g := range s.remotes {
-		groups = append(groups, g)
-	}
+	groups := append([]*fanotify.Group{s.perm, s.notify}, slices.Collect(maps.Values(s.remotes))...)
 	for _, g := range groups {
 		g.Stop()
 	}
 	s.readers.Wait()
-	var errs []error
+	errs := make([]error, 0, len(groups))
 	for _, g := range groups {
 		errs = append(errs, g.Close())
 	}
@@ -217,8 +215,9 @@ type Filesystem struct {
 
 // Filesystems lists the marked file systems, sorted by path.
 func (s *Sensor) Filesystems() []Filesystem {
-	var out []Filesystem
-	for _, f := range s.scope.Load().filesystems {
+	marked := s.scope.Load().filesystems
+	out := make([]Filesystem, 0, len(marked))
+	for _, f := range marked {
 		out = append(out, Filesystem{Path: f.path, Kind: f.kind, Remote: f.remote})
 	}
 	slices.SortFunc(out, func(a, b Filesystem) int { return strings.Compare(a.Path, b.Path) })
