@@ -61,7 +61,7 @@ func LoadManifest(dir string) (*Manifest, error) {
 }
 
 func readManifest(dir string) (*Manifest, error) {
-	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(time.Second)}}
+	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(2 * time.Second)}}
 	var err error
 	m.doc, err = decodeFile(filepath.Join(dir, ManifestFile), CodeManifest, m)
 	return m, err

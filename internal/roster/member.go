@@ -39,6 +39,7 @@ type member struct {
 	voting    bool             // current has subscribed
 	engine    string
 	beat      session.Beat
+	beatAt    time.Time        // of beat; zero before the first of a process
 	past      session.Counters // of sessions that have ended
 }
 
@@ -50,12 +51,19 @@ type happening struct {
 	again bool             // a configuration that needs another process
 }
 
-func newMember(r *Roster, id string, slot int) *member {
+// newMember makes a provider that begins to live when its predecessor, if there is one, has ended: both have the same
+// user and state folder.
+func newMember(r *Roster, id string, slot int, predecessor *member) *member {
 	m := &member{
 		r: r, id: id, slot: slot, latency: docket.NewLatency(),
 		in: make(chan happening, inbox), gone: make(chan struct{}),
 	}
-	go m.live()
+	go func() {
+		if predecessor != nil {
+			<-predecessor.gone
+		}
+		m.live()
+	}()
 	return m
 }
 
@@ -132,6 +140,12 @@ func (m *member) take(h happening) {
 		m.forget()
 	}
 	var effects []supervisor.Effect
+	if h.Kind == supervisor.Tick && !m.beatAt.IsZero() {
+		// The heartbeats that nobody was woken for.
+		m.sup, _ = m.sup.Next(m.numbers(), m.beatAt, supervisor.Input{
+			Kind: supervisor.Beat, Degraded: m.beat.Degraded,
+		})
+	}
 	m.sup, effects = m.sup.Next(m.numbers(), time.Now(), h.Input)
 	after := m.sup
 	m.mu.Unlock()
@@ -158,6 +172,7 @@ func (m *member) forget() {
 		m.past = m.past.Add(m.current.Counters())
 	}
 	m.proc, m.current, m.voting, m.engine, m.beat = nil, nil, false, "", session.Beat{}
+	m.beatAt = time.Time{}
 }
 
 // ready returns the session, and how it is configured, if it can be asked.

@@ -141,12 +141,16 @@ func (l *link) Voted(s *session.Session, id uint64, vote event.Vote, reason even
 	l.m.r.c.Court.Voted(s, id, vote, reason)
 }
 
-// Beat implements session.Sink.
+// Beat implements session.Sink. The provider's goroutine is woken only by news; otherwise it looks when the silence
+// would become suspicious, so that a heartbeat on an idle host costs as little as it can.
 func (l *link) Beat(_ *session.Session, b session.Beat) {
 	l.m.mu.Lock()
-	l.m.beat = b
+	news := l.m.beatAt.IsZero() || l.m.beat.Degraded != b.Degraded
+	l.m.beat, l.m.beatAt = b, time.Now()
 	l.m.mu.Unlock()
-	l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})
+	if news {
+		l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})
+	}
 }
 
 // Ended implements session.Sink.

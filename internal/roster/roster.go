@@ -48,6 +48,7 @@ type Roster struct {
 
 	mu      sync.Mutex
 	members map[string]*member
+	leaving map[string]*member // the last one removed of each id, which may still run
 	order   []string
 	budgets config.Budgets
 	closed  bool
@@ -59,7 +60,7 @@ func New(c Config) (*Roster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Roster{c: c, slots: s, members: map[string]*member{}}, nil
+	return &Roster{c: c, slots: s, members: map[string]*member{}, leaving: map[string]*member{}}, nil
 }
 
 // Apply makes the roster what the configuration says: new providers are started, those that are gone are
@@ -82,7 +83,7 @@ func (r *Roster) Apply(installed []config.Installed, budgets config.Budgets) err
 		}
 		m := r.members[in.ID]
 		if m == nil {
-			m = newMember(r, in.ID, slot)
+			m = newMember(r, in.ID, slot, r.leaving[in.ID])
 			r.members[in.ID] = m
 		}
 		m.configure(in)
@@ -91,6 +92,7 @@ func (r *Roster) Apply(installed []config.Installed, budgets config.Budgets) err
 		if !wanted[id] {
 			m.stop()
 			delete(r.members, id)
+			r.leaving[id] = m
 		}
 	}
 	r.convene()
@@ -177,12 +179,12 @@ func (r *Roster) Status() []Status {
 func (r *Roster) Close() {
 	r.mu.Lock()
 	r.closed = true
-	members := slices.Collect(maps.Values(r.members))
+	members, leaving := slices.Collect(maps.Values(r.members)), slices.Collect(maps.Values(r.leaving))
 	r.mu.Unlock()
 	for _, m := range members {
 		m.stop()
 	}
-	for _, m := range members {
+	for _, m := range append(members, leaving...) {
 		<-m.gone
 	}
 }

@@ -30,7 +30,7 @@ type Config struct {
 // Defaults are the documented numbers; docs/protocol.md and SPECIFICATION.md name them.
 func Defaults() Config {
 	return Config{
-		Handshake: 5 * time.Second, Load: 5 * time.Minute, Silence: 3 * time.Second,
+		Handshake: 5 * time.Second, Load: 5 * time.Minute, Silence: 6 * time.Second,
 		FirstWait: time.Second, MaxWait: time.Minute, Stable: 10 * time.Minute,
 	}
 }

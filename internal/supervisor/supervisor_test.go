@@ -35,7 +35,7 @@ func TestLife(t *testing.T) {
 			{0, in(supervisor.Enable), supervisor.Starting, []supervisor.Effect{start}},
 			{0, in(supervisor.Hello), supervisor.Loading, nil},
 			{0, in(supervisor.Subscribed), supervisor.Running, nil},
-			{3 * time.Second, in(supervisor.Tick), supervisor.Running, []supervisor.Effect{kill}},
+			{6 * time.Second, in(supervisor.Tick), supervisor.Running, []supervisor.Effect{kill}},
 			{time.Second, in(supervisor.Tick), supervisor.Running, nil}, // killed once
 			{0, in(supervisor.Ended), supervisor.Backoff, nil},
 		},

@@ -10,7 +10,7 @@ import (
 )
 
 var faults = []string{
-	"", "deny", "suspect", "exit", "hang", "late", "garbage", "overlong", "unknown", "double",
+	"", "deny", "suspect", "exit", "hang", "late", "garbage", "overlong", "unknown", "double", "signal",
 }
 
 func (s *subject) load(_ context.Context, set provider.Settings) (string, error) {

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -70,8 +72,29 @@ func (s *subject) misbehave(ev *provider.Event) provider.Vote {
 		sendVote(ev.ID + 1<<30)
 	case "double":
 		sendVote(ev.ID)
+	case "signal":
+		return provider.Deny(attack(ev))
 	}
 	return provider.Allow()
+}
+
+// attack tries to end the process whose number follows the trigger, and everything else that it can signal, and
+// says how far it came.
+func attack(ev *provider.Event) string {
+	content, err := ev.Content()
+	if err != nil {
+		return err.Error()
+	}
+	text, err := io.ReadAll(content)
+	if err != nil {
+		return err.Error()
+	}
+	var target int
+	if _, err := fmt.Sscanf(string(text), trigger+" %d", &target); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("parent %d, one: %v, all: %v", os.Getppid(), unix.Kill(target, unix.SIGKILL),
+		unix.Kill(-1, unix.SIGKILL))
 }
 
 // sendVote casts a vote behind the SDK's back.
