@@ -25,9 +25,14 @@ func (a *app) eventsCommand() *cobra.Command {
 				return usageError{errors.New("--since is in the past: write for example 1h")}
 			}
 			req.Seconds = int64(since.Seconds())
+			lost := uint64(0)
 			return a.ask(cmd.Context(), req, func(r control.Reply) error {
 				if r.Record == nil {
 					return nil
+				}
+				if r.Lost > lost {
+					fmt.Fprintf(a.err, "keepout: %d events are missing here: this reader was too slow\n", r.Lost-lost)
+					lost = r.Lost
 				}
 				if a.output == "json" {
 					return a.printOCSF(r.Record)
@@ -75,7 +80,10 @@ func (a *app) line(rec *event.Record) string {
 	if v.Shared > 0 {
 		by += fmt.Sprintf(" (+%d the same)", v.Shared)
 	}
-	return fmt.Sprintf("%s %s %-5s %s  %s[%d] uid=%d  %s  %s  %s", ev.Time.Local().Format("15:04:05"),
+	if by != "" {
+		by += "  "
+	}
+	return fmt.Sprintf("%s %s %-5s %s  %s[%d] uid=%d  %s%s  %s", ev.Time.Local().Format("15:04:05"),
 		a.paint.word(v), ev.Type, shownPath(ev), orUnknown(ev.Actor.Comm), ev.Actor.PID, ev.Actor.UID, by,
 		micros(max(v.Latency.Microseconds(), 1)), a.paint.in(grey, "#"+journal.FormatID(ev.ID)))
 }

@@ -95,7 +95,8 @@ func explanationOf(rec *event.Record) explanation {
 // explain prints the same for people.
 func (a *app) explain(rec *event.Record) error {
 	ev, v := &rec.Event, &rec.Verdict
-	fmt.Fprintf(a.out, "%s %s %s\n", strings.TrimSpace(a.paint.word(v)), ev.Type, a.paint.in(bold, shownPath(ev)))
+	fmt.Fprintf(a.out, "%s %s %s\n", a.paint.in(outcomeColour(v.Outcome), string(v.Outcome)), ev.Type,
+		a.paint.in(bold, shownPath(ev)))
 	fmt.Fprintf(a.out, "  %s  %s[%d] uid=%d  answered in %s  #%s\n", ev.Time.Local().Format("2006-01-02 15:04:05.000"),
 		orUnknown(ev.Actor.Comm), ev.Actor.PID, ev.Actor.UID, micros(max(v.Latency.Microseconds(), 1)),
 		journal.FormatID(ev.ID))
@@ -111,9 +112,9 @@ func (a *app) explain(rec *event.Record) error {
 		}
 		mark := ""
 		if b.Provider == v.DecidedBy {
-			mark = "<- decided"
+			mark = "\t<- decided"
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", b.Provider, b.Mode, said, why, micros(b.Latency.Microseconds()), mark)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s%s\n", b.Provider, b.Mode, said, why, micros(b.Latency.Microseconds()), mark)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)

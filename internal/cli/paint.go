@@ -36,21 +36,30 @@ func (p paint) in(code, s string) string {
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
-// word is what people see of an outcome, padded so that the columns stand.
-func (p paint) word(v *event.Verdict) string {
-	text, code := "ALLOWED ", green
-	switch v.Outcome {
-	case event.Denied:
-		text, code = "DENIED  ", red
-	case event.WouldDeny:
-		text, code = "WOULD   ", yellow
-	case event.Timeout:
-		text, code = "TIMEOUT ", yellow
-	case event.Unavailable:
-		text, code = "UNAVAIL ", yellow
+// outcomeColour is green for what passed by the votes, red for what was denied, and yellow for what a policy decided
+// or what would be denied.
+func outcomeColour(o event.Outcome) string {
+	switch o {
 	case event.Allowed:
+		return green
+	case event.Denied:
+		return red
+	default:
+		return yellow
 	}
-	return p.in(code, text)
+}
+
+// word is what people see of an outcome in a list, short and padded so that the columns stand.
+func (p paint) word(v *event.Verdict) string {
+	text := string(v.Outcome)
+	switch v.Outcome {
+	case event.WouldDeny:
+		text = "WOULD"
+	case event.Unavailable:
+		text = "UNAVAIL"
+	default:
+	}
+	return p.in(outcomeColour(v.Outcome), fmt.Sprintf("%-8s", text))
 }
 
 // printJSON prints one object, indented for people who look at it.

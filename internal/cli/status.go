@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -74,7 +75,8 @@ func (a *app) printProviders(w io.Writer, list []roster.Status) error {
 		p := &list[i]
 		c := p.Counters
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", p.ID, p.Mode, p.State, orDash(p.PID),
-			c.Delivered, c.Answered, c.Late, c.Bypassed, c.Dropped, micros(p.Latency.P50), micros(p.Latency.P99), p.Content)
+			c.Delivered, c.Answered, c.Late, c.Bypassed, c.Dropped, micros(p.Latency.P50), micros(p.Latency.P99),
+			cmp.Or(p.Content, "-"))
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)

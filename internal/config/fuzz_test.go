@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var placed = regexp.MustCompile(`^keepout\.yaml:[1-9][0-9]*:[1-9][0-9]*: KO-100[126]: `)
+var placed = regexp.MustCompile(`^keepout\.yaml:[1-9]\d*:[1-9]\d*: KO-100[126]: `)
 
 // wellSaid holds what is true of every error: each line has a place and a code, and is bounded.
 func wellSaid(t *testing.T, err error) {

@@ -41,16 +41,16 @@ func TestRefused(t *testing.T) {
 func TestRefusedWhole(t *testing.T) {
 	t.Parallel()
 	const explain = ". Next: keepout config explain lists every key"
-	deep := "version: 1\nwatch:\n"
-	for i := 1; i <= maxIndent; i++ {
-		deep += strings.Repeat(" ", i) + "a:\n"
+	deep := bytes.NewBufferString("version: 1\nwatch:\n")
+	for i := range maxIndent {
+		fmt.Fprintf(deep, "%*s:\n", i+2, "a")
 	}
 	for _, c := range []struct{ name, in, want string }{
 		{"empty", "", "f:1:1: KO-1001: the file is empty" + explain},
 		{"program", "\x7fELF\x02\x01\x01\x00\x00", "f:1:1: KO-1001: the file is text, want keys with values" + explain},
 		{"dashes", strings.Repeat("- ", 100_000), "f:1:81: KO-1001: too deeply nested" + explain},
 		{"brackets", strings.Repeat("[\n", 100_000), "f:17:1: KO-1001: too deeply nested" + explain},
-		{"indented", deep, "f:82:81: KO-1001: too deeply nested" + explain},
+		{"indented", deep.String(), "f:82:81: KO-1001: too deeply nested" + explain},
 		{"huge", strings.Repeat("#", maxFile+1), "f:1:1: KO-1001: the file is over 1 MiB. Next: shorten it"},
 	} {
 		if _, err := Parse("f", []byte(c.in)); err == nil || err.Error() != c.want {

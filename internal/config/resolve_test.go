@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -255,7 +256,7 @@ func TestSealRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, err, c.want)
 		}
 		after, err := os.ReadFile(filepath.Join(home, ManifestFile))
-		if err != nil || string(after) != string(before) {
+		if err != nil || !bytes.Equal(after, before) {
 			t.Errorf("%s: the manifest was changed (%v)", name, err)
 		}
 	}

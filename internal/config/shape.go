@@ -43,6 +43,7 @@ func (d *document) scan(tokens token.Tokens) error {
 			depth++
 		case token.MappingEndType, token.SequenceEndType:
 			depth--
+		default:
 		}
 		indented := t.Position.Column > maxIndent && depth <= 0 && (first || t.Type == token.SequenceEntryType)
 		if depth > maxDepth || indented {
@@ -168,7 +169,7 @@ func (s *shape) checkString(n ast.Node, name string) (want string) {
 
 // checkText tries the type's own reader.
 func (s *shape) checkText(n ast.Node, t reflect.Type, name string) {
-	text := ""
+	var text string
 	switch n := n.(type) {
 	case *ast.StringNode:
 		text = n.Value

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +207,7 @@ func TestPipelining(t *testing.T) {
 		r := receive(t, in)
 		switch {
 		case r.Record != nil:
-			got = append(got, fmt.Sprint(r.Record.Event.ID))
+			got = append(got, strconv.FormatUint(r.Record.Event.ID, 10))
 		case r.Error != nil:
 			got = append(got, r.Error.Code)
 		case r.End:

@@ -31,7 +31,7 @@ type Reply struct {
 	Error  *health.Problem `json:"error,omitempty"`
 	Status *Status         `json:"status,omitempty"`
 	Record *event.Record   `json:"record,omitempty"`
-	Lost   uint64          `json:"lost,omitempty"` // records that a follower was too slow for
+	Lost   uint64          `json:"lost,omitempty"` // records so far that a follower was too slow for
 	End    bool            `json:"end,omitempty"`
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/trail"
 )
 
 // serve answers one request on the admin socket.
@@ -55,23 +56,25 @@ func (d *Daemon) serveEvents(ctx context.Context, req control.Request, reply fun
 		o := rec.Verdict.Outcome
 		return !rec.Event.Time.Before(since) && (!req.Denied || o == event.Denied || o == event.WouldDeny)
 	}
-	follower, ok := d.trail.Follow()
-	if !ok {
+	var recent []event.Record
+	var follower *trail.Follower
+	if !req.Follow {
+		recent = d.trail.Recent(wanted)
+	} else if recent, follower = d.trail.Follow(wanted); follower == nil {
 		return health.Problem{Code: "KO-2008", Title: "too many followers", Severity: health.Failure, Fix: "end one of them"}
 	}
-	defer d.trail.Unfollow(follower)
-	recent := d.trail.Recent(wanted)
 	if req.Limit > 0 && len(recent) > req.Limit {
 		recent = recent[len(recent)-req.Limit:]
 	}
-	last := uint64(0)
+	if follower != nil {
+		defer d.trail.Unfollow(follower)
+	}
 	for _, rec := range recent {
-		last = max(last, rec.Event.ID)
 		if err := reply(control.Reply{Record: &rec}); err != nil {
 			return err
 		}
 	}
-	if !req.Follow {
+	if follower == nil {
 		return nil
 	}
 	for {
@@ -79,10 +82,10 @@ func (d *Daemon) serveEvents(ctx context.Context, req control.Request, reply fun
 		case <-ctx.Done():
 			return nil
 		case rec := <-follower.C:
-			if !wanted(&rec) || rec.Event.ID <= last && req.Limit > 0 {
+			if !wanted(&rec) {
 				continue
 			}
-			if err := reply(control.Reply{Record: &rec}); err != nil {
+			if err := reply(control.Reply{Record: &rec, Lost: d.trail.Missed(follower)}); err != nil {
 				return err
 			}
 		}

@@ -66,6 +66,9 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 	for _, i := range eff.Cancel {
 		todo.giveUps = append(todo.giveUps, giveUp{e.members[i].Session, id, event.ReasonCancelled})
 	}
+	if e.sending { // some may only now be asked: deliver says it to them again
+		e.early = append(e.early, todo.giveUps...)
+	}
 	if eff.Answer {
 		delete(d.flights, e.flight) // nobody joins a question that is answered
 		if e.sending {

@@ -78,10 +78,11 @@ type entry struct {
 	members []*Member
 	flight  flight
 	joined  []*sensor.Question
-	sending bool // the question's descriptor is in use for delivery
-	due     bool // an answer is due as soon as sending is over
-	hashing bool // a pardon is being looked up
-	closed  bool // the case is complete, but its answer is still due
+	sending bool     // the question's descriptor is in use for delivery
+	due     bool     // an answer is due as soon as sending is over
+	early   []giveUp // votes that were given up before sending was over
+	hashing bool     // a pardon is being looked up
+	closed  bool     // the case is complete, but its answer is still due
 	pardon  string
 	copy    int // descriptor of a denied object, kept for its digest; or -1
 }
@@ -196,9 +197,9 @@ func (d *Docket) deliver(e *entry, asked []question) {
 	}
 	d.mu.Lock()
 	e.sending = false
-	var todo actions
+	todo := actions{giveUps: e.early}
 	if e.due {
-		todo = d.conclude(e)
+		todo.add(d.conclude(e))
 		if e.closed && !e.hashing {
 			todo.add(d.file(e))
 		}

@@ -59,10 +59,19 @@ func Load(path string, now func() time.Time) (*List, error) {
 	if err := json.Unmarshal(b, &list); err != nil {
 		return nil, fmt.Errorf("read allowances from %s: %w", path, err)
 	}
-	for _, p := range list {
+	for i, p := range list {
+		if p == nil || !isDigest(p.SHA256) {
+			return nil, fmt.Errorf("read allowances from %s: entry %d: %w", path, i+1, ErrDigest)
+		}
 		l.list[p.SHA256] = p
 	}
 	return l, nil
+}
+
+// isDigest accepts lower-case hexadecimal only, as Digest writes it.
+func isDigest(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
 }
 
 // ErrDigest reports something that is not a SHA-256 in hexadecimal.
@@ -71,17 +80,20 @@ var ErrDigest = errors.New("not a SHA-256: want 64 hexadecimal digits")
 // Add makes an exception, or prolongs one, and keeps it on disk before it returns.
 func (l *List) Add(digest string, d time.Duration, reason string) (Pardon, error) {
 	digest = strings.ToLower(strings.TrimSpace(digest))
-	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
+	if !isDigest(digest) {
 		return Pardon{}, ErrDigest
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
-	if len(l.list) >= maxPardons {
+	old := l.list[digest]
+	if old == nil && len(l.list) >= maxPardons {
 		return Pardon{}, fmt.Errorf("%d allowances already, which is the limit", maxPardons)
 	}
-	old := l.list[digest]
 	p := &Pardon{SHA256: digest, Until: l.now().Add(d).UTC().Truncate(time.Second), Reason: reason}
+	if old != nil {
+		p.Used = old.Used
+	}
 	l.list[digest] = p
 	b, err := json.MarshalIndent(l.sorted(), "", " ")
 	if err == nil {
@@ -132,7 +144,7 @@ func (l *List) Any() bool {
 
 // Digest returns the SHA-256 of an open file's first size bytes in lower-case hex.
 func Digest(file int, size int64) (string, error) {
-	if size > maxRead {
+	if size < 0 || size > maxRead {
 		return "", fmt.Errorf("%d bytes, limit %d", size, maxRead)
 	}
 	h := sha256.New()

@@ -51,8 +51,8 @@ type happening struct {
 	again bool             // a configuration that needs another process
 }
 
-// newMember makes a provider that begins to live when its predecessor, if there is one, has ended: both have the same
-// user and state folder.
+// newMember makes a provider that begins to live when its predecessor, if there is one, has ended: both have the
+// same user and state folder.
 func newMember(r *Roster, id string, slot int, predecessor *member) *member {
 	m := &member{
 		r: r, id: id, slot: slot, latency: docket.NewLatency(),

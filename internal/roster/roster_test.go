@@ -236,7 +236,9 @@ func (g *rig) runs(id string, not int) int {
 	var s roster.Status
 	g.until(id+" votes", func() bool { s = g.status(id); return s.State == supervisor.Running && s.PID != not })
 	g.until(id+" is on the panel", func() bool {
-		return slices.ContainsFunc(g.court.panel(), func(m *docket.Member) bool { return m.Session.Provider() == id })
+		return slices.ContainsFunc(g.court.panel(), func(m *docket.Member) bool {
+			return m.Session.Provider() == id
+		})
 	})
 	return s.PID
 }
@@ -252,8 +254,9 @@ func TestStart(t *testing.T) {
 	g.runs("two", 0)
 	panel := g.court.panel()
 	b := config.Default().Budgets
-	if len(panel) != 2 || panel[0].Session.Provider() != "one" || panel[0].Mode != event.Enforce || !panel[0].FailClosed ||
-		panel[0].Metadata != time.Duration(b.Metadata) || panel[0].Content != time.Duration(b.Content) ||
+	if len(panel) != 2 || panel[0].Session.Provider() != "one" || panel[0].Mode != event.Enforce ||
+		!panel[0].FailClosed || panel[0].Metadata != time.Duration(b.Metadata) ||
+		panel[0].Content != time.Duration(b.Content) ||
 		panel[1].Mode != event.Audit || panel[1].FailClosed {
 		t.Errorf("panel %+v", panel)
 	}
@@ -296,7 +299,10 @@ func TestRefusesToStart(t *testing.T) {
 	in := g.install("p", config.Provider{Settings: map[string]string{"fault": "refuses"}})
 	g.apply(in)
 	g.until("it has been tried three times", func() bool { return g.status("p").Restarts >= 2 })
-	g.until("it waits", func() bool { s := g.status("p"); return s.State == supervisor.Backoff && s.RetryMS > 50 })
+	g.until("it waits", func() bool {
+		s := g.status("p")
+		return s.State == supervisor.Backoff && s.RetryMS > 50
+	})
 	if s := g.status("p"); !strings.Contains(s.Cause, "will not load") {
 		t.Errorf("cause %q", s.Cause)
 	}
@@ -314,7 +320,10 @@ func TestReplace(t *testing.T) {
 	g.apply(g.install("p", config.Provider{}))
 	first := g.runs("p", 0)
 	g.apply(g.install("p", config.Provider{Mode: event.Audit}))
-	g.until("the mode is in force", func() bool { p := g.court.panel(); return len(p) == 1 && p[0].Mode == event.Audit })
+	g.until("the mode is in force", func() bool {
+		p := g.court.panel()
+		return len(p) == 1 && p[0].Mode == event.Audit
+	})
 	if pid := g.runs("p", 0); pid != first {
 		t.Error("a change of mode replaced the process")
 	}
@@ -407,7 +416,9 @@ func TestUserIDs(t *testing.T) {
 			}
 		}
 	}
-	for text, word := range map[string]string{"not json": "invalid", `{"a": 64}`: "out of range", `{"a": -1}`: "out of range"} {
+	for text, word := range map[string]string{
+		"not json": "invalid", `{"a": 64}`: "out of range", `{"a": -1}`: "out of range",
+	} {
 		dir := t.TempDir()
 		must(t, os.WriteFile(filepath.Join(dir, "slots.json"), []byte(text), 0o600))
 		if _, err := roster.New(roster.Config{StateDir: dir}); err == nil || !strings.Contains(err.Error(), word) {

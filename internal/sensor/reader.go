@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"errors"
 	"runtime"
 	"time"
 
@@ -26,6 +27,10 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 	buf := make([]byte, readBuffer)
 	for {
 		n, err := g.ReadBlocking(buf)
+		if errors.Is(err, fanotify.ErrEvent) {
+			s.counts.noFile.Add(1)
+			continue
+		}
 		if err != nil {
 			s.counts.readEnded(err)
 			return

@@ -66,6 +66,10 @@ func (s *Session) onAuth(m *pb.FromProvider) error {
 	}
 	vote, known := wire.VoteFromProto(v)
 	s.mu.Lock()
+	if s.ended { // what was on its way is given up already, and no mistake of the provider
+		s.mu.Unlock()
+		return nil
+	}
 	wanted := s.ledger.vote(v.GetId())
 	unknown := s.ledger.count.Unknown
 	if !known {
@@ -143,13 +147,14 @@ func (s *Session) subscribe(m *pb.Subscribe) error {
 	if f.Descriptor && !s.allowed.Descriptor {
 		return violation("asks for descriptors, which its manifest does not")
 	}
+	// In force before it is confirmed: after the confirmation the provider may rely on it.
+	s.filter.Store(f)
 	err := s.tell(&pb.ToProvider{Body: &pb.ToProvider_Subscribed{
 		Subscribed: &pb.Subscribed{Generation: m.GetGeneration()},
 	}})
 	if err != nil {
 		return fmt.Errorf("confirm subscription: %w", err)
 	}
-	s.filter.Store(f)
 	s.sink.Subscribed(s)
 	return nil
 }

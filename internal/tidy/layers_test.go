@@ -75,6 +75,7 @@ var places = []place{
 	{pkg: "internal/tally", layer: tests},
 	{pkg: "internal/tidy", layer: tests},
 	{pkg: "bench", layer: tests},
+	{pkg: "test/testhost", layer: tests, peers: []string{"internal/testenv"}},
 	{pkg: "test/*", layer: tests},
 	{pkg: "test/*/*", layer: tests},
 }

@@ -70,7 +70,7 @@ var privileges = []privilege{
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
 			"internal/cli", "internal/demo", "internal/sandbox", "internal/tally", "internal/testenv",
-			"provider/conformance", "providers/clamav", "providers/hostile/*", "providers/internal/*", "bench",
+			"provider/conformance", "providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
 		},
 	},
 }

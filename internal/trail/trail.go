@@ -177,6 +177,11 @@ func (t *Trail) keep(batch []event.Record) {
 func (t *Trail) Recent(match func(rec *event.Record) bool) []event.Record {
 	t.ringMu.RLock()
 	defer t.ringMu.RUnlock()
+	return t.recent(match)
+}
+
+// recent is Recent. Preconditions: ringMu is held.
+func (t *Trail) recent(match func(rec *event.Record) bool) []event.Record {
 	start := 0
 	if len(t.ring) == Recent {
 		start = t.next
@@ -217,23 +222,30 @@ func (f *Follower) put(rec event.Record) {
 	}
 }
 
-// Follow adds a follower, which Unfollow removes; false means that there are too many.
-func (t *Trail) Follow() (*Follower, bool) {
+// Follow returns the kept records that match and a follower that gets every record after them, none twice and none
+// left out. Unfollow removes the follower. It returns nil when there are too many.
+func (t *Trail) Follow(match func(rec *event.Record) bool) ([]event.Record, *Follower) {
 	c := make(chan event.Record, followLen)
 	f := &Follower{C: c, c: c}
 	t.ringMu.Lock()
 	defer t.ringMu.Unlock()
 	if len(t.followers) >= maxFollower {
-		return nil, false
+		return nil, nil
 	}
 	t.followers[f] = struct{}{}
-	return f, true
+	return t.recent(match), f
 }
 
-// Unfollow removes a follower and returns how many records it missed because it was slow.
-func (t *Trail) Unfollow(f *Follower) uint64 {
+// Missed is how many records a follower did not get because it was slow.
+func (t *Trail) Missed(f *Follower) uint64 {
+	t.ringMu.RLock()
+	defer t.ringMu.RUnlock()
+	return f.lost
+}
+
+// Unfollow removes a follower.
+func (t *Trail) Unfollow(f *Follower) {
 	t.ringMu.Lock()
 	defer t.ringMu.Unlock()
 	delete(t.followers, f)
-	return f.lost
 }

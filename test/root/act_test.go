@@ -22,6 +22,8 @@ func perform(act string, args []string) int {
 	switch act {
 	case "open":
 		err = open(args[0])
+	case "open-together":
+		err = openTogether(args)
 	case "fexec":
 		err = executeFromMemory(args[0])
 	case "small-table":
@@ -53,6 +55,16 @@ func actor(t testing.TB, act string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// openTogether opens every path at the same time and fails if one open does.
+func openTogether(paths []string) error {
+	done := together(paths)
+	var errs []error
+	for range paths {
+		errs = append(errs, <-done)
+	}
+	return errors.Join(errs...)
+}
+
 // executeFromMemory runs a copy of a program that is in no file system that can be marked.
 func executeFromMemory(program string) error {
 	b, err := os.ReadFile(program)
@@ -71,8 +83,8 @@ func executeFromMemory(program string) error {
 	return cmd.Run()
 }
 
-// readWithSmallTable listens to a file system with no descriptor left for the event, says so on standard output,
-// and ends well when the kernel reports that. Its standard input ends it.
+// readWithSmallTable listens to a file system with no descriptor left for the event, says so on standard
+// output, and ends well when the kernel reports that. Its standard input ends it.
 func readWithSmallTable(dir string) error {
 	g, err := fanotify.NewPermission()
 	if err != nil {

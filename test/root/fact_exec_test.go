@@ -16,8 +16,8 @@ import (
 // loader is the dynamic loader of this machine's programs.
 const loader = "/lib64/ld-linux-x86-64.so.2"
 
-// TestFactExecAsksTwice: execve(2) asks about the program as an exec and then, in the same process, as an open,
-// for ELF and scripts alike; an interpreter that is told the name only opens it.
+// TestFactExecAsksTwice: execve(2) asks about the program as an exec and then, in the same process, as an
+// open, for ELF and scripts alike; an interpreter that is told the name only opens it.
 func TestFactExecAsksTwice(t *testing.T) {
 	need(t)
 	dir := testenv.Tmpfs(t, "16m")
@@ -46,8 +46,8 @@ func TestFactExecAsksTwice(t *testing.T) {
 	}
 }
 
-// TestFactMemoryIsNotSeen documents a limit: a program that exists only in memory (memfd_create(2)) belongs to
-// no file system that is watched, and no event arrives when it is executed.
+// TestFactMemoryIsNotSeen documents a limit: a program that exists only in memory (memfd_create(2)) belongs
+// to no file system that is watched, and no event arrives when it is executed.
 func TestFactMemoryIsNotSeen(t *testing.T) {
 	need(t)
 	dir := testenv.Tmpfs(t, "16m")
@@ -69,7 +69,7 @@ func TestFactMountsDoNotEvade(t *testing.T) {
 	dir := testenv.Tmpfs(t, "16m")
 	write(t, filepath.Join(dir, "file"), "content", 0o644)
 	other := bind(t, dir)
-	l := listen(t, dir, fanotify.OpenPerm, func(fanotify.Event) bool { return false })
+	l := listen(t, dir, fanotify.OpenPerm, refuse)
 	denied(t, open(filepath.Join(other, "file")))
 	cmd := actor(t, "open", filepath.Join(dir, "file"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}

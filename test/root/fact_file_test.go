@@ -67,9 +67,9 @@ func stampOf(t testing.TB, path string) stamp {
 	return stamp{st.Size, st.Mtim, st.Ctim}
 }
 
-// TestFactMappedStoreMayLeaveNoTrace: the first store through a shared mapping to a clean page sets the times,
-// a later one to the page that is dirty already changes the content and nothing else. So equal size and times
-// do not prove equal content, and no verdict is remembered by them.
+// TestFactMappedStoreMayLeaveNoTrace: the first store through a shared mapping to a clean page sets the
+// times, a later one to the page that is dirty already changes the content and nothing else. So equal size
+// and times do not prove equal content, and no verdict is remembered by them.
 func TestFactMappedStoreMayLeaveNoTrace(t *testing.T) {
 	need(t)
 	for name, make := range kinds() {

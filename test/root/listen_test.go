@@ -15,16 +15,22 @@ import (
 
 // listener is a permission group on one file system with one reader.
 type listener struct {
-	t      testing.TB
-	g      *fanotify.Group
-	decide func(ev fanotify.Event) bool
-	end    chan struct{} // closed by close
-	read   chan struct{} // closed when the reader has ended
-	once   sync.Once
+	t       testing.TB
+	g       *fanotify.Group
+	decide  decision
+	end     chan struct{} // closed by close
+	read    chan struct{} // closed when the reader has ended
+	answers sync.WaitGroup
+	once    sync.Once
 
 	mu   sync.Mutex
 	seen []sight
 }
+
+// decision answers one event, on a goroutine of its own. If it waits, it must also wait for l.end.
+type decision func(l *listener, ev fanotify.Event) bool
+
+func refuse(*listener, fanotify.Event) bool { return false }
 
 // sight is what is kept of an event.
 type sight struct {
@@ -37,8 +43,8 @@ type sight struct {
 // both is what is marked for programs.
 const both = fanotify.OpenPerm | fanotify.OpenExecPerm
 
-// listen marks the file system of dir. decide answers each event, on the reader's goroutine; nil allows all.
-func listen(t testing.TB, dir string, mask uint64, decide func(fanotify.Event) bool) *listener {
+// listen marks the file system of dir; a nil decision allows all.
+func listen(t testing.TB, dir string, mask uint64, decide decision) *listener {
 	t.Helper()
 	if !testenv.InPrivateMounts() {
 		t.Fatal("mark: not in a private mount namespace")
@@ -53,12 +59,13 @@ func listen(t testing.TB, dir string, mask uint64, decide func(fanotify.Event) b
 	return l
 }
 
-// close gives the group up; the kernel allows what waits. A decide that waits must also wait for l.end.
+// close gives the group up; the kernel allows what waits.
 func (l *listener) close() {
 	l.once.Do(func() {
 		close(l.end)
 		l.g.Stop()
 		<-l.read
+		l.answers.Wait()
 		if err := l.g.Close(); err != nil {
 			l.t.Errorf("close group: %v", err)
 		}
@@ -79,12 +86,13 @@ func (l *listener) loop() {
 				l.t.Error(err)
 				return
 			}
-			l.take(ev)
+			l.note(ev)
+			l.answers.Go(func() { l.answer(ev) })
 		}
 	}
 }
 
-func (l *listener) take(ev fanotify.Event) {
+func (l *listener) note(ev fanotify.Event) {
 	s := sight{mask: ev.Mask, pid: ev.PID}
 	var st unix.Stat_t
 	if err := unix.Fstat(ev.File, &st); err == nil {
@@ -95,13 +103,16 @@ func (l *listener) take(ev fanotify.Event) {
 		s.text = string(head[:n])
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.seen = append(l.seen, s)
-	l.mu.Unlock()
-	allow := l.decide == nil || l.decide(ev)
+}
+
+func (l *listener) answer(ev fanotify.Event) {
+	allow := l.decide == nil || l.decide(l, ev)
 	select {
-	case <-l.end:
+	case <-l.end: // the kernel answers
 	default:
-		_ = l.g.Answer(ev.File, allow) // an error means that the opener was killed
+		_ = l.g.Answer(ev.File, allow) // an error means that decide has answered already
 	}
 	_ = unix.Close(ev.File)
 	if ev.PIDFD >= 0 {
@@ -109,17 +120,15 @@ func (l *listener) take(ev fanotify.Event) {
 	}
 }
 
-// hold returns a decision that waits for release; what comes after that is allowed.
-func hold() (decide func(fanotify.Event) bool, holding chan struct{}, release func()) {
-	holding, released := make(chan struct{}, 1), make(chan struct{})
-	decide = func(fanotify.Event) bool {
-		select {
-		case holding <- struct{}{}:
-		default:
-		}
+// hold makes a decision that waits for release and then allows. holding gets a value for each event that
+// waits.
+func hold() (decide decision, holding chan struct{}, release func()) {
+	holding, released := make(chan struct{}, 16), make(chan struct{})
+	decide = func(l *listener, _ fanotify.Event) bool {
+		holding <- struct{}{}
 		select {
 		case <-released:
-		case <-time.After(patience): // the watchdog closes the group meanwhile
+		case <-l.end:
 		}
 		return true
 	}

@@ -78,7 +78,8 @@ func Prepare(t testing.TB, opt Options) *Host {
 		h.Dir = testenv.Tmpfs(t, "512m")
 	}
 	base := openDir(t)
-	h.State, h.Run, h.Providers = filepath.Join(base, "state"), filepath.Join(base, "run"), filepath.Join(base, "providers")
+	h.State, h.Run = filepath.Join(base, "state"), filepath.Join(base, "run")
+	h.Providers = filepath.Join(base, "providers")
 	h.Config = filepath.Join(base, "keepout.yaml")
 	for _, p := range opt.Providers {
 		h.install(p)
@@ -95,7 +96,7 @@ func openDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // providers pass through
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -149,7 +150,7 @@ func (h *Host) install(p Provider) {
 		source = filepath.Join(h.Bin, "subject")
 	}
 	to := filepath.Join(h.Providers, p.ID)
-	h.must(os.MkdirAll(to, 0o755)) //nolint:gosec // providers pass through
+	h.must(os.MkdirAll(to, 0o755))
 	manifest := filepath.Join(testenv.ModuleRoot(h.t), strings.TrimPrefix(pkg, "./"), config.ManifestFile)
 	text, err := os.ReadFile(manifest)
 	h.must(err)
@@ -159,7 +160,7 @@ func (h *Host) install(p Provider) {
 	}
 	program, err := os.ReadFile(executable)
 	h.must(err)
-	h.must(os.WriteFile(filepath.Join(to, filepath.Base(executable)), program, 0o755)) //nolint:gosec // a program
+	h.must(os.WriteFile(filepath.Join(to, filepath.Base(executable)), program, 0o755))
 	text = bytes.Replace(text, []byte("id: "+p.Source), []byte("id: "+p.ID), 1)
 	h.Write(filepath.Join(to, config.ManifestFile), string(text))
 	_, err = config.Seal(to)
@@ -170,7 +171,7 @@ func (h *Host) install(p Provider) {
 func (h *Host) Launch(opt Options) {
 	h.t.Helper()
 	h.log.reset()
-	h.cmd = exec.Command(filepath.Join(h.Bin, "keepoutd"), "--config", h.Config, "--state-dir", h.State, //nolint:gosec,noctx // ours
+	h.cmd = exec.Command(filepath.Join(h.Bin, "keepoutd"), "--config", h.Config, "--state-dir", h.State,
 		"--run-dir", h.Run, "--providers-dir", h.Providers, "--verbose")
 	h.cmd.Stderr = &h.log
 	h.must(h.cmd.Start())
@@ -298,8 +299,8 @@ func (h *Host) Until(what string, cond func() bool) {
 // Write writes a file that everybody may read.
 func (h *Host) Write(path, text string) {
 	h.t.Helper()
-	h.must(os.MkdirAll(filepath.Dir(path), 0o755))  //nolint:gosec // providers read it
-	h.must(os.WriteFile(path, []byte(text), 0o644)) //nolint:gosec // providers read it
+	h.must(os.MkdirAll(filepath.Dir(path), 0o755))
+	h.must(os.WriteFile(path, []byte(text), 0o644))
 }
 
 // File writes a file into the watched folder and returns its path.

@@ -44,7 +44,10 @@ func NewNotify() (*Group, error) {
 }
 
 // The descriptors that the kernel opens for us: never a new open event (fanotify marks them), no access time.
-const eventFlags = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NOATIME
+// It opens them inside our read(2), so they must not wait: without O_NONBLOCK anybody who holds a write lease on
+// a file of his own (fcntl(2), F_SETLEASE) would stop a reader for fs.lease-break-time. With it the kernel
+// refuses such an opener, and asks the holder to give the lease up.
+const eventFlags = unix.O_RDONLY | unix.O_LARGEFILE | unix.O_CLOEXEC | unix.O_NOATIME | unix.O_NONBLOCK
 
 func newGroup(flags uint) (*Group, error) {
 	fd, err := unix.FanotifyInit(flags, eventFlags)
@@ -77,7 +80,12 @@ func (g *Group) mark(action uint, path string, mask uint64) error {
 	return nil
 }
 
-// ReadBlocking waits for events and reads as many as fit in buf. It returns io.EOF after Stop.
+// ErrEvent reports an event that the kernel could not hand over, mostly for want of a descriptor. Its opener
+// has been refused, and the next one can be read.
+var ErrEvent = errors.New("event lost")
+
+// ReadBlocking waits for events and reads as many as fit in buf. It returns io.EOF after Stop, and ErrEvent
+// when only one event was lost; other errors are the end of reading.
 //
 // It polls before it reads, so that Stop works: a thread that blocks in read(2) itself keeps the group alive,
 // and every waiting opener with it, even after the descriptor was closed elsewhere.
@@ -96,8 +104,10 @@ func (g *Group) ReadBlocking(buf []byte) (int, error) {
 		case err == nil:
 			return n, nil
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-		default:
+		case errors.Is(err, unix.EBADF), errors.Is(err, unix.EFAULT), errors.Is(err, unix.EINVAL):
 			return 0, fmt.Errorf("read fanotify group: %w", err)
+		default: // from opening the event's file for us
+			return 0, fmt.Errorf("%w: %w", ErrEvent, err)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Command subject is the provider that tests and benchmarks ask. It allows everything, except what its setting
-// "fault" tells it to do to files that begin with "FAULT"; it is not installed.
+// Command subject is the provider that tests and benchmarks ask. It allows everything, except what its
+// setting "fault" tells it to do to files that begin with "FAULT"; it is not installed.
 package main
 
 import (
@@ -78,8 +78,8 @@ func (s *subject) misbehave(ev *provider.Event) provider.Vote {
 	return provider.Allow()
 }
 
-// attack tries to end the process whose number follows the trigger, and everything else that it can signal, and
-// says how far it came.
+// attack tries to end the process whose number follows the trigger, and everything else that it can signal,
+// and says how far it came.
 func attack(ev *provider.Event) string {
 	content, err := ev.Content()
 	if err != nil {
