@@ -43,7 +43,7 @@ func (a *actions) add(b actions) {
 
 func (a *actions) run() {
 	for _, x := range a.answers {
-		_ = x.q.Answer(x.allow) // an error means that the opener has been killed
+		_ = x.q.Answer(x.allow) // it cannot have been answered before
 	}
 	for _, x := range a.giveUps {
 		x.s.GiveUp(x.id, x.reason)

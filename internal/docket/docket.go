@@ -142,7 +142,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	p := d.panel.Load()
 	asked := p.ask(q)
 	if len(asked) == 0 {
-		_ = q.Answer(true) // an error means that the opener has been killed
+		_ = q.Answer(true) // it cannot have been answered before
 		d.counts.Unmatched.Add(1)
 		return
 	}

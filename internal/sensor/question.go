@@ -21,7 +21,7 @@ type Question struct {
 }
 
 // Answer tells the kernel and closes the descriptor. It must be called exactly once, from any goroutine. An error
-// means that the caller is no longer waiting.
+// means that it was answered before, which nothing here does.
 func (q *Question) Answer(allow bool) error {
 	if allow && q.WithOpen {
 		q.pairs.expect(&q.Event)

@@ -54,7 +54,7 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 func release(g *fanotify.Group, raw fanotify.Event) {
 	closeFD(raw.PIDFD)
 	if raw.File >= 0 {
-		_ = g.Answer(raw.File, true) // an error means that the opener has been killed
+		_ = g.Answer(raw.File, true) // it cannot have been answered before
 		closeFD(raw.File)
 	}
 }
@@ -63,12 +63,6 @@ func closeFD(fd int) {
 	if fd >= 0 {
 		_ = unix.Close(fd)
 	}
-}
-
-// passRemote answers an event on a FUSE or network file system, from that file system's own thread.
-func (s *Sensor) passRemote(g *fanotify.Group, raw fanotify.Event, _ time.Time) {
-	s.counts.unasked[event.ReasonRemote].Add(1)
-	release(g, raw)
 }
 
 // question looks at one permission event and answers it or asks the judge.

@@ -2,7 +2,6 @@ package sensor
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -52,7 +51,7 @@ type Sensor struct {
 
 	mu      sync.Mutex // serialises changes of the watches
 	scope   atomic.Pointer[scope]
-	remotes map[uint64]*fanotify.Group // a group each, so that a hung server holds up nobody else
+	remotes map[uint64]*remote // by device; a hung server holds up nobody else
 
 	vital   vitalSet
 	pairs   pairs
@@ -73,7 +72,7 @@ func New(c Config) (*Sensor, error) {
 	}
 	s := &Sensor{
 		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: perm, notify: notify,
-		remotes: map[uint64]*fanotify.Group{}, counts: newCounters(),
+		remotes: map[uint64]*remote{}, counts: newCounters(),
 	}
 	s.scope.Store(&scope{})
 	s.ResolveVital(c.Vital)
@@ -96,12 +95,12 @@ func (s *Sensor) Start(watches []Watch) error {
 // SetWatches replaces the watches. New marks are set before old ones are taken away, so that nothing that stays
 // watched is unwatched for a moment. On an error the old watches stay.
 func (s *Sensor) SetWatches(watches []Watch) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next, err := newScope(watches)
+	next, err := within(func() (*scope, error) { return newScope(watches) })
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	old := s.scope.Load()
 	// Readers look at the scope when an event arrives, and an unknown file system is allowed unasked; so the
 	// new scope is in place before its marks.
@@ -117,16 +116,18 @@ func (s *Sensor) SetWatches(watches []Watch) error {
 
 func (s *Sensor) addMarks(sc *scope) error {
 	for _, f := range sc.filesystems {
-		if mask := f.mask(permBits); mask != 0 {
-			group, err := s.groupOf(f)
-			if err != nil {
+		if f.remote {
+			if err := s.watchRemote(f); err != nil {
 				return err
 			}
-			if err := group.MarkFilesystem(f.path, mask); err != nil {
+			continue
+		}
+		if mask := f.mask(permBits); mask != 0 {
+			if err := s.perm.MarkFilesystem(f.path, mask); err != nil {
 				return err
 			}
 		}
-		if mask := f.mask(notifyBits); mask != 0 && !f.remote {
+		if mask := f.mask(notifyBits); mask != 0 {
 			if err := s.notify.MarkFilesystem(f.path, mask); err != nil {
 				return err
 			}
@@ -135,39 +136,22 @@ func (s *Sensor) addMarks(sc *scope) error {
 	return nil
 }
 
-// groupOf returns the group that watches f. A remote file system has a group and a reader of its own: the
-// kernel opens the file inside read(2), which may wait for a server that never answers.
-func (s *Sensor) groupOf(f *filesystem) (*fanotify.Group, error) {
-	if !f.remote {
-		return s.perm, nil
-	}
-	if g := s.remotes[f.dev]; g != nil {
-		return g, nil
-	}
-	g, err := fanotify.NewPermission()
-	if err != nil {
-		return nil, err
-	}
-	s.remotes[f.dev] = g
-	s.readers.Go(func() { s.read(g, -1, s.passRemote) })
-	return g, nil
-}
-
 // dropMarks takes away what from needed and to does not. Errors are expected: the file system may be gone.
 func (s *Sensor) dropMarks(from, to *scope) {
 	for dev, f := range from.filesystems {
+		n := to.filesystems[dev]
+		if f.remote {
+			if n == nil {
+				s.leaveRemote(dev)
+			}
+			continue
+		}
 		var keepPerm, keepNotify uint64
-		if n := to.filesystems[dev]; n != nil {
+		if n != nil {
 			keepPerm, keepNotify = n.mask(permBits), n.mask(notifyBits)
 		}
 		if drop := f.mask(permBits) &^ keepPerm; drop != 0 {
-			group := s.perm
-			if f.remote {
-				group = s.remotes[dev]
-			}
-			if group != nil {
-				_ = group.UnmarkFilesystem(f.path, drop)
-			}
+			_ = s.perm.UnmarkFilesystem(f.path, drop)
 		}
 		if drop := f.mask(notifyBits) &^ keepNotify; drop != 0 {
 			_ = s.notify.UnmarkFilesystem(f.path, drop)
@@ -191,16 +175,10 @@ func (s *Sensor) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropMarks(s.scope.Load(), &scope{})
-	groups := append([]*fanotify.Group{s.perm, s.notify}, slices.Collect(maps.Values(s.remotes))...)
-	for _, g := range groups {
-		g.Stop()
-	}
+	s.perm.Stop()
+	s.notify.Stop()
 	s.readers.Wait()
-	errs := make([]error, 0, len(groups))
-	for _, g := range groups {
-		errs = append(errs, g.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(s.perm.Close(), s.notify.Close())
 }
 
 // Health reports what a person must know about the sensor, or nil.

@@ -92,6 +92,29 @@ func TestRemoteFilesystem(t *testing.T) {
 	allowed(t, result(t, waits))
 }
 
+// TestStopBesideADeadServer: a file system whose server does not answer delays neither a reload, which says so, nor
+// the end of the daemon.
+func TestStopBesideADeadServer(t *testing.T) {
+	need(t, testenv.FUSE)
+	behind := testenv.Tmpfs(t, "16m")
+	write(t, filepath.Join(behind, "file"), "hello", 0o644)
+	remote, daemon := fuse(t, behind)
+	h := testhost.Start(t, testhost.Options{
+		Providers: []testhost.Provider{hashlist(t, badText)}, Extra: alsoWatch(remote), Wait: true,
+	})
+	h.Until("both are watched", func() bool { s, err := h.TryStatus(); return err == nil && len(s.Watching) == 2 })
+	must(t, daemon.Signal(unix.SIGSTOP))
+	waits := opening(filepath.Join(remote, "file"))
+	held(t, waits)
+	h.Signal(unix.SIGHUP)
+	h.Until("the reload has been refused", func() bool { return strings.Contains(h.Log(), "does not answer") })
+	if code := h.Stop(); code != 0 {
+		t.Errorf("the daemon ended with %d", code)
+	}
+	must(t, daemon.Signal(unix.SIGCONT))
+	allowed(t, result(t, waits))
+}
+
 // TestOverlay: a file that is opened through an overlay is judged, whether the overlay or what lies below
 // it is watched, or both.
 func TestOverlay(t *testing.T) {

@@ -128,7 +128,7 @@ func (g *Group) Answer(file int, allow bool) error {
 			return nil
 		}
 		if !errors.Is(err, unix.EINTR) {
-			// ENOENT: the caller was killed meanwhile, or this event was answered before.
+			// ENOENT: this event was answered before. An answer for a caller that was killed is accepted.
 			return fmt.Errorf("answer fanotify event: %w", err)
 		}
 	}
