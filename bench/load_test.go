@@ -83,7 +83,7 @@ func runLoad(b *testing.B, h *testhost.Host, paths []string) {
 	for _, p := range after.Providers {
 		c := p.Counters
 		unaccounted += absent(c)
-		unaccounted += float64(len(paths)*(b.N)) - float64(c.Delivered+c.Dropped) // joined questions are asked once
+		unaccounted += float64(len(paths)*b.N) - float64(c.Delivered+c.Dropped) // joined questions are asked once
 	}
 	b.ReportMetric(float64(len(paths))/seconds, "opens/s")
 	b.ReportMetric(float64(len(paths))-float64(given), "lost-verdicts")

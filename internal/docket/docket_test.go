@@ -1,7 +1,6 @@
 package docket_test
 
 import (
-	"fmt"
 	"strconv"
 	"sync"
 	"testing"
@@ -37,27 +36,54 @@ func TestVerdict(t *testing.T) {
 		by      string
 		allowed bool
 	}{
-		{"all allow", []*peer{{script: answering(allow)}, {script: answering(allow)}},
-			event.Allowed, event.ReasonVoted, "platform", true},
-		{"one denies", []*peer{{script: answering(allow)}, {script: answering(deny)}},
-			event.Denied, event.ReasonDenied, "p1", false},
-		{"nobody waits after a denial", []*peer{{script: silent}, {script: answering(deny)}},
-			event.Denied, event.ReasonDenied, "p1", false},
-		{"unknown action abstains", []*peer{{script: answering(unknown)}},
-			event.Allowed, event.ReasonVoted, "platform", true},
-		{"silence", []*peer{{script: silent, Member: short(docket.Member{})}},
-			event.Timeout, event.ReasonDeadline, "platform", true},
-		{"silence, fail closed", []*peer{{script: silent, Member: short(closed)}},
-			event.Timeout, event.ReasonDeadline, "p0", false},
-		{"no credit", []*peer{{script: answering(allow), poor: true, Member: &docket.Member{}}},
-			event.Unavailable, event.ReasonNoCredit, "platform", true},
-		{"no credit, fail closed", []*peer{{script: answering(allow), poor: true, Member: &closed}},
-			event.Unavailable, event.ReasonNoCredit, "p0", false},
+		{
+			"all allow",
+			[]*peer{{script: answering(allow)}, {script: answering(allow)}},
+			event.Allowed, event.ReasonVoted, "platform", true,
+		},
+		{
+			"one denies",
+			[]*peer{{script: answering(allow)}, {script: answering(deny)}},
+			event.Denied, event.ReasonDenied, "p1", false,
+		},
+		{
+			"nobody waits after a denial",
+			[]*peer{{script: silent}, {script: answering(deny)}},
+			event.Denied, event.ReasonDenied, "p1", false,
+		},
+		{
+			"unknown action abstains",
+			[]*peer{{script: answering(unknown)}},
+			event.Allowed, event.ReasonVoted, "platform", true,
+		},
+		{
+			"silence",
+			[]*peer{{script: silent, Member: short(docket.Member{})}},
+			event.Timeout, event.ReasonDeadline, "platform", true,
+		},
+		{
+			"silence, fail closed",
+			[]*peer{{script: silent, Member: short(closed)}},
+			event.Timeout, event.ReasonDeadline, "p0", false,
+		},
+		{
+			"no credit",
+			[]*peer{{script: answering(allow), poor: true, Member: &docket.Member{}}},
+			event.Unavailable, event.ReasonNoCredit, "platform", true,
+		},
+		{
+			"no credit, fail closed",
+			[]*peer{{script: answering(allow), poor: true, Member: &closed}},
+			event.Unavailable, event.ReasonNoCredit, "p0", false,
+		},
 		{"audit provider denies", []*peer{{script: answering(allow)}, {
 			script: answering(deny), Member: &docket.Member{Mode: event.Audit},
 		}}, event.WouldDeny, event.ReasonVoted, "p1", true},
-		{"only audit", []*peer{{script: answering(deny), Member: &docket.Member{Mode: event.Audit}}},
-			event.WouldDeny, event.ReasonOnlyAudit, "p0", true},
+		{
+			"only audit",
+			[]*peer{{script: answering(deny), Member: &docket.Member{Mode: event.Audit}}},
+			event.WouldDeny, event.ReasonOnlyAudit, "p0", true,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -357,7 +383,7 @@ func TestExactlyOnce(t *testing.T) {
 	for range readers {
 		reading.Go(func() {
 			for i := range each {
-				r.d.Judge(r.object(fmt.Sprint(i % 40)))
+				r.d.Judge(r.object(strconv.Itoa(i % 40)))
 			}
 		})
 	}

@@ -231,8 +231,10 @@ func TestGolden(t *testing.T) {
 	for _, rec := range sample() {
 		j.Append(rec)
 	}
-	j.Note(Note{Code: "provider.crashed", Title: "Provider clamav crashed", Severity: Medium, Provider: "clamav",
-		Detail: "signal 11, third time in 10 minutes"})
+	j.Note(Note{
+		Code: "provider.crashed", Title: "Provider clamav crashed", Severity: Medium, Provider: "clamav",
+		Detail: "signal 11, third time in 10 minutes",
+	})
 	j.Note(Note{Code: "config.reloaded", Title: "Configuration reloaded"})
 	stop(t, j)
 	got, err := os.ReadFile(filepath.Join(dir, fileName(1)))
@@ -423,7 +425,7 @@ func TestOpenFails(t *testing.T) {
 			t.Errorf("error is %v, want ENOTDIR", err)
 		}
 	}
-	if _, err := Verify(filepath.Join(path + "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Verify(path + "none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error is %v, want not exist", err)
 	}
 }

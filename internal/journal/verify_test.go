@@ -84,8 +84,10 @@ func TestVerifyNamesTampering(t *testing.T) {
 			f[0][1] = []byte("rm -rf")
 			return f
 		}, []string{names[0] + ":2: decode journal line", names[0] + ":3: number 3 is not linked"}},
-		{"a whole file", func(f [][][]byte) [][][]byte { return [][][]byte{f[0], nil, f[2]} },
-			[]string{names[2] + ":1: number 9 follows number 4"}},
+		{
+			"a whole file", func(f [][][]byte) [][][]byte { return [][][]byte{f[0], nil, f[2]} },
+			[]string{names[2] + ":1: number 9 follows number 4"},
+		},
 		{"the beginning of the oldest file", func(f [][][]byte) [][][]byte {
 			f[0] = f[0][2:]
 			return f

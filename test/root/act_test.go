@@ -78,7 +78,7 @@ func executeFromMemory(program string) error {
 	if _, err := unix.Write(fd, b); err != nil {
 		return fmt.Errorf("write memfd: %w", err)
 	}
-	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd)) //nolint:gosec,noctx // an act of one test
+	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd))
 	cmd.Args = []string{"true"}
 	return cmd.Run()
 }
@@ -106,7 +106,7 @@ func readWithSmallTable(dir string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, limit); err != nil {
 		return fmt.Errorf("setrlimit: %w", err)
 	}
-	fmt.Println("ready") //nolint:forbidigo // to the parent
+	fmt.Println("ready")
 	_, err = g.ReadBlocking(make([]byte, 4096))
 	if !errors.Is(err, unix.EMFILE) {
 		return fmt.Errorf("read said %w, want EMFILE", err)

@@ -22,9 +22,9 @@ func kinds() map[string]func(t testing.TB) string {
 // keeps its own; a new file under an old name has a new one, even if the inode number is used again.
 func TestFactHandleIsIdentity(t *testing.T) {
 	need(t)
-	for name, make := range kinds() {
+	for name, folder := range kinds() {
 		t.Run(name, func(t *testing.T) {
-			dir := make(t)
+			dir := folder(t)
 			a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
 			write(t, a, "a", 0o644)
 			write(t, b, "b", 0o644)
@@ -72,9 +72,9 @@ func stampOf(t testing.TB, path string) stamp {
 // and times do not prove equal content, and no verdict is remembered by them.
 func TestFactMappedStoreMayLeaveNoTrace(t *testing.T) {
 	need(t)
-	for name, make := range kinds() {
+	for name, folder := range kinds() {
 		t.Run(name, func(t *testing.T) {
-			path := write(t, filepath.Join(make(t), "file"), "content", 0o644)
+			path := write(t, filepath.Join(folder(t), "file"), "content", 0o644)
 			page := mapped(t, path)
 			clean := stampOf(t, path)
 			page[0] = 'C'

@@ -34,7 +34,7 @@ func TestFactDescriptorRaisesNoEvent(t *testing.T) {
 	})
 	allowed(t, open(path))
 	fd := <-kept
-	defer unix.Close(fd) //nolint:errcheck // of a test
+	defer unix.Close(fd)
 	b := make([]byte, 16)
 	n, err := unix.Pread(fd, b, 0)
 	if err != nil || string(b[:n]) != "content" || l.of(inode(t, path))[0].text != "content" {

@@ -156,7 +156,7 @@ func TestLease(t *testing.T) {
 	for i := range 16 { // more than there are readers
 		f, err := os.OpenFile(h.File(fmt.Sprintf("leased-%d", i), goodText), os.O_RDWR, 0)
 		must(t, err)
-		defer f.Close()
+		t.Cleanup(func() { _ = f.Close() })
 		until(t, "the provider has closed the file, so that it can be leased", func() bool {
 			_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
 			return err == nil
@@ -194,11 +194,13 @@ func (g *gallery) acts(dir string) (acts []string) {
 	defer g.mu.Unlock()
 	for _, ev := range g.seen {
 		act := ev.Type.String() + " " + strings.TrimPrefix(ev.File.Path, dir)
+		var actSb197 strings.Builder
 		for _, part := range []string{ev.Name, strings.TrimPrefix(ev.NewDir, dir), ev.NewName} {
 			if part != "" {
-				act += " " + part
+				actSb197.WriteString(" " + part)
 			}
 		}
+		act += actSb197.String()
 		acts = append(acts, act)
 	}
 	return acts

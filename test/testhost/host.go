@@ -171,8 +171,9 @@ func (h *Host) install(p Provider) {
 func (h *Host) Launch(opt Options) {
 	h.t.Helper()
 	h.log.reset()
-	h.cmd = exec.Command(filepath.Join(h.Bin, "keepoutd"), "--config", h.Config, "--state-dir", h.State,
-		"--run-dir", h.Run, "--providers-dir", h.Providers, "--verbose")
+	// Not the test's context: a cleanup that asks the daemon to stop runs after that has ended.
+	h.cmd = exec.CommandContext(context.Background(), filepath.Join(h.Bin, "keepoutd"), "--config", h.Config,
+		"--state-dir", h.State, "--run-dir", h.Run, "--providers-dir", h.Providers, "--verbose")
 	h.cmd.Stderr = &h.log
 	h.must(h.cmd.Start())
 	h.PID, h.exited = h.cmd.Process.Pid, make(chan struct{})
