@@ -79,8 +79,11 @@ type File struct {
 	Version
 	// Path is a hint: as seen from the platform's mount namespace; it may be stale, forged or empty.
 	Path string `json:"path"`
-	Mode uint32 `json:"mode"` // st_mode
-	UID  uint32 `json:"uid"`  // owner
+	// PathUnsure says that the path was read through a mount that the platform does not know, which any user can
+	// make, or could not be read: no decision may rest on it.
+	PathUnsure bool   `json:"path_unsure,omitempty"`
+	Mode       uint32 `json:"mode"` // st_mode
+	UID        uint32 `json:"uid"`  // owner
 	// SHA256 of the content in lower-case hex, where the platform computed it: for what it denied.
 	SHA256 string `json:"sha256,omitempty"`
 }

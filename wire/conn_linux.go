@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -17,6 +18,11 @@ import (
 type Conn struct {
 	fd     int
 	closed atomic.Bool
+
+	// use is held for reading while the descriptor is used for sending, and for writing when it is given back: a
+	// number that is used a moment too late belongs to somebody else by then.
+	use  sync.RWMutex
+	gone bool
 }
 
 // ErrFull reports that the peer does not keep up: the socket's buffer is full and the packet was not sent.
@@ -61,6 +67,11 @@ func (c *Conn) SendWait(packet []byte, file int) error {
 }
 
 func (c *Conn) send(packet []byte, file, flags int) error {
+	c.use.RLock()
+	defer c.use.RUnlock()
+	if c.gone {
+		return io.ErrClosedPipe
+	}
 	var control [24]byte // CMSG_SPACE(sizeof(int))
 	var oob []byte
 	if file >= 0 {
@@ -141,6 +152,11 @@ func passedFile(control []byte) int {
 // Shutdown ends the connection and wakes every Recv on both sides; Close must still follow.
 func (c *Conn) Shutdown() {
 	c.closed.Store(true)
+	c.use.RLock()
+	defer c.use.RUnlock()
+	if c.gone {
+		return
+	}
 	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
 }
 
@@ -148,8 +164,12 @@ func (c *Conn) Shutdown() {
 // queued can still be received, followed by io.EOF, and Send still works.
 func (c *Conn) ShutdownRead() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
-// Close releases the descriptor. Preconditions: no other method is running or will be called.
+// Close releases the descriptor; what is sent from now on fails with io.ErrClosedPipe. Preconditions: no Recv is
+// running or will be called, and no SendWait waits; after Shutdown none does.
 func (c *Conn) Close() error {
 	c.closed.Store(true)
+	c.use.Lock()
+	defer c.use.Unlock()
+	c.gone = true
 	return unix.Close(c.fd)
 }

@@ -308,3 +308,21 @@ func TestNewConnRefusesOtherDescriptors(t *testing.T) {
 		t.Error("took a stream socket")
 	}
 }
+
+// TestSendAfterClose: a number that was given back may be somebody else's, so it is not used again.
+func TestSendAfterClose(t *testing.T) {
+	t.Parallel()
+	ours, theirs, err := wire.Pair(1 << 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	ours.Shutdown()
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.Send([]byte("x"), -1); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("send after close: %v", err)
+	}
+	ours.Shutdown() // does nothing
+}

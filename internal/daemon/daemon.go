@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -49,8 +50,9 @@ type Daemon struct {
 	log   *slog.Logger
 	since time.Time
 
-	config atomic.Pointer[config.Loaded]
-	mode   atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
+	reloading sync.Mutex
+	config    atomic.Pointer[config.Loaded]
+	mode      atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
 
 	lock    *durable.FileLock
 	journal *journal.Journal
@@ -218,8 +220,17 @@ func (d *Daemon) stop() error {
 	return errors.Join(errs...)
 }
 
+// resolved returns the configuration in force with its providers.
+func (d *Daemon) resolved() (*config.Loaded, []config.Installed, error) {
+	old := d.config.Load()
+	installed, err := old.Resolve(d.opt.ProvidersDir)
+	return old, installed, err
+}
+
 // reload applies a changed configuration; on an error everything stays as it is.
 func (d *Daemon) reload() error {
+	d.reloading.Lock() // a signal and a request may come together
+	defer d.reloading.Unlock()
 	loaded, installed, err := d.load()
 	if err != nil {
 		d.journal.Note(journal.Note{
@@ -228,15 +239,20 @@ func (d *Daemon) reload() error {
 		})
 		return err
 	}
+	// What can fail comes first. Providers that start before the paths are watched do no harm.
+	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
+		return err
+	}
 	if err := d.sensor.SetWatches(watches(loaded)); err != nil {
-		return watchProblem(err)
+		old, before, oldErr := d.resolved()
+		if oldErr == nil {
+			oldErr = d.roster.Apply(before, old.Budgets)
+		}
+		return errors.Join(watchProblem(err), oldErr)
 	}
 	d.config.Store(loaded)
 	d.mode.Store(nil)
 	d.sensor.ResolveVital(loaded.Vital)
-	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
-		return err
-	}
 	d.roster.Reload()
 	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))
 	d.journal.Note(journal.Note{

@@ -14,6 +14,7 @@ import (
 // question is what one member is asked.
 type question struct {
 	member     *Member
+	place      int // on the panel
 	typ        event.Type
 	descriptor bool
 	byActor    bool
@@ -32,8 +33,12 @@ func (p *panel) ask(q *sensor.Question) []question {
 	var asked []question
 	var head []byte
 	looked := false
-	for _, m := range p.members {
-		f := m.Session.Filter()
+	for i, m := range p.members {
+		if m.Absent[q.Event.Type] || q.WithOpen && m.Absent[event.Open] {
+			asked = append(asked, question{member: m, place: i, typ: q.Event.Type})
+			continue
+		}
+		f := m.filter()
 		if f == nil || m.Session.Muted(q.Event.Actor.Token) {
 			continue
 		}
@@ -47,7 +52,7 @@ func (p *panel) ask(q *sensor.Question) []question {
 			}
 			typ = event.Open
 		}
-		asked = append(asked, question{member: m, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor})
+		asked = append(asked, question{member: m, place: i, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor})
 	}
 	return asked
 }
@@ -69,6 +74,7 @@ func flightOf(p *panel, q *sensor.Question, asked []question) flight {
 		panel: p, typ: q.Event.Type, open: q.WithOpen, version: q.Event.File.Version, path: q.Event.File.Path,
 	}
 	for _, a := range asked {
+		key.asked |= 1 << (a.place % 64) // there are at most 16
 		if a.byActor {
 			key.actor = q.Event.Actor.Token
 			if key.actor == 0 {

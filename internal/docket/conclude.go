@@ -88,7 +88,7 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 func (d *Docket) conclude(e *entry) actions {
 	e.due = false
 	v := e.c.Verdict()
-	if !v.Allowed && d.ruling.Pardons() {
+	if !v.Allowed && d.ruling.Pardons() && d.reserveDigest() {
 		e.hashing = true
 		return actions{later: []func(){func() { d.pardon(e) }}}
 	}
@@ -144,12 +144,21 @@ func (d *Docket) file(e *entry) actions {
 	}}}
 }
 
+// reserveDigest takes a place among the running digests if there is one. A flood of denials is not hashed: that
+// would hold up everybody's answers for the sake of one exception.
+func (d *Docket) reserveDigest() bool {
+	select {
+	case d.digests <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // keepForDigest duplicates the descriptor of an object that is being denied, if there is room for one more digest:
 // who wants to lift the denial needs it, and cannot read the file.
 func (d *Docket) keepForDigest(file int) int {
-	select {
-	case d.digests <- struct{}{}:
-	default:
+	if !d.reserveDigest() {
 		return -1
 	}
 	fd, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, 0)
@@ -163,6 +172,7 @@ func (d *Docket) keepForDigest(file int) int {
 // pardon looks up whether an administrator allowed what was denied, and answers.
 func (d *Docket) pardon(e *entry) {
 	why, pardoned := d.ruling.Pardon(e.q.File, e.q.Event.File.Size)
+	<-d.digests
 	d.mu.Lock()
 	e.hashing = false
 	if pardoned {
@@ -184,7 +194,7 @@ func (d *Docket) overload(q *sensor.Question, reason event.Reason, asked []quest
 	}
 	for _, a := range asked {
 		if policy.Mode == event.Enforce && a.member.Mode == event.Enforce && a.member.FailClosed {
-			v.Allowed, v.DecidedBy = false, a.member.Session.Provider()
+			v.Allowed, v.DecidedBy = false, a.member.ID
 		}
 	}
 	_ = q.Answer(v.Allowed)

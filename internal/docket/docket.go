@@ -16,12 +16,17 @@ const (
 	MaxInFlight = 4096                 // questions, each holding one descriptor
 	tick        = 5 * time.Millisecond // how late a deadline may be noticed
 	restAfter   = 100                  // idle ticks before the clock stops
-	maxDigests  = 4                    // denied objects hashed at one time; further records have no digest
+	maxDigests  = 4                    // denied objects hashed at one time; further ones are not
+	closeTime   = 2 * time.Second      // for what is being looked up when the docket closes
 )
 
 // Member is one provider that can be asked.
 type Member struct {
-	Session    *session.Session
+	ID      string
+	Session *session.Session // nil for a provider that is down
+	// Absent holds what a provider would be asked about that is down and whose missing vote counts as DENY: its
+	// failure policy votes for it all the same.
+	Absent     map[event.Type]bool
 	Mode       event.Mode
 	FailClosed bool
 	Metadata   time.Duration // budget for a vote without the content
@@ -95,6 +100,7 @@ type flight struct {
 	open    bool
 	version event.Version
 	path    string
+	asked   uint64 // who is asked, by place on the panel: mutes make it differ
 	actor   uint64 // 0 when no asked provider looks at the actor
 }
 
@@ -113,7 +119,13 @@ func New(ruling Ruling, trail Trail) *Docket {
 func (d *Docket) SetMembers(members []*Member) {
 	p := &panel{members: members}
 	for _, m := range members {
-		if f := m.Session.Filter(); f != nil {
+		if m.ID == "" && m.Session != nil {
+			m.ID = m.Session.Provider()
+		}
+		for t := range m.Absent {
+			p.wanted[t] = true
+		}
+		if f := m.filter(); f != nil {
 			for _, t := range f.Types() {
 				p.wanted[t] = true
 			}
@@ -131,7 +143,7 @@ func (d *Docket) Wants(t event.Type) bool { return d.panel.Load().wanted[t] }
 func (d *Docket) Observe(ev *event.Event) {
 	d.counts.Notified.Add(1)
 	for _, m := range d.panel.Load().members {
-		if f := m.Session.Filter(); f != nil && f.Matches(ev.Type, ev, nil) && !m.Session.Muted(ev.Actor.Token) {
+		if f := m.filter(); f != nil && f.Matches(ev.Type, ev, nil) && !m.Session.Muted(ev.Actor.Token) {
 			m.Session.Notify(ev)
 		}
 	}
@@ -168,7 +180,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	for i, a := range asked {
 		e.members[i] = a.member
 		voters[i] = arbiter.Voter{
-			Provider: a.member.Session.Provider(), Mode: a.member.Mode, FailClosed: a.member.FailClosed,
+			Provider: a.member.ID, Mode: a.member.Mode, FailClosed: a.member.FailClosed,
 			Budget: a.budget(),
 		}
 	}
@@ -191,7 +203,7 @@ func (d *Docket) deliver(e *entry, asked []question) {
 			file = e.q.File
 		}
 		left := a.budget()*arbiter.HeadroomPercent/100 - time.Since(e.q.Event.Time)
-		if err := a.member.Session.Deliver(a.typ, &e.q.Event, left, file); err != nil {
+		if err := a.member.deliver(a.typ, &e.q.Event, left, file); err != nil {
 			d.step(e.q.Event.ID, arbiter.Input{Kind: arbiter.Lost, Voter: i, Reason: lossReason(err)})
 		}
 	}
@@ -251,6 +263,27 @@ func (d *Docket) Close() {
 	d.mu.Unlock()
 	todo.run()
 	d.rouse()
+	// Whoever still looks up a pardon answers soon, for what it reads is bounded; after that nobody uses the kernel's
+	// group any more.
+	for end := time.Now().Add(closeTime); d.Totals().InFlight > 0 && time.Now().Before(end); {
+		time.Sleep(tick)
+	}
+}
+
+// filter returns the subscription, or nil without one.
+func (m *Member) filter() *session.Filter {
+	if m.Session == nil {
+		return nil
+	}
+	return m.Session.Filter()
+}
+
+// deliver sends the event to a provider that is up.
+func (m *Member) deliver(t event.Type, ev *event.Event, budget time.Duration, file int) error {
+	if m.Session == nil {
+		return session.ErrEnded
+	}
+	return m.Session.Deliver(t, ev, budget, file)
 }
 
 // step applies one input to the case of an event, if it is still open.

@@ -24,7 +24,7 @@ import (
 // Bounds.
 const (
 	maxPardons = 10_000
-	maxRead    = 1 << 30 // bytes of a file that is hashed while its opener waits
+	maxRead    = 64 << 20 // bytes of a file that is hashed while its opener waits
 	chunk      = 256 << 10
 )
 
@@ -41,7 +41,9 @@ type List struct {
 	path string
 	now  func() time.Time
 
-	mu   sync.Mutex
+	writing sync.Mutex // one Add at a time; held while the disk works, for which the verdict path must not wait
+
+	mu   sync.Mutex // never held over a system call
 	list map[string]*Pardon
 }
 
@@ -83,29 +85,27 @@ func (l *List) Add(digest string, d time.Duration, reason string) (Pardon, error
 	if !isDigest(digest) {
 		return Pardon{}, ErrDigest
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.expire()
-	old := l.list[digest]
-	if old == nil && len(l.list) >= maxPardons {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	p := Pardon{SHA256: digest, Until: l.now().Add(d).UTC().Truncate(time.Second), Reason: reason}
+	others := slices.DeleteFunc(l.All(), func(q Pardon) bool { return q.SHA256 == digest })
+	if len(others) >= maxPardons {
 		return Pardon{}, fmt.Errorf("%d allowances already, which is the limit", maxPardons)
 	}
-	p := &Pardon{SHA256: digest, Until: l.now().Add(d).UTC().Truncate(time.Second), Reason: reason}
-	if old != nil {
-		p.Used = old.Used
-	}
-	l.list[digest] = p
-	b, err := json.MarshalIndent(l.sorted(), "", " ")
+	b, err := json.MarshalIndent(sorted(append(others, p)), "", " ")
 	if err == nil {
 		err = durable.WriteFile(l.path, b, 0o600)
 	}
 	if err != nil {
-		if delete(l.list, digest); old != nil {
-			l.list[digest] = old
-		}
 		return Pardon{}, fmt.Errorf("keep allowance: %w", err)
 	}
-	return *p, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.list[digest]; old != nil {
+		p.Used = old.Used
+	}
+	l.list[digest] = &p
+	return p, nil
 }
 
 // expire forgets what is over. Preconditions: mu is held.
@@ -117,13 +117,9 @@ func (l *List) expire() {
 	}
 }
 
-func (l *List) sorted() []Pardon {
-	out := make([]Pardon, 0, len(l.list))
-	for _, p := range l.list {
-		out = append(out, *p)
-	}
-	slices.SortFunc(out, func(a, b Pardon) int { return strings.Compare(a.SHA256, b.SHA256) })
-	return out
+func sorted(list []Pardon) []Pardon {
+	slices.SortFunc(list, func(a, b Pardon) int { return strings.Compare(a.SHA256, b.SHA256) })
+	return list
 }
 
 // All returns what is in force, sorted by digest.
@@ -131,7 +127,11 @@ func (l *List) All() []Pardon {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
-	return l.sorted()
+	out := make([]Pardon, 0, len(l.list))
+	for _, p := range l.list {
+		out = append(out, *p)
+	}
+	return sorted(out)
 }
 
 // Any reports whether anything is in force.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/sandbox"
@@ -183,6 +184,19 @@ func (m *member) ready() (*session.Session, config.Installed) {
 		return nil, m.installed
 	}
 	return m.current, m.installed
+}
+
+// absent returns what this provider's failure policy denies while it is down: all that its manifest lets it ask for,
+// because what it would have subscribed to is not known. It is nil for a provider that is up, that fails open, or
+// that an administrator switched off.
+func (m *member) absent() map[event.Type]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	off := m.sup.State == supervisor.Disabled || m.sup.State == "" && m.installed.Manifest == nil
+	if m.voting || off || m.installed.OnFailure != "deny" || m.installed.Mode != event.Enforce {
+		return nil
+	}
+	return grantOf(m.installed.Manifest).Types
 }
 
 func (m *member) status() Status {

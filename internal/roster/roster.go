@@ -71,16 +71,21 @@ func (r *Roster) Apply(installed []config.Installed, budgets config.Budgets) err
 	if r.closed {
 		return errors.New("roster is closed")
 	}
+	// First what can fail, so that an error leaves everything as it was.
+	slots := make([]int, len(installed))
+	for i, in := range installed {
+		var err error
+		if slots[i], err = r.slots.of(in.ID); err != nil {
+			return err
+		}
+	}
 	r.budgets = budgets
 	wanted := map[string]bool{}
 	r.order = r.order[:0]
-	for _, in := range installed {
+	for i, in := range installed {
 		wanted[in.ID] = true
 		r.order = append(r.order, in.ID)
-		slot, err := r.slots.of(in.ID)
-		if err != nil {
-			return err
-		}
+		slot := slots[i]
 		m := r.members[in.ID]
 		if m == nil {
 			m = newMember(r, in.ID, slot, r.leaving[in.ID])
@@ -107,12 +112,15 @@ func (r *Roster) convene() {
 		if m == nil {
 			continue
 		}
-		if s, in := m.ready(); s != nil {
-			out = append(out, &docket.Member{
-				Session: s, Mode: in.Mode, FailClosed: in.OnFailure == "deny", Latency: m.latency,
-				Metadata: time.Duration(r.budgets.Metadata), Content: time.Duration(r.budgets.Content),
-			})
+		s, in := m.ready()
+		absent := m.absent()
+		if s == nil && absent == nil {
+			continue
 		}
+		out = append(out, &docket.Member{
+			ID: id, Session: s, Absent: absent, Mode: in.Mode, FailClosed: in.OnFailure == "deny", Latency: m.latency,
+			Metadata: time.Duration(r.budgets.Metadata), Content: time.Duration(r.budgets.Content),
+		})
 	}
 	r.c.Court.SetMembers(out)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -90,7 +91,7 @@ func (p *Process) start(l launch, program *os.File) error {
 	defer closeFile(instructions)
 
 	p.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{launcherName}, Env: []string{"GOMAXPROCS=1"}, Stderr: &p.log,
+		Path: image(), Args: []string{launcherName}, Env: []string{"GOMAXPROCS=1"}, Stderr: &p.log,
 		ExtraFiles:  []*os.File{theirAuth, theirControl, program, instructions},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 		WaitDelay:   time.Second, // for a grandchild that holds standard error open
@@ -100,6 +101,33 @@ func (p *Process) start(l launch, program *os.File) error {
 	}
 	return p.run()
 }
+
+// image is what the launcher is executed from: a copy of this program in memory, which is on no file system that can
+// be watched. Go forks with CLONE_VFORK: the forking thread keeps its processor slot and waits for the child's exec. If
+// that exec raised a permission event, and the collector wanted to stop the world just then, the readers that must
+// answer the event would be stopped, for a thread that waits for the answer.
+var image = sync.OnceValue(func() string {
+	const self = "/proc/self/exe"
+	program, err := os.Open(self)
+	if err != nil {
+		return self
+	}
+	defer closeFile(program)
+	fd, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC)
+	if err != nil {
+		return self
+	}
+	memory := os.NewFile(uintptr(fd), "keepoutd")
+	if _, err := io.Copy(memory, program); err != nil {
+		closeFile(memory)
+		return self
+	}
+	images = memory // kept open for the life of the process
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+})
+
+// images keeps the copy from being collected.
+var images *os.File
 
 // run starts the command on a thread that waits for it: the parent death signal is sent when the thread that
 // started a child ends, not when the process does (prctl(2)).

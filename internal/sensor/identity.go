@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -111,10 +112,31 @@ func actor(pid int32, pidfd int) event.Process {
 		p.UID = ownerOf(pid) // before Linux 6.13
 	}
 	var st unix.Stat_t
-	if unix.Fstat(pidfd, &st) == nil {
-		p.Token = st.Ino // unique for the boot since pidfs, Linux 6.9
+	if hasPidfs(pidfd) && unix.Fstat(pidfd, &st) == nil {
+		p.Token = st.Ino // unique for the boot
 	}
 	return p
+}
+
+// pidfsMagic is PID_FS_MAGIC of linux/magic.h.
+const pidfsMagic = 0x50494446
+
+// pidfs is 0 until the first pidfd was looked at, then 1 or 2.
+var pidfs atomic.Int32
+
+// hasPidfs reports whether pidfds have inode numbers of their own (Linux 6.9). Before, all of them share one, which
+// would make all processes the same.
+func hasPidfs(pidfd int) bool {
+	if known := pidfs.Load(); known != 0 {
+		return known == 1
+	}
+	var fs unix.Statfs_t
+	known := int32(2)
+	if unix.Fstatfs(pidfd, &fs) == nil && fs.Type == pidfsMagic {
+		known = 1
+	}
+	pidfs.Store(known)
+	return known == 1
 }
 
 // unknownUID is the kernel's invalid user id; no process has it.

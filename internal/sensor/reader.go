@@ -116,6 +116,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if f == nil || !f.covers(ev.Type, ev.File.Path, obj.mount) {
 		return event.ReasonScope
 	}
+	ev.File.PathUnsure = !f.knows(ev.File.Path, obj.mount)
 	if s.vital.has(&ev.File) {
 		return event.ReasonVital
 	}

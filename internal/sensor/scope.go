@@ -3,6 +3,7 @@ package sensor
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -123,14 +124,15 @@ func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
 }
 
 // covers reports whether an event is to be judged. An object reached through another mount than the watch's own
-// (a bind mount, another mount namespace) has a path that proves nothing, so it is judged.
+// (a bind mount, another mount namespace) has a path that proves nothing, and one whose path is too long to be read
+// has none, so they are judged.
 func (f *filesystem) covers(t event.Type, path string, mount uint64) bool {
 	for i := range f.watch {
 		w := &f.watch[i]
 		if !w.events[t] {
 			continue
 		}
-		if w.whole || mount != w.mount || under(path, w.path) {
+		if w.whole || mount != w.mount || path == "" || under(path, w.path) {
 			return true
 		}
 	}
@@ -145,6 +147,11 @@ func under(path, dir string) bool {
 	return strings.HasPrefix(path, dir) && (len(path) == len(dir) || path[len(dir)] == '/')
 }
 
+// knows reports whether a path that was read through this mount can be trusted.
+func (f *filesystem) knows(path string, mount uint64) bool {
+	return path != "" && slices.ContainsFunc(f.watch, func(w watched) bool { return w.mount == mount })
+}
+
 // find returns the file system of a file. Some (btrfs) give files another device number than the mount has;
 // there the path decides.
 func (s *scope) find(file *event.File) *filesystem {
@@ -153,7 +160,7 @@ func (s *scope) find(file *event.File) *filesystem {
 	}
 	for _, f := range s.filesystems {
 		for i := range f.watch {
-			if under(file.Path, f.watch[i].path) {
+			if file.Path == "" || under(file.Path, f.watch[i].path) {
 				return f
 			}
 		}

@@ -42,7 +42,7 @@ func TestCovers(t *testing.T) {
 		{"another type", []watched{part}, event.Create, "/srv/www/a", own, false},
 		{"through another mount the path proves nothing", []watched{part}, event.Open, "/elsewhere/a", other, true},
 		{"another mount, another type", []watched{part}, event.Delete, "/elsewhere/a", other, false},
-		{"no path, own mount", []watched{part}, event.Open, "", own, false},
+		{"no path: too long to be read", []watched{part}, event.Open, "", own, true},
 		{"no path, mount not known", []watched{part}, event.Open, "", 0, true},
 		{"whole file system", []watched{whole}, event.Open, "/anything", own, true},
 		{"whole file system, another type", []watched{whole}, event.Exec, "/data/a", own, false},
@@ -160,7 +160,7 @@ func TestFindByPath(t *testing.T) {
 	t.Parallel()
 	f := &filesystem{dev: 1, watch: []watched{{path: "/srv"}}}
 	s := &scope{filesystems: map[uint64]*filesystem{1: f}}
-	for path, want := range map[string]*filesystem{"/srv/a": f, "/srv": f, "/etc/a": nil, "": nil} {
+	for path, want := range map[string]*filesystem{"/srv/a": f, "/srv": f, "/etc/a": nil, "": f} {
 		if got := s.find(&event.File{Version: event.Version{Dev: 2}, Path: path}); got != want {
 			t.Errorf("%q: %v", path, got)
 		}

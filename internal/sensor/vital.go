@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"path/filepath"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -30,14 +31,19 @@ type vitalKey struct {
 
 // vitalSet is the resolved vital set. Resolve replaces it as a whole.
 type vitalSet struct {
-	set atomic.Pointer[map[vitalKey]struct{}]
+	set   atomic.Pointer[map[vitalKey]struct{}]
+	paths atomic.Pointer[map[string]struct{}] // with all links followed
 }
 
 // resolve looks the paths up. An object that anybody but root can write is left out: being vital must not be a
 // way around the engines.
 func (v *vitalSet) resolve(paths []string) {
 	set := map[vitalKey]struct{}{}
+	places := map[string]struct{}{}
 	for _, path := range paths {
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			places[to] = struct{}{}
+		}
 		var st unix.Stat_t
 		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 			continue
@@ -47,6 +53,7 @@ func (v *vitalSet) resolve(paths []string) {
 		}
 	}
 	v.set.Store(&set)
+	v.paths.Store(&places)
 }
 
 func (v *vitalSet) has(f *event.File) bool {
@@ -54,6 +61,19 @@ func (v *vitalSet) has(f *event.File) bool {
 	if f.UID != 0 || f.Mode&0o022 != 0 {
 		return false
 	}
-	_, ok := (*v.set.Load())[vitalKey{f.Dev, f.Ino}]
-	return ok
+	key := vitalKey{f.Dev, f.Ino}
+	if _, ok := (*v.set.Load())[key]; ok {
+		return true
+	}
+	// A package upgrade puts a new file in the place of a vital one. The path alone proves nothing; that our own look
+	// at it finds this very file does.
+	paths := v.paths.Load()
+	if paths == nil {
+		return false
+	}
+	if _, ok := (*paths)[f.Path]; !ok {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Stat(f.Path, &st) == nil && vitalKey{st.Dev, st.Ino} == key
 }

@@ -47,7 +47,8 @@ func (f *Filter) Types() []event.Type {
 // HasMagic reports whether Matches needs the object's first bytes.
 func (f *Filter) HasMagic() bool { return len(f.magic) > 0 }
 
-// Matches reports whether ev, taken as an event of type t, is wanted. head holds the object's first MagicLen
+// Matches reports whether ev, taken as an event of type t, is wanted. Where the path is not sure, prefixes are passed
+// over: a provider rather sees too much. head holds the object's first MagicLen
 // bytes; nil means that they could not be had at once, and then the event is delivered rather than lost.
 func (f *Filter) Matches(t event.Type, ev *event.Event, head []byte) bool {
 	if !f.types[t] {
@@ -56,7 +57,8 @@ func (f *Filter) Matches(t event.Type, ev *event.Event, head []byte) bool {
 	if t.Auth() && (ev.File.Size < f.minSize || f.maxSize != 0 && ev.File.Size > f.maxSize) {
 		return false
 	}
-	if len(f.selects) > 0 && !f.selects.covers(ev.File.Path) || f.mutes.covers(ev.File.Path) {
+	if !ev.File.PathUnsure &&
+		(len(f.selects) > 0 && !f.selects.covers(ev.File.Path) || f.mutes.covers(ev.File.Path)) {
 		return false
 	}
 	if !t.Auth() || head == nil || len(f.magic) == 0 {

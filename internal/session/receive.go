@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"time"
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/wire"
@@ -90,8 +91,23 @@ func (s *Session) onAuth(m *pb.FromProvider) error {
 	return nil
 }
 
+// Control packets are few: a heartbeat now and then. More than this is a flood, and each costs us more than them.
+const (
+	controlWindow = 5 * time.Second
+	maxControl    = 100 // in one window
+)
+
 // onControl takes a packet from the control socket.
 func (s *Session) onControl(m *pb.FromProvider) error {
+	if now := time.Now(); now.Sub(s.window) > controlWindow {
+		s.window, s.inWindow = now, 0
+	}
+	if m.GetMute() == nil { // mutes are bounded by themselves, and cost next to nothing
+		s.inWindow++
+	}
+	if s.inWindow > maxControl {
+		return violation("over %d control packets in %v", maxControl, controlWindow)
+	}
 	if hello := m.GetHello(); hello != nil {
 		return s.hello(hello)
 	}

@@ -77,6 +77,9 @@ type Session struct {
 	notes  uint64 // of notify events, lost ones included
 	buf    []byte // of packets on the control socket
 
+	window   time.Time // of the control packets that are counted; the control receiver's alone
+	inWindow int
+
 	over      sync.Once
 	receivers sync.WaitGroup
 }

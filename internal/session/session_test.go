@@ -52,6 +52,7 @@ func TestHandshake(t *testing.T) {
 
 // TestRefused: whoever breaks the protocol is told why and disconnected.
 func TestRefused(t *testing.T) {
+	const maxFlood = 100 // with the hello one more than a window allows
 	t.Parallel()
 	hello := &pb.FromProvider{Body: &pb.FromProvider_Hello{Hello: &pb.Hello{Major: []uint32{wire.Major}}}}
 	subscribe := func(m *pb.Subscribe) *pb.FromProvider {
@@ -74,6 +75,12 @@ func TestRefused(t *testing.T) {
 			r.say(r.control, vote)
 		}},
 		{"hello on the auth socket", "protocol", "auth socket", func(r *rig) { r.say(r.auth, hello) }},
+		{"flood of heartbeats", "protocol", "control packets", func(r *rig) {
+			r.say(r.control, hello)
+			for range maxFlood {
+				r.say(r.control, &pb.FromProvider{Body: &pb.FromProvider_Heartbeat{Heartbeat: &pb.Heartbeat{}}})
+			}
+		}},
 		{"type that is not granted", "protocol", "exec", func(r *rig) {
 			r.say(r.control, hello)
 			r.say(r.control, subscribe(&pb.Subscribe{Events: []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}}))

@@ -97,6 +97,13 @@ func TestFailClosed(t *testing.T) {
 	if v := record(t, h, path, event.Unavailable); v.Allowed || v.Reason != event.ReasonLost {
 		t.Errorf("verdict %+v", v)
 	}
+	// The policy holds until the provider votes again, and no longer.
+	for votes := false; !votes; votes = provider(t, h.Status(), "hangs").State == supervisor.Running {
+		if provider(t, h.Status(), "hangs").State == supervisor.Backoff {
+			denied(t, result(t, opening(path)))
+		}
+	}
+	h.Until("it votes", func() bool { return open(write(t, filepath.Join(h.Dir, "good"), "good", 0o644)) == nil })
 	reconciled(t, h)
 }
 
