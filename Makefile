@@ -122,7 +122,7 @@ lane-root:
 	@$(TALLY) run -dir $(RESULTS) -lane root -- go test -json -count=1 -p 1 -timeout 20m ./test/root/...
 
 BENCHTIME ?= 1s
-bench: ## the numbers of docs/performance.md (BENCHTIME=1s)
+bench: ## the numbers of SPECIFICATION.md (BENCHTIME=1s)
 	go test ./bench/... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME)
 
 FUZZTIME ?= 10s

@@ -18,10 +18,15 @@ func (a *app) order(cmd *cobra.Command, req control.Request, done string) error 
 	if err := a.ask(cmd.Context(), req, func(control.Reply) error { return nil }); err != nil {
 		return err
 	}
+	return a.done(done)
+}
+
+// done says what was done.
+func (a *app) done(what string) error {
 	if a.output == "json" {
-		return printJSON(a.out, map[string]string{"done": done})
+		return printJSON(a.out, map[string]string{"done": what})
 	}
-	_, err := fmt.Fprintln(a.out, done)
+	_, err := fmt.Fprintln(a.out, what)
 	return err
 }
 
@@ -133,7 +138,7 @@ func (a *app) configCommand() *cobra.Command {
 	reload := &cobra.Command{
 		Use: "reload", Short: "Make the daemon read its configuration and contents again", Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.order(cmd, control.Request{Do: "reload"}, "reloaded")
+			return a.order(cmd, control.Request{Do: "reload"}, "reloaded; the mode is the configuration's again")
 		},
 	}
 	return group("config", "Check a configuration file, explain the keys, reload", check, explain, reload)

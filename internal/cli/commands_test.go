@@ -376,7 +376,7 @@ func TestOrders(t *testing.T) {
 			control.Request{Do: "provider", Provider: "hashlist"},
 			"hashlist is disabled",
 		},
-		{[]string{"config", "reload"}, control.Request{Do: "reload"}, "reloaded"},
+		{[]string{"config", "reload"}, control.Request{Do: "reload"}, "reloaded; the mode is the configuration's again"},
 	} {
 		code, out, errs := d.run(t, c.args...)
 		if code != exitOK || out != c.said+"\n" || errs != "" {

@@ -120,6 +120,9 @@ func (a *app) explain(rec *event.Record) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	fmt.Fprintf(a.out, "  reason %s, decided by %s, host in %s mode, tier B (fanotify)\n", v.Reason, v.DecidedBy, v.Mode)
+	if v.Reason == event.ReasonAllowance {
+		fmt.Fprintf(a.out, "  an administrator allowed this content: %s\n", wire.Clip(v.Rule))
+	}
 	if v.Shared > 0 {
 		fmt.Fprintf(a.out, "  %d identical events in flight got the same answer\n", v.Shared)
 	}

@@ -26,6 +26,9 @@ func (a *app) journalCommand() *cobra.Command {
 				}
 				return errBroken
 			}
+			if report.Files == 0 {
+				return usageError{fmt.Errorf("no journal in %s: the daemon keeps it in STATE-DIR/journal", args[0])}
+			}
 			for _, b := range report.Breaks {
 				fmt.Fprintln(a.err, b)
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/supervisor"
+	"github.com/keepout-security/keepout/wire"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -50,6 +51,10 @@ func (a *app) printStatus(w io.Writer, s *control.Status) error {
 		v.Allowed, v.Denied, v.WouldDeny, v.Timeout, v.Unavailable, v.InFlight)
 	for _, f := range s.Watching {
 		fmt.Fprintf(w, "watching: %s (%s)\n", f.Path, f.Kind)
+	}
+	for _, p := range s.Allowed {
+		fmt.Fprintf(w, "allowed: %s until %s, %d denials lifted: %s\n", p.SHA256, p.Until.Local().Format(time.DateTime),
+			p.Used, wire.Clip(p.Reason))
 	}
 	if err := a.printProviders(w, s.Providers); err != nil {
 		return err

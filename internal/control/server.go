@@ -37,13 +37,20 @@ type Server struct {
 	wg       sync.WaitGroup
 }
 
-// Listen makes the socket in dir, which is created, and starts to serve. The caller holds the lock on the state
-// folder, so a socket that is left over belongs to nobody.
+// Listen makes the socket in dir, which is created, and starts to serve. A socket that nobody answers on is left over
+// and replaced.
 func Listen(dir string, serve Serve) (*Server, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
 	path := filepath.Join(dir, SocketName)
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = conn.Close()
+		return nil, health.Problem{
+			Code: "KO-1101", Title: "another keepoutd answers on " + path, Severity: health.Failure,
+			Fix: "stop the other daemon, or choose another --run-dir",
+		}
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}

@@ -22,8 +22,10 @@ func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(cont
 		s := d.status()
 		return reply(control.Reply{Status: &s})
 	case "events":
+		d.catchUp()
 		return d.serveEvents(ctx, req, reply)
 	case "explain":
+		d.catchUp()
 		return d.serveExplain(req, reply)
 	case "mode":
 		return d.setMode(req.Mode)
@@ -46,6 +48,16 @@ func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(cont
 		}
 	}
 }
+
+// catchUp waits for the records of verdicts that were just given: the kernel has its answer first, and who then asks
+// about it at once must not be told of an older one.
+func (d *Daemon) catchUp() {
+	time.Sleep(bookkeeping)
+	d.trail.Sync()
+}
+
+// bookkeeping is how long after an answer its record is queued, at the most on any machine that is not overloaded.
+const bookkeeping = 5 * time.Millisecond
 
 func (d *Daemon) serveEvents(ctx context.Context, req control.Request, reply func(control.Reply) error) error {
 	since := time.Time{}

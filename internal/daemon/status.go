@@ -76,8 +76,9 @@ func problems(s *control.Status, sensorErr error) []health.Problem {
 		}
 	}
 	if s.Mode == event.Enforce && enforcing == 0 {
-		add("KO-1601", health.Failure, "enable a provider, or see why it does not run: keepout provider list",
-			"enforce mode, but no enforcing provider votes")
+		add("KO-1601", health.Failure,
+			"write mode: enforce for a provider and reload, or see why none runs: keepout provider list",
+			"enforce mode, but no provider in mode enforce votes")
 	}
 	health.Sort(out)
 	return out

@@ -105,6 +105,9 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 	d.counts.count(outcome, 1+len(e.joined))
 	if !allow {
 		e.copy = d.keepForDigest(e.q.File)
+		if who := &e.q.Event.Actor; who.Comm == "" {
+			who.Comm = sensor.Program(who.PID) // now, because who is denied often ends at once
+		}
 	}
 	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
 	todo.answers = append(todo.answers, answer{e.q, allow})

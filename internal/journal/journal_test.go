@@ -85,6 +85,7 @@ type moody struct {
 	short               atomic.Bool // a refused write leaves half of its bytes
 	syncs               atomic.Int64
 	hold                chan struct{} // when set, each write takes one element first
+	held                atomic.Int64  // writes that have come so far as to take it
 }
 
 type moodyFile struct {
@@ -109,6 +110,7 @@ func (m *moody) open(path string) (file, error) { return m.wrap(osDisk{}.open(pa
 
 func (f moodyFile) Write(data []byte) (int, error) {
 	if f.m.hold != nil {
+		f.m.held.Add(1)
 		<-f.m.hold
 	}
 	if !f.m.full.Load() {

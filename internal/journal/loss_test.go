@@ -21,7 +21,9 @@ func TestQueueOverflow(t *testing.T) {
 	j := start(t, dir, Limits{}, disk)
 	j.Append(plain(1))
 	// The drain takes the first record and blocks in its write; then the queue fills up.
-	eventually(t, "the drain takes the record", func() bool { return len(j.queue) == 0 })
+	release := sync.OnceFunc(func() { close(disk.hold) })
+	t.Cleanup(release) // before the journal is closed, which waits for the write
+	eventually(t, "the drain is in its write", func() bool { return disk.held.Load() == 1 })
 	const extra = 100
 	began := time.Now()
 	for id := range uint64(QueueLen + extra) {
@@ -33,7 +35,7 @@ func TestQueueOverflow(t *testing.T) {
 	if j.Lost() != extra {
 		t.Fatalf("lost %d, want %d", j.Lost(), extra)
 	}
-	close(disk.hold)
+	release()
 	stop(t, j)
 	intact(t, dir)
 	entries := all(t, dir)

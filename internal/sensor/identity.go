@@ -161,9 +161,9 @@ func Comm(pid int32) string {
 	return string(b[:len(b)-1])
 }
 
-// program returns the file name of what a process runs, or "". Unlike Comm it only reads a link, so it may be used
+// Program returns the file name of what a process runs, or "". Unlike Comm it only reads a link, so it may be used
 // while a caller waits.
-func program(pid int32) string {
+func Program(pid int32) string {
 	var buf [4096]byte
 	n, err := unix.Readlink("/proc/"+strconv.Itoa(int(pid))+"/exe", buf[:])
 	if err != nil {

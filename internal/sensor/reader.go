@@ -125,7 +125,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	}
 	if ev.Type == event.Exec {
 		q.WithOpen = f.covers(event.Open, ev.File.Path, obj.mount)
-		ev.Actor.Comm = program(raw.PID) // whoever starts the program is often gone when the record is written
+		ev.Actor.Comm = Program(raw.PID) // whoever starts the program is often gone when the record is written
 	}
 	return ""
 }

@@ -19,6 +19,7 @@ const (
 	flushEvery  = 20 * time.Millisecond // while records come in
 	restAfter   = 50                    // flushes without a record before the goroutine rests
 	maxFollower = 16
+	syncTries   = 100 // milliseconds; under a flood there is always something queued
 )
 
 // Journal takes the records that are kept on disk. It must not block.
@@ -44,6 +45,7 @@ type Trail struct {
 	mu      sync.Mutex
 	queue   []event.Record
 	resting bool
+	working bool // a batch is being kept
 	closed  bool
 	lost    uint64
 
@@ -83,6 +85,23 @@ func (t *Trail) Record(rec event.Record) {
 	}
 }
 
+// Sync waits until what was recorded before can be found. It is for people's questions, never for the verdict path.
+func (t *Trail) Sync() {
+	for range syncTries {
+		t.mu.Lock()
+		done := len(t.queue) == 0 && !t.working || t.closed
+		t.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // Lost is how many records were dropped because the queue was full.
 func (t *Trail) Lost() uint64 {
 	t.mu.Lock()
@@ -99,6 +118,9 @@ func (t *Trail) work() {
 	for idle := 0; ; {
 		batch, closed := t.takeQueue()
 		t.keep(batch)
+		t.mu.Lock()
+		t.working = false
+		t.mu.Unlock()
 		if closed {
 			return
 		}
@@ -134,6 +156,7 @@ func (t *Trail) takeQueue() (batch []event.Record, closed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	batch, t.queue = t.queue, nil
+	t.working = len(batch) > 0
 	return batch, t.closed
 }
 
