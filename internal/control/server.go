@@ -44,8 +44,8 @@ func Listen(dir string, serve Serve) (*Server, error) {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
 	path := filepath.Join(dir, SocketName)
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = conn.Close()
+	if other, err := Dial(context.Background(), dir); err == nil {
+		_ = other.Close() // it answered, which is all that was asked
 		return nil, health.Problem{
 			Code: "KO-1101", Title: "another keepoutd answers on " + path, Severity: health.Failure,
 			Fix: "stop the other daemon, or choose another --run-dir",

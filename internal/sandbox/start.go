@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -113,21 +112,24 @@ var image = sync.OnceValue(func() string {
 		return self
 	}
 	defer closeFile(program)
-	fd, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC)
+	info, err := program.Stat()
 	if err != nil {
 		return self
 	}
-	memory := os.NewFile(uintptr(fd), "keepoutd")
-	if _, err := io.Copy(memory, program); err != nil {
-		closeFile(memory)
+	memory, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC) // open for the life of the process
+	if err != nil {
 		return self
 	}
-	images = memory // kept open for the life of the process
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+	for left := int(info.Size()); left > 0; {
+		n, err := unix.Sendfile(memory, int(program.Fd()), nil, left)
+		if err != nil || n == 0 {
+			_ = unix.Close(memory)
+			return self
+		}
+		left -= n
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), memory)
 })
-
-// images keeps the copy from being collected.
-var images *os.File
 
 // run starts the command on a thread that waits for it: the parent death signal is sent when the thread that
 // started a child ends, not when the process does (prctl(2)).
