@@ -14,6 +14,14 @@ import (
 // act is what a reader does with one event.
 type act func(g *fanotify.Group, raw fanotify.Event, now time.Time)
 
+// Every event wakes every reader. One that comes too late so many times running is on the wrong processor for what goes
+// on, and stands back for a while, which spares the others a wake-up an event. It cannot come too late unless another
+// reader is at work, so there is always one.
+const (
+	standBack    = 8
+	standBackFor = 10 * time.Millisecond
+)
+
 // read is one reader thread; cpu is the processor it keeps to, or negative for any.
 func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 	runtime.LockOSThread() // the thread ends with the goroutine, so its affinity needs no undoing
@@ -25,8 +33,17 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 		_ = unix.SchedSetaffinity(0, &set)
 	}
 	buf := make([]byte, readBuffer)
+	taken := 0
 	for {
 		n, err := g.ReadBlocking(buf)
+		if errors.Is(err, fanotify.ErrTaken) {
+			if taken++; taken >= standBack {
+				time.Sleep(standBackFor)
+				taken = standBack - 1 // one look, and back if the others still suffice
+			}
+			continue
+		}
+		taken = 0
 		if errors.Is(err, fanotify.ErrEvent) {
 			s.counts.noFile.Add(1)
 			continue

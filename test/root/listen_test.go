@@ -1,6 +1,7 @@
 package root
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -77,6 +78,9 @@ func (l *listener) loop() {
 	buf := make([]byte, 4096)
 	for {
 		n, err := l.g.ReadBlocking(buf)
+		if errors.Is(err, fanotify.ErrTaken) {
+			continue // the opener was killed meanwhile
+		}
 		if err != nil {
 			return
 		}

@@ -84,8 +84,11 @@ func (g *Group) mark(action uint, path string, mask uint64) error {
 // has been refused, and the next one can be read.
 var ErrEvent = errors.New("event lost")
 
-// ReadBlocking waits for events and reads as many as fit in buf. It returns io.EOF after Stop, and ErrEvent
-// when only one event was lost; other errors are the end of reading.
+// ErrTaken reports that another reader of the group took the event that this one was woken for.
+var ErrTaken = errors.New("event taken by another reader")
+
+// ReadBlocking waits for events and reads as many as fit in buf. It returns io.EOF after Stop, ErrEvent when only
+// one event was lost, and ErrTaken; other errors are the end of reading.
 //
 // It polls before it reads, so that Stop works: a thread that blocks in read(2) itself keeps the group alive,
 // and every waiting opener with it, even after the descriptor was closed elsewhere.
@@ -103,7 +106,9 @@ func (g *Group) ReadBlocking(buf []byte) (int, error) {
 		switch {
 		case err == nil:
 			return n, nil
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return 0, ErrTaken
 		case errors.Is(err, unix.EBADF), errors.Is(err, unix.EFAULT), errors.Is(err, unix.EINVAL):
 			return 0, fmt.Errorf("read fanotify group: %w", err)
 		default: // from opening the event's file for us
