@@ -116,7 +116,12 @@ var image = sync.OnceValue(func() string {
 	if err != nil {
 		return self
 	}
-	memory, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC) // open for the life of the process
+	// Open for the life of the process. Hosts with vm.memfd_noexec=1 want MFD_EXEC said, kernels before 6.3 do not
+	// know it; with vm.memfd_noexec=2 nothing helps, and only then the file itself is used.
+	memory, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		memory, err = unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC)
+	}
 	if err != nil {
 		return self
 	}
