@@ -110,6 +110,7 @@ type peer struct {
 	r           *rig
 	script      func(ev *pb.Event, file int) (pb.Action, bool)
 	auth        *wire.Conn
+	control     *wire.Conn
 	subscribed  chan struct{}
 	asked       atomic.Int64
 	receiving   sync.WaitGroup
@@ -173,7 +174,7 @@ func (p *peer) join(r *rig, name string) *peer {
 	p.Latency = docket.NewLatency()
 	auth, theirAuth := pair(r.t)
 	control, theirControl := pair(r.t)
-	p.auth = theirAuth
+	p.auth, p.control = theirAuth, theirControl
 	types := map[event.Type]bool{}
 	for _, t := range event.Types() {
 		types[t] = true

@@ -442,3 +442,28 @@ func TestTooManyUserIDs(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestRefusedApplyChangesNothing: when a new provider cannot have a user id, the others stay as they are.
+func TestRefusedApplyChangesNothing(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	p := g.install("p", config.Provider{})
+	g.apply(p)
+	g.runs("p", 0)
+	taken := make([]string, 0, sandbox.MaxProviders)
+	for slot := range sandbox.MaxProviders - 1 {
+		taken = append(taken, fmt.Sprintf("%q: %d", fmt.Sprintf("other-%d", slot), slot+1))
+	}
+	g.r.Close()
+	must(t, os.WriteFile(filepath.Join(g.state, "slots.json"),
+		[]byte(`{"p": 0, `+strings.Join(taken, ", ")+`}`), 0o600))
+	g.r = g.open()
+	g.apply(p)
+	pid := g.runs("p", 0)
+	if g.r.Apply([]config.Installed{g.install("new", config.Provider{}), p}, config.Default().Budgets) == nil {
+		t.Fatal("a 65th user id was given")
+	}
+	if s := g.r.Status(); len(s) != 1 || s[0].ID != "p" || s[0].PID != pid {
+		t.Errorf("after the refusal: %+v", s)
+	}
+}
