@@ -80,7 +80,7 @@ const (
 // Reason says which rule of the platform produced the verdict.
 type Reason string
 
-// The reasons. Those above Voted's group are answered without asking anybody.
+// The reasons. Those before ReasonVoted are given without asking anybody.
 const (
 	ReasonSelf      Reason = "self"              // the platform's own process
 	ReasonProvider  Reason = "provider"          // a provider's process

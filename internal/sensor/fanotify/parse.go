@@ -20,9 +20,9 @@ type Event struct {
 	PIDFD int   // descriptor of the actor, or NoFD when it has already been reaped
 
 	// Notify groups only.
-	Dir, NewDir     Entry  // where it happened; NewDir for Rename
-	Target          Handle // the object itself
-	HasDir, HasMove bool
+	Dir, NewDir Entry  // where it happened; NewDir for Rename
+	Target      Handle // the object itself
+	HasMove     bool   // NewDir is set
 }
 
 // Entry is a name in a directory.
@@ -102,7 +102,7 @@ func parseRecord(ev *Event, kind byte, body []byte) error {
 	case unix.FAN_EVENT_INFO_TYPE_DFID_NAME, unix.FAN_EVENT_INFO_TYPE_OLD_DFID_NAME,
 		unix.FAN_EVENT_INFO_TYPE_DFID:
 		h, name, err := parseHandle(body)
-		ev.Dir, ev.HasDir = Entry{Dir: h, Name: name}, true
+		ev.Dir = Entry{Dir: h, Name: name}
 		return err
 	case unix.FAN_EVENT_INFO_TYPE_NEW_DFID_NAME:
 		h, name, err := parseHandle(body)

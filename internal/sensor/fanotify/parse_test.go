@@ -108,7 +108,7 @@ var samples = []struct {
 		named(unix.FAN_EVENT_INFO_TYPE_FID, object, ""), pidfd(5),
 	)}, Event{
 		Mask: Create, File: NoFD, PID: 42, PIDFD: 5,
-		Dir: Entry{Dir: folder, Name: "new file"}, HasDir: true, Target: object,
+		Dir: Entry{Dir: folder, Name: "new file"}, Target: object,
 	}},
 	{"rename", packet{mask: Rename, file: unix.FAN_NOFD, pid: 42, records: join(
 		named(unix.FAN_EVENT_INFO_TYPE_OLD_DFID_NAME, folder, "old\x00"),
@@ -116,12 +116,12 @@ var samples = []struct {
 		named(unix.FAN_EVENT_INFO_TYPE_FID, object, ""), pidfd(5),
 	)}, Event{
 		Mask: Rename, File: NoFD, PID: 42, PIDFD: 5,
-		Dir: Entry{Dir: folder, Name: "old"}, HasDir: true, NewDir: Entry{Dir: other, Name: "new"}, HasMove: true,
+		Dir: Entry{Dir: folder, Name: "old"}, NewDir: Entry{Dir: other, Name: "new"}, HasMove: true,
 		Target: object,
 	}},
 	{"folder without a name", packet{mask: Delete, file: unix.FAN_NOFD, records: named(
 		unix.FAN_EVENT_INFO_TYPE_DFID, folder, "")}, Event{
-		Mask: Delete, File: NoFD, PIDFD: NoFD, Dir: Entry{Dir: folder}, HasDir: true,
+		Mask: Delete, File: NoFD, PIDFD: NoFD, Dir: Entry{Dir: folder},
 	}},
 	{"empty handle", packet{mask: CloseWrite, file: unix.FAN_NOFD, records: record(
 		unix.FAN_EVENT_INFO_TYPE_FID, fid(Handle{Type: 3}, 0, ""))}, Event{
