@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -225,6 +226,13 @@ func (p *Peer) noteHeartbeat(h *pb.Heartbeat) error {
 	return nil
 }
 
+func (p *Peer) nameOf(c *wire.Conn) string {
+	if c == p.auth {
+		return "auth"
+	}
+	return "control"
+}
+
 // tell sends a packet on the control socket.
 func (p *Peer) tell(m *pb.ToProvider) error { return p.send(p.control, m, -1) }
 
@@ -239,6 +247,9 @@ func (p *Peer) send(to *wire.Conn, m proto.Message, file int) error {
 	for {
 		err := to.Send(packet, file)
 		if !errors.Is(err, wire.ErrFull) {
+			if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+				return fmt.Errorf("before it took %s: %w", bodyName(m), p.ended(p.nameOf(to)))
+			}
 			if err != nil {
 				return fmt.Errorf("send %s: %w", bodyName(m), err)
 			}

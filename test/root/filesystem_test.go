@@ -23,6 +23,7 @@ import (
 func fuse(t testing.TB, from string) (string, *os.Process) {
 	t.Helper()
 	to := mountPoint(t)
+	before := device(t, to) // before bindfs starts, which may mount at once
 	cmd := exec.CommandContext(t.Context(), "bindfs", "-f", from, to)
 	var out strings.Builder
 	cmd.Stderr = &out
@@ -34,7 +35,6 @@ func fuse(t testing.TB, from string) (string, *os.Process) {
 		_ = cmd.Process.Kill() // SIGKILL also ends a stopped process
 		<-over
 	})
-	before := device(t, to)
 	until(t, "bindfs has mounted", func() bool {
 		select {
 		case <-over:
