@@ -40,7 +40,8 @@ type Status struct {
 	Version   string              `json:"version"`
 	Mode      event.Mode          `json:"mode"`
 	Tier      string              `json:"tier"` // B: fanotify
-	PID       int                 `json:"pid"`
+	PID       int                 `json:"pid"`  // of the core
+	Guard     GuardStatus         `json:"guard"`
 	Since     time.Time           `json:"since"`
 	Config    string              `json:"config"`
 	Problems  []health.Problem    `json:"problems"`
@@ -50,6 +51,21 @@ type Status struct {
 	Watching  []sensor.Filesystem `json:"watching"`
 	Journal   JournalStatus       `json:"journal"`
 	Allowed   []Allowance         `json:"allowances"`
+}
+
+// GuardStatus says who answers when the core cannot, and when it last had to.
+type GuardStatus struct {
+	PID   int    `json:"pid"`
+	Cores uint32 `json:"cores"` // started since the guard; the first one counts
+	Gap   *Gap   `json:"gap,omitempty"`
+}
+
+// Gap is a time in which no engine was asked, because there was no core that could.
+type Gap struct {
+	Cause    string    `json:"cause"` // exited, killed, stalled or stopped
+	LengthMS int64     `json:"length_ms"`
+	Decided  uint64    `json:"decided"` // events that the guard allowed
+	Until    time.Time `json:"until"`
 }
 
 // JournalStatus says how the trail on disk is doing.

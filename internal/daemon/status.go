@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/guard/link"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -28,13 +30,19 @@ func (d *Daemon) status() control.Status {
 			SHA256: p.SHA256, Until: p.Until, Reason: p.Reason, Used: p.Used,
 		})
 	}
-	s.Problems = problems(&s, d.sensor.Health())
+	s.Guard = control.GuardStatus{PID: os.Getppid(), Cores: d.gap.Cores}
+	if d.gap.Cause != link.None {
+		s.Guard.Gap = &control.Gap{
+			Cause: d.gap.Cause.String(), LengthMS: d.gap.Length.Milliseconds(), Decided: d.gap.Decided, Until: d.since,
+		}
+	}
+	s.Problems = problems(&s, d.sensor.Health(), d.gapProblem()...)
 	return s
 }
 
 // problems derives what a person must know. It is pure.
-func problems(s *control.Status, sensorErr error) []health.Problem {
-	out := []health.Problem{}
+func problems(s *control.Status, sensorErr error, more ...health.Problem) []health.Problem {
+	out := append([]health.Problem{}, more...)
 	add := func(code string, severity health.Severity, fix, format string, args ...any) {
 		out = append(out, health.Problem{Code: code, Severity: severity, Fix: fix, Title: fmt.Sprintf(format, args...)})
 	}
@@ -81,6 +89,15 @@ func problems(s *control.Status, sensorErr error) []health.Problem {
 			"enforce mode, but no provider in mode enforce votes")
 	}
 	health.Sort(out)
+	return out
+}
+
+// vital returns the paths that no provider may deny beside the usual ones: what the administrator names, and our own.
+func (d *Daemon) vital(loaded *config.Loaded) []string {
+	out := append([]string{}, loaded.Vital...)
+	for _, name := range []string{"keepoutd", "keepout-core", "keepout"} {
+		out = append(out, filepath.Join(filepath.Dir(os.Args[0]), name))
+	}
 	return out
 }
 

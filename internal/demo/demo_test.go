@@ -36,7 +36,7 @@ var folder = regexp.MustCompile(`\$ cd (\S+/` + homePattern + `\S+)`)
 func begin(t *testing.T, args ...string) *demonstration {
 	t.Helper()
 	testenv.Need(t, testenv.Root, testenv.Fanotify, testenv.MountNS)
-	packages := []string{"./cmd/keepoutd", "./cmd/keepout", "./providers/hashlist"}
+	packages := []string{"./cmd/keepoutd", "./cmd/keepout-core", "./cmd/keepout", "./providers/hashlist"}
 	if testenv.Probe(testenv.ClamAV) == nil {
 		packages = append(packages, "./providers/clamav")
 	}

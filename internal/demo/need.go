@@ -30,7 +30,7 @@ func missing(exe string) error {
 		return fmt.Errorf("close the probe: %w", err)
 	}
 	bin := filepath.Dir(exe)
-	for _, name := range []string{"keepoutd", "providers/hashlist/keepout-hashlist"} {
+	for _, name := range []string{"keepoutd", "keepout-core", "providers/hashlist/keepout-hashlist"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
 			return health.Problem{
 				Code: "KO-1104", Title: name + " is not beside the keepout command: " + err.Error(),

@@ -57,6 +57,7 @@ type Trail interface {
 type Docket struct {
 	ruling Ruling
 	trail  Trail
+	beat   func()
 	panel  atomic.Pointer[panel]
 	counts Counts
 
@@ -104,10 +105,11 @@ type flight struct {
 	actor   uint64 // 0 when no asked provider looks at the actor
 }
 
-// New makes an empty docket and starts its clock, which Close ends.
-func New(ruling Ruling, trail Trail) *Docket {
+// New makes an empty docket and starts its clock, which Close ends. The clock calls beat, which must not block, each
+// time that it has looked at every deadline.
+func New(ruling Ruling, trail Trail, beat func()) *Docket {
 	d := &Docket{
-		ruling: ruling, trail: trail, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
+		ruling: ruling, trail: trail, beat: beat, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
 		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests),
 	}
 	d.panel.Store(&panel{})

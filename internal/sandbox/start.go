@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keepout-security/keepout/internal/memexec"
 	"github.com/keepout-security/keepout/wire"
 )
 
@@ -107,33 +108,14 @@ func (p *Process) start(l launch, program *os.File) error {
 // answer the event would be stopped, for a thread that waits for the answer.
 var image = sync.OnceValue(func() string {
 	const self = "/proc/self/exe"
-	program, err := os.Open(self)
+	if to, err := os.Readlink(self); err == nil && strings.HasPrefix(to, "/memfd:") {
+		return self // the guard has done it
+	}
+	memory, err := memexec.Load("keepout-core", self)
 	if err != nil {
-		return self
+		return self // with vm.memfd_noexec=2 nothing helps
 	}
-	defer closeFile(program)
-	info, err := program.Stat()
-	if err != nil {
-		return self
-	}
-	// Open for the life of the process. Hosts with vm.memfd_noexec=1 want MFD_EXEC said, kernels before 6.3 do not
-	// know it; with vm.memfd_noexec=2 nothing helps, and only then the file itself is used.
-	memory, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) {
-		memory, err = unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC)
-	}
-	if err != nil {
-		return self
-	}
-	for left := int(info.Size()); left > 0; {
-		n, err := unix.Sendfile(memory, int(program.Fd()), nil, left)
-		if err != nil || n == 0 {
-			_ = unix.Close(memory)
-			return self
-		}
-		left -= n
-	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), memory)
+	return memory
 })
 
 // run starts the command on a thread that waits for it: the parent death signal is sent when the thread that

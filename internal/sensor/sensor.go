@@ -27,6 +27,7 @@ type Judge interface {
 
 // Config is what a sensor needs.
 type Config struct {
+	Group    *fanotify.Group       // holds the callers; the sensor's from now on
 	Vital    []string              // paths that no provider may deny, beside DefaultVital
 	Provider func(uid uint32) bool // whether a user id is a provider's
 	Judge    Judge
@@ -60,18 +61,14 @@ type Sensor struct {
 	readers sync.WaitGroup
 }
 
-// New makes the kernel groups and marks nothing yet. It needs root and a kernel with permission events.
+// New makes a sensor that reads c.Group and marks nothing yet. It needs root.
 func New(c Config) (*Sensor, error) {
-	perm, err := fanotify.NewPermission()
+	notify, err := fanotify.NewNotify()
 	if err != nil {
 		return nil, err
 	}
-	notify, err := fanotify.NewNotify()
-	if err != nil {
-		return nil, errors.Join(err, perm.Close())
-	}
 	s := &Sensor{
-		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: perm, notify: notify,
+		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: c.Group, notify: notify,
 		remotes: map[uint64]*remote{}, counts: newCounters(),
 	}
 	s.scope.Store(&scope{})
@@ -163,9 +160,6 @@ func (s *Sensor) dropMarks(from, to *scope) {
 // package upgrade.
 func (s *Sensor) ResolveVital(extra []string) {
 	paths := append(DefaultVital(), extra...)
-	if exe, err := os.Executable(); err == nil {
-		paths = append(paths, exe)
-	}
 	s.vital.resolve(paths)
 }
 

@@ -46,6 +46,9 @@ var places = []place{
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
 
+	{pkg: "internal/memexec", layer: base},
+	{pkg: "internal/guard/link", layer: runtime},
+	{pkg: "internal/guard", layer: runtime, peers: []string{"internal/guard/link", "internal/sensor/fanotify"}},
 	{pkg: "internal/sensor/fanotify", layer: runtime},
 	{pkg: "internal/sensor", layer: runtime, peers: []string{"internal/sensor/fanotify"}},
 	{pkg: "internal/session", layer: runtime},

@@ -43,7 +43,7 @@ var privileges = []privilege{
 	{
 		what: "set a resource limit", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Setrlimit", "Prlimit", "SYS_PRLIMIT64"},
-		homes: []string{"internal/sandbox", "internal/daemon"},
+		homes: []string{"internal/sandbox", "internal/guard"},
 	},
 	{
 		what: "filter or confine a process", pkgs: []string{unixPackage, "syscall"},
@@ -69,7 +69,7 @@ var privileges = []privilege{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
-			"internal/cli", "internal/demo", "internal/sandbox", "internal/tally", "internal/testenv",
+			"internal/cli", "internal/guard", "internal/demo", "internal/sandbox", "internal/tally", "internal/testenv",
 			"provider/conformance", "providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
 		},
 	},

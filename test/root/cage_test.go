@@ -91,7 +91,7 @@ func TestProviderCannotSignal(t *testing.T) {
 		subject("attacks", "signal", event.Enforce), subject("other", "", event.Enforce),
 	}})
 	before := h.Status()
-	path := h.File("target", fmt.Sprintf("FAULT %d", h.PID))
+	path := h.File("target", fmt.Sprintf("FAULT %d", before.PID))
 	denied(t, open(path))
 	v := record(t, h, path, event.Denied)
 	if want := "parent 0, one: no such process, all: no such process"; v.Rule != want {
