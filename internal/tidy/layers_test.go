@@ -45,6 +45,7 @@ var places = []place{
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
+	{pkg: "internal/rollback", layer: core},
 
 	{pkg: "internal/memexec", layer: base},
 	{pkg: "internal/guard/link", layer: runtime},
@@ -57,6 +58,7 @@ var places = []place{
 	{pkg: "internal/journal", layer: runtime},
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
+	{pkg: "internal/store", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session",
 	}},
@@ -75,6 +77,8 @@ var places = []place{
 	{pkg: "examples/*", layer: program, only: public},
 
 	{pkg: "internal/testenv", layer: tests},
+	{pkg: "internal/simdisk", layer: tests},
+	{pkg: "internal/sim", layer: tests, peers: []string{"internal/simdisk"}},
 	{pkg: "internal/tally", layer: tests},
 	{pkg: "internal/tidy", layer: tests},
 	{pkg: "bench", layer: tests},
