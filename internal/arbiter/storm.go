@@ -147,8 +147,10 @@ func (s *Storm) judge(c StormConfig, now time.Duration) (Finding, bool) {
 func (s *Storm) suspect(d suspect) {
 	oldest := 0
 	for i := range s.denied[:s.count] {
-		if s.denied[i].object == d.object {
-			s.denied[i].last = d.last
+		if was := &s.denied[i]; was.object == d.object {
+			d.first = was.first
+			d.known, d.popular, d.owned = d.known || was.known, d.popular || was.popular, d.owned || was.owned
+			*was = d
 			return
 		}
 		if s.denied[i].last < s.denied[oldest].last {
