@@ -219,6 +219,64 @@ func TestBreakerCourse(t *testing.T) {
 	}
 }
 
+// TestBreakerShare: one miss in a hundred is borne, more are not; and what opened it is forgotten once it is closed.
+func TestBreakerShare(t *testing.T) {
+	t.Parallel()
+	c := arbiter.DefaultBreaker()
+	c.Window = 5 * time.Second // the misses below are further apart
+	for misses, want := range map[int]arbiter.BreakerState{4: arbiter.Closed, 5: arbiter.Open} {
+		var b arbiter.Breaker
+		now := time.Duration(0)
+		for i := range 400 {
+			now = time.Duration(i) * 100 * time.Millisecond
+			if i%80 == 79 && i/80 < misses-1 || i == 399 {
+				b.Missed(c, now)
+			} else {
+				b.Answered(c, now)
+			}
+		}
+		if got := b.View().State; got != want {
+			t.Errorf("%d misses in 400 votes: %s, want %s", misses, got, want)
+		}
+		if want == arbiter.Closed {
+			continue
+		}
+		for now += c.FirstWait; b.View().State != arbiter.Closed; now += c.ProbeEvery {
+			b.Ask(c, now)
+			b.Answered(c, now)
+		}
+		if b.Missed(c, now) != 0 {
+			t.Error("one miss opened it after it was closed")
+		}
+	}
+}
+
+// TestBreakerForgives: after a minute of being closed it waits as little as the first time.
+func TestBreakerForgives(t *testing.T) {
+	t.Parallel()
+	c := arbiter.DefaultBreaker()
+	for rest, want := range map[time.Duration]time.Duration{c.Stable - 1: 2 * c.FirstWait, c.Stable: c.FirstWait} {
+		var b arbiter.Breaker
+		now := time.Second
+		for range c.Misses {
+			b.Missed(c, now)
+		}
+		now += c.FirstWait
+		for range c.Probes {
+			b.Ask(c, now)
+			b.Answered(c, now)
+			now += c.ProbeEvery
+		}
+		now = b.View().Since + rest
+		for range c.Misses {
+			b.Missed(c, now)
+		}
+		if v := b.View(); v.Until-v.Since != want {
+			t.Errorf("after %v of being closed it waits %v, want %v", rest, v.Until-v.Since, want)
+		}
+	}
+}
+
 // TestBreakerIsStuck: it says once that it stays open, and again only after it was closed.
 func TestBreakerIsStuck(t *testing.T) {
 	t.Parallel()

@@ -50,7 +50,8 @@ type Finding struct {
 // objects that the provider let pass, the most popular ones. The zero value is calm. Times are on a clock with any
 // origin. It is not safe for concurrent use.
 type Storm struct {
-	seen [stormSets][stormWays]pass
+	seen   [stormSets][stormWays]pass
+	chance uint32
 
 	denied  [suspects]suspect
 	count   int   // of denied
@@ -192,7 +193,9 @@ func (s *Storm) find(object uint64) *pass {
 func (s *Storm) pass(p *pass, r Ruling) {
 	if p == nil {
 		set := &s.seen[r.Object%stormSets]
-		p = &set[0]
+		// Among equals chance decides: a rule could hit the last newcomer every time.
+		s.chance = s.chance*1664525 + 1013904223
+		p = &set[s.chance>>16%stormWays]
 		for i := range set {
 			if set[i].hits < p.hits {
 				p = &set[i]

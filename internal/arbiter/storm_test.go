@@ -181,6 +181,46 @@ func TestStormRemembersThePopular(t *testing.T) {
 	}
 }
 
+// TestStormForgets: what was popular once, and is not any more, makes room for what is.
+func TestStormForgets(t *testing.T) {
+	t.Parallel()
+	c := arbiter.DefaultStorm()
+	s := new(arbiter.Storm)
+	allowing(s, c, 0, 1, 0, 4096, 10)
+	const now = 2048
+	allowing(s, c, 0, 1, 4096, now, 40)
+	popular := 0
+	for i := 0; i < now; i += c.Objects {
+		one := new(arbiter.Storm)
+		*one = *s
+		got, _ := denials(one, c, time.Minute, 1, rulings(4096+i, c.Objects, arbiter.Ruling{Content: 2}))
+		if got < c.Objects {
+			popular += c.Objects
+		}
+	}
+	if popular < now*9/10 {
+		t.Errorf("of %d objects in use, %d are known as popular", now, popular)
+	}
+}
+
+// TestStormSaysItOnce: after it has tripped, denials have no effect and start nothing.
+func TestStormSaysItOnce(t *testing.T) {
+	t.Parallel()
+	c := arbiter.DefaultStorm()
+	s := new(arbiter.Storm)
+	allowing(s, c, 0, 1, 0, 50, 5)
+	said := 0
+	for _, r := range rulings(0, 50, arbiter.Ruling{Content: 2}) {
+		r.Denied = true
+		if _, tripped := s.Vote(c, time.Minute, r); tripped {
+			said++
+		}
+	}
+	if said != 1 {
+		t.Errorf("tripped %d times", said)
+	}
+}
+
 // TestStormAnyHistory bounds the damage: whatever was allowed and denied before, fewer than Objects popular or owned
 // objects are denied within a window, and who denies only what it never allowed is never stopped.
 func TestStormAnyHistory(t *testing.T) {
