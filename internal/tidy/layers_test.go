@@ -41,7 +41,11 @@ var places = []place{
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
-	{pkg: "internal/config", layer: base, peers: []string{"event", "internal/health"}},
+	{pkg: "internal/unit", layer: base},
+	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
+	{pkg: "internal/config", layer: base, peers: []string{
+		"event", "internal/content", "internal/health", "internal/unit",
+	}},
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
