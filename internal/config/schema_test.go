@@ -126,6 +126,13 @@ func TestShippedSchemas(t *testing.T) {
 		{"yara", "README", "", "KO-1007: 0 files named *.yar, *.yara: the schema wants 1..4096."},
 		{"clamav", "daily.cvd", "ClamAV-VDB:\x00\xff", ""},
 		{"clamav", "a.hdb", "0:0:x", ""},
+		{"hostile/channel291", "c-00000291-1.channel", "open,*/evil" + strings.Repeat(",*", 18) + ",*\n", ""},
+		{"hostile/channel291", "c-00000291-1.channel", "open,*/evil" + strings.Repeat(",*", 18) + "\n", ""},
+		{
+			"hostile/channel291", "c-00000291-2.channel", "open,*/evil" + strings.Repeat(",*", 18) + ",evil\n",
+			`c-00000291-2.channel:1:49: KO-1007: found "evil": field 21, pipe, is one of [*]. Next: `,
+		},
+		{"hostile/faulty", "plan.txt", "fault hang\n", ""},
 	} {
 		in := shipped(t, c.id)
 		in.Content = t.TempDir()
