@@ -64,8 +64,12 @@ var places = []place{
 
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/cli", layer: shell, peers: []string{"internal/control", "internal/demo"}},
+	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
+	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},
+	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
+	{pkg: "internal/cli", layer: shell, peers: []string{
+		"internal/control", "internal/demo", "internal/drill", "internal/playground",
+	}},
 
 	{pkg: "cmd/*", layer: program},
 	{pkg: "providers/internal/*", layer: program, only: public},
