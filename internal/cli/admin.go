@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -105,14 +106,24 @@ func (a *app) providerCommand() *cobra.Command {
 	return group("provider", "List providers, switch them on and off, seal a manifest", list, enable, disable, seal)
 }
 
+// checkProviders tells all that is wrong with manifests, executables and contents.
+func checkProviders(ctx context.Context, loaded *config.Loaded, dir string) error {
+	installed, err := loaded.Resolve(dir)
+	errs := append(make([]error, 0, len(installed)+1), err)
+	for i := range installed {
+		errs = append(errs, installed[i].CheckContent(ctx))
+	}
+	return errors.Join(errs...)
+}
+
 func (a *app) configCommand() *cobra.Command {
 	var providers string
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Check a configuration file and the providers it names", Args: exactArgs(1, "a file"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			loaded, err := config.Load(args[0])
 			if err == nil && providers != "" {
-				_, err = loaded.Resolve(providers)
+				err = checkProviders(cmd.Context(), loaded, providers)
 			}
 			if err != nil {
 				return err
@@ -127,7 +138,8 @@ func (a *app) configCommand() *cobra.Command {
 			return err
 		},
 	}
-	check.Flags().StringVar(&providers, "providers-dir", "", "also check manifests and digests in this folder")
+	check.Flags().StringVar(&providers, "providers-dir", "",
+		"also check manifests, digests and contents of the providers in this folder")
 	explain := &cobra.Command{
 		Use: "explain", Short: "Print a commented example with every key and its default", Args: exactArgs(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/content"
 )
 
 // ManifestFile is the manifest's name in a provider's folder.
@@ -32,6 +33,7 @@ type Manifest struct {
 	Settings   []string        `yaml:"settings"` // keys that an administrator may set
 	Grants     Limits          `yaml:"grants"`   // the most it asks for
 	Health     Health          `yaml:"health"`
+	Schema     content.Schema  `yaml:"content_schema"` // what its content must look like
 
 	dir string
 	doc *document
@@ -109,6 +111,7 @@ func (m *Manifest) check() error {
 	if h := time.Duration(m.Health.Heartbeat); h < 100*time.Millisecond || h > 10*time.Second {
 		bad("$.health.heartbeat", "choose 100ms to 10s", "heartbeat %v is out of range", h)
 	}
+	m.checkSchema(bad)
 	return errors.Join(errs...)
 }
 

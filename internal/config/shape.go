@@ -85,6 +85,10 @@ func (s *shape) check(n ast.Node, t reflect.Type, name string) {
 		want = s.checkList(n, t, name)
 	case t.Kind() == reflect.String:
 		want = s.checkString(n, name)
+	case t.Kind() == reflect.Bool:
+		if _, ok := n.(*ast.BoolNode); !ok {
+			want = "true or false"
+		}
 	default:
 		want = checkInteger(n, t)
 	}

@@ -41,7 +41,11 @@ var places = []place{
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
-	{pkg: "internal/config", layer: base, peers: []string{"event", "internal/health"}},
+	{pkg: "internal/unit", layer: base},
+	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
+	{pkg: "internal/config", layer: base, peers: []string{
+		"event", "internal/content", "internal/health", "internal/unit",
+	}},
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
@@ -65,8 +69,12 @@ var places = []place{
 
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/cli", layer: shell, peers: []string{"internal/control", "internal/demo"}},
+	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
+	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},
+	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
+	{pkg: "internal/cli", layer: shell, peers: []string{
+		"internal/control", "internal/demo", "internal/drill", "internal/playground",
+	}},
 
 	{pkg: "cmd/*", layer: program},
 	{pkg: "providers/internal/*", layer: program, only: public},
