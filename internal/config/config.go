@@ -26,6 +26,8 @@ type Config struct {
 	Quorum int `yaml:"quorum"`
 	// Vital adds paths to what no provider may ever deny.
 	Vital []string `yaml:"vital"`
+	// Updates says how a new engine or content comes into force.
+	Updates Updates `yaml:"updates"`
 	// Journal bounds the journal.
 	Journal Journal `yaml:"journal"`
 	// Providers lists who votes.
@@ -97,7 +99,7 @@ func Default() Config {
 	return Config{
 		Version: 1, Mode: event.Monitor, StallLimit: Duration(time.Second),
 		Budgets: Budgets{Metadata: Duration(50 * time.Millisecond), Content: Duration(2 * time.Second)},
-		Journal: Journal{FileSize: 16 << 20, Files: 8, Record: "notable"},
+		Journal: Journal{FileSize: 16 << 20, Files: 8, Record: "notable"}, Updates: defaultUpdates(),
 	}
 }
 
@@ -176,6 +178,7 @@ func checked(d *document, c Config) (*Loaded, error) {
 			bad(fmt.Sprintf("$.vital[%d]", i), "write an absolute path", "vital path %q is relative", v)
 		}
 	}
+	l.Updates.check(bad)
 	l.checkWatches(bad)
 	l.checkProviders(bad)
 	if len(errs) > 0 {

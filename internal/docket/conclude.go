@@ -150,6 +150,7 @@ func (d *Docket) file(e *entry) actions {
 		d.counts.WouldDeny.Add(1) // known only now, and counted as allowed before
 	}
 	v.Shared = uint32(len(e.joined))
+	e.compare(v.Ballots)
 	rec := event.Record{Event: e.q.Event, Verdict: v}
 	if e.copy < 0 {
 		return actions{records: []event.Record{rec}, trail: d.trail}

@@ -33,7 +33,8 @@ type Member struct {
 	Metadata   time.Duration // budget for a vote without the content
 	Content    time.Duration // budget for a vote with the descriptor
 	Latency    *Latency
-	Standing   *Standing // nil: always waited for
+	Standing   *Standing  // nil: always waited for
+	Beside     *Agreement // set for a candidate that runs beside another member; nil otherwise
 }
 
 // Ruling is what the docket needs from the administrator's decisions.
