@@ -23,6 +23,7 @@ import (
 	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/owned"
 	"github.com/keepout-security/keepout/internal/pardon"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
@@ -54,20 +55,22 @@ type Daemon struct {
 	config    atomic.Pointer[config.Loaded]
 	mode      atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
 
-	lock    *durable.FileLock
-	journal *journal.Journal
-	trail   *trail.Trail
-	pardons *pardon.List
-	docket  *docket.Docket
-	roster  *roster.Roster
-	sensor  *sensor.Sensor
-	control *control.Server
+	lock     *durable.FileLock
+	journal  *journal.Journal
+	trail    *trail.Trail
+	pardons  *pardon.List
+	packages *owned.Set
+	docket   *docket.Docket
+	roster   *roster.Roster
+	sensor   *sensor.Sensor
+	control  *control.Server
 }
 
 // Run runs the core until ctx ends; signals arrive on reload. Errors of the start are health.Problems or
 // config.Errors.
 func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Signal) error {
-	d := &Daemon{opt: opt, log: log, since: time.Now()}
+	d := &Daemon{opt: opt, log: log, since: time.Now(), packages: owned.New()}
+	go d.loadPackages()
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.stop())
 	}
@@ -113,13 +116,15 @@ func (d *Daemon) start() error {
 	}
 	raiseFileLimit()
 	d.docket = docket.New(d, d.trail)
-	d.sensor, err = sensor.New(sensor.Config{Vital: loaded.Vital, Provider: sandbox.IsProvider, Judge: d.docket})
+	d.sensor, err = sensor.New(sensor.Config{
+		Vital: loaded.Vital, Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
+	})
 	if err != nil {
 		return sensorProblem(err)
 	}
 	d.roster, err = roster.New(roster.Config{
 		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
-		Supervisor: supervisor.Defaults(),
+		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned,
 	})
 	if err != nil {
 		return err
@@ -184,8 +189,14 @@ func (d *Daemon) openState(loaded *config.Loaded) error {
 
 // notable reports whether a record goes to the journal.
 func (d *Daemon) notable(rec *event.Record) bool {
-	return d.config.Load().Journal.Record == "all" || rec.Event.Type == event.Exec ||
-		rec.Verdict.Outcome != event.Allowed || rec.Verdict.Reason == event.ReasonAllowance
+	v := &rec.Verdict
+	switch {
+	case d.config.Load().Journal.Record == "all", rec.Event.Type == event.Exec:
+		return true
+	case v.Allowed && v.Reason == event.ReasonBypassed:
+		return false // the change journal says from when to when; each open would drown that
+	}
+	return v.Outcome != event.Allowed || v.Reason == event.ReasonAllowance
 }
 
 // stop undoes start, as far as it came. First nobody new waits, then those who wait are answered, then the
@@ -254,6 +265,7 @@ func (d *Daemon) reload() error {
 	d.mode.Store(nil)
 	d.sensor.ResolveVital(loaded.Vital)
 	d.roster.Reload()
+	go d.loadPackages()
 	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))
 	d.journal.Note(journal.Note{
 		Code: "config.reloaded", Title: "The configuration was reloaded", Severity: journal.Informational,

@@ -28,6 +28,7 @@ type Judge interface {
 // Config is what a sensor needs.
 type Config struct {
 	Vital    []string              // paths that no provider may deny, beside DefaultVital
+	Own      []string              // the platform's own files and folders: nor those, nor what lies below them
 	Provider func(uid uint32) bool // whether a user id is a provider's
 	Judge    Judge
 }
@@ -75,6 +76,7 @@ func New(c Config) (*Sensor, error) {
 		remotes: map[uint64]*remote{}, counts: newCounters(),
 	}
 	s.scope.Store(&scope{})
+	s.vital.protect(c.Own)
 	s.ResolveVital(c.Vital)
 	// Event ids go on from the clock, so that those of two runs do not collide in the journal: there is room for
 	// a million events a second.
