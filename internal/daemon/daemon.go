@@ -23,6 +23,7 @@ import (
 	"github.com/keepout-security/keepout/internal/guard/link"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/owned"
 	"github.com/keepout-security/keepout/internal/pardon"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
@@ -51,22 +52,24 @@ type Daemon struct {
 	config    atomic.Pointer[config.Loaded]
 	mode      atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
 
-	lock    *durable.FileLock
-	journal *journal.Journal
-	trail   *trail.Trail
-	pardons *pardon.List
-	guard   *link.Link
-	gap     link.Gap // before this core
-	docket  *docket.Docket
-	roster  *roster.Roster
-	sensor  *sensor.Sensor
-	control *control.Server
+	lock     *durable.FileLock
+	journal  *journal.Journal
+	trail    *trail.Trail
+	pardons  *pardon.List
+	packages *owned.Set
+	guard    *link.Link
+	gap      link.Gap // before this core
+	docket   *docket.Docket
+	roster   *roster.Roster
+	sensor   *sensor.Sensor
+	control  *control.Server
 }
 
 // Run runs the core until ctx ends; signals arrive on reload. Errors of the start are health.Problems or
 // config.Errors.
 func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Signal) error {
-	d := &Daemon{opt: opt, log: log, since: time.Now()}
+	d := &Daemon{opt: opt, log: log, since: time.Now(), packages: owned.New()}
+	go d.loadPackages()
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.stop())
 	}
@@ -115,7 +118,7 @@ func (d *Daemon) start() error {
 	}
 	d.roster, err = roster.New(roster.Config{
 		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
-		Supervisor: supervisor.Defaults(),
+		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned,
 	})
 	if err != nil {
 		return err
@@ -155,7 +158,7 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	}
 	d.docket = docket.New(d, d.trail, func() { pulse.Beat.Add(1) })
 	d.sensor, err = sensor.New(sensor.Config{
-		Group: group, Vital: d.vital(loaded), Provider: sandbox.IsProvider, Judge: d.docket,
+		Group: group, Vital: d.vital(loaded), Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
 	})
 	if err != nil {
 		return sensorProblem(err)
@@ -206,8 +209,14 @@ func (d *Daemon) openState(loaded *config.Loaded) error {
 
 // notable reports whether a record goes to the journal.
 func (d *Daemon) notable(rec *event.Record) bool {
-	return d.config.Load().Journal.Record == "all" || rec.Event.Type == event.Exec ||
-		rec.Verdict.Outcome != event.Allowed || rec.Verdict.Reason == event.ReasonAllowance
+	v := &rec.Verdict
+	switch {
+	case d.config.Load().Journal.Record == "all", rec.Event.Type == event.Exec:
+		return true
+	case v.Allowed && v.Reason == event.ReasonBypassed:
+		return false // the change journal says from when to when; each open would drown that
+	}
+	return v.Outcome != event.Allowed || v.Reason == event.ReasonAllowance
 }
 
 // stop undoes start, as far as it came. First nobody new waits, then those who wait are answered, then the
@@ -278,6 +287,7 @@ func (d *Daemon) reload() error {
 	d.guard.Pulse.Limit.Store(int64(loaded.StallLimit))
 	d.sensor.ResolveVital(d.vital(loaded))
 	d.roster.Reload()
+	go d.loadPackages()
 	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))
 	d.journal.Note(journal.Note{
 		Code: "config.reloaded", Title: "The configuration was reloaded", Severity: journal.Informational,

@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/guard/link"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
@@ -76,9 +78,10 @@ func problems(s *control.Status, sensorErr error, more ...health.Problem) []heal
 	enforcing := 0
 	for i := range s.Providers {
 		p := &s.Providers[i]
-		if p.Mode == event.Enforce && up(p.State) {
+		if p.Mode == event.Enforce && up(p.State) && p.Demoted == nil {
 			enforcing++
 		}
+		out = append(out, standingProblems(p)...)
 		if q, bad := providerProblem(p); bad {
 			out = append(out, q)
 		}
@@ -97,6 +100,35 @@ func (d *Daemon) vital(loaded *config.Loaded) []string {
 	out := append([]string{}, loaded.Vital...)
 	for _, name := range []string{"keepoutd", "keepout-core", "keepout"} {
 		out = append(out, filepath.Join(filepath.Dir(os.Args[0]), name))
+	}
+	return out
+}
+
+// standingProblems says why a provider that runs is not waited for.
+func standingProblems(p *roster.Status) (out []health.Problem) {
+	enable := "keepout provider enable " + p.ID
+	switch {
+	case p.Demoted == nil:
+	case p.Demoted.Why == docket.DenyStorm:
+		out = append(out, health.Problem{
+			Code: "KO-1312", Severity: health.Failure, Provider: p.ID, Title: p.Demoted.Cause + "; it is in audit",
+			Fix: "give it back its old content; if these denials are meant: " + enable,
+		})
+	default:
+		out = append(out, health.Problem{
+			Code: "KO-1311", Severity: health.Warning, Provider: p.ID, Title: p.Demoted.Cause + "; it is in audit",
+			Fix: "raise budgets: or give it more room; it enforces again when it is faster, or now: " + enable,
+		})
+	}
+	for _, b := range p.Breaker {
+		if b.State != arbiter.Closed && up(p.State) {
+			out = append(out, health.Problem{
+				Code: "KO-1310", Severity: health.Warning, Provider: p.ID,
+				Title: fmt.Sprintf("%s is bypassed for %s: %d votes missing so far, %d events passed by", p.ID, b.Type,
+					b.Misses, b.Bypassed),
+				Fix: "see what it waits for; it is tried on copies and comes back by itself",
+			})
+		}
 	}
 	return out
 }

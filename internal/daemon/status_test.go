@@ -14,7 +14,9 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
@@ -56,6 +58,23 @@ func TestProblems(t *testing.T) {
 		"reduced": {
 			change: func(s *control.Status) { s.Providers[0].Confinement = sandbox.Confinement{Reduced: true} },
 			want:   []string{"KO-1304"},
+		},
+		"bypassed": {
+			change: func(s *control.Status) {
+				s.Providers[0].Breaker = []docket.BreakerStatus{{Type: event.Open, State: arbiter.HalfOpen}}
+			}, want: []string{"KO-1310"},
+		},
+		"too slow": {
+			change: func(s *control.Status) {
+				s.Providers[0].Demoted = &docket.Demotion{Why: docket.Slow, Cause: "a: slow"}
+			},
+			want: []string{"KO-1601", "KO-1311"},
+		},
+		"deny-storm": {
+			change: func(s *control.Status) {
+				s.Providers[0].Demoted = &docket.Demotion{Why: docket.DenyStorm, Cause: "a: denies"}
+			},
+			want: []string{"KO-1312", "KO-1601"},
 		},
 		"audit only": {
 			change: func(s *control.Status) { s.Providers[0].Mode = event.Audit }, want: []string{"KO-1601"},

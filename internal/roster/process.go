@@ -1,14 +1,10 @@
 package roster
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
-	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/session"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -40,6 +36,7 @@ func (m *member) start() {
 	})
 	s := m.current
 	m.mu.Unlock()
+	m.standing.Restarted()
 	go m.await(proc, s)
 }
 
@@ -148,6 +145,7 @@ func (l *link) Beat(_ *session.Session, b session.Beat) {
 	news := l.m.beatAt.IsZero() || l.m.beat.Degraded != b.Degraded
 	l.m.beat, l.m.beatAt = b, time.Now()
 	l.m.mu.Unlock()
+	l.m.standing.Heartbeat(b.Content)
 	if news {
 		l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})
 	}
@@ -176,37 +174,4 @@ func (l *link) Ended(s *session.Session, err error) {
 		}
 		l.send(supervisor.Input{Kind: supervisor.Broke, Cause: cause})
 	}()
-}
-
-// report writes a change of state to the log and the change journal.
-func (m *member) report(before, after supervisor.Provider) {
-	if before.State == after.State {
-		return
-	}
-	note := journal.Note{Provider: m.id, Severity: journal.Informational}
-	level := slog.LevelInfo
-	switch {
-	case after.State == supervisor.Running && before.State == supervisor.Loading:
-		note.Code, note.Title = "provider.running", "provider is voting"
-	case after.State == supervisor.Running:
-		note.Code, note.Title = "provider.recovered", "provider is well again"
-	case after.State == supervisor.Degraded:
-		m.mu.Lock()
-		note.Detail = m.beat.Detail
-		m.mu.Unlock()
-		note.Code, note.Title, note.Severity = "provider.degraded", "provider is degraded", journal.Medium
-		level = slog.LevelWarn
-	case after.State == supervisor.Backoff:
-		note.Code, note.Title, note.Severity = "provider.ended", "provider ended", journal.High
-		level = slog.LevelWarn
-		note.Detail = fmt.Sprintf("%s; restart in %v", after.Cause, after.RetryIn(time.Now()).Round(time.Second))
-	case after.State == supervisor.Disabled:
-		note.Code, note.Title = "provider.disabled", "provider was disabled"
-	default:
-		m.r.c.Log.Debug("provider state", slog.String("provider", m.id), slog.String("state", string(after.State)))
-		return
-	}
-	m.r.c.Log.LogAttrs(context.Background(), level, "provider changed", slog.String("provider", m.id),
-		slog.String("state", string(after.State)), slog.String("detail", note.Detail))
-	m.r.c.Notes.Note(note)
 }

@@ -39,6 +39,17 @@ type Config struct {
 	Notes      Notes
 	Log        *slog.Logger
 	Supervisor supervisor.Config
+	Owned      func(path string) bool // whether the distribution's packages own a path; may be nil. It must not block
+	Alarms     Alarms                 // may be nil
+}
+
+// Alarms hears of what may be the fault of the newest engine or content. It is called from goroutines of its own.
+type Alarms interface {
+	// Tripped says that a provider denies what it should not, or has been bypassed for too long. content is the
+	// version concerned, in the provider's words; cause is one sentence that begins with the provider's id.
+	Tripped(provider, content, cause string)
+	// Breaker says that a provider is bypassed for some type of events, or no more for any.
+	Breaker(provider string, open bool)
 }
 
 // Roster is safe for concurrent use.
@@ -119,6 +130,7 @@ func (r *Roster) convene() {
 		}
 		out = append(out, &docket.Member{
 			ID: id, Session: s, Absent: absent, Mode: in.Mode, FailClosed: in.OnFailure == "deny", Latency: m.latency,
+			Standing: m.standing,
 			Metadata: time.Duration(r.budgets.Metadata), Content: time.Duration(r.budgets.Content),
 		})
 	}
@@ -147,11 +159,15 @@ func (r *Roster) find(id string) (*member, error) {
 	return m, nil
 }
 
-// SetEnabled starts or drains one provider until the next Apply.
+// SetEnabled starts or drains one provider until the next Apply. One that runs already gets a new start: what it was
+// bypassed or demoted for is forgiven.
 func (r *Roster) SetEnabled(id string, enabled bool) error {
 	m, err := r.find(id)
 	if err != nil {
 		return err
+	}
+	if enabled {
+		m.standing.Accept()
 	}
 	m.enable(enabled)
 	return nil
@@ -199,21 +215,23 @@ func (r *Roster) Close() {
 
 // Status is what is known of one provider.
 type Status struct {
-	ID          string              `json:"id"`
-	State       supervisor.State    `json:"state"`
-	Mode        event.Mode          `json:"mode"`
-	PID         int                 `json:"pid,omitempty"`
-	UID         uint32              `json:"uid,omitempty"`
-	Engine      string              `json:"engine,omitempty"`
-	Content     string              `json:"content,omitempty"`
-	Cause       string              `json:"cause,omitempty"` // why it is not running, or last stopped
-	Detail      string              `json:"detail,omitempty"`
-	Restarts    int                 `json:"restarts"`
-	RetryMS     int64               `json:"retry_ms,omitempty"`
-	Processed   uint64              `json:"processed"` // as the provider says
-	Counters    session.Counters    `json:"counters"`
-	Latency     docket.Quantiles    `json:"latency_us"`
-	Confinement sandbox.Confinement `json:"confinement"`
+	ID          string                 `json:"id"`
+	State       supervisor.State       `json:"state"`
+	Mode        event.Mode             `json:"mode"`
+	PID         int                    `json:"pid,omitempty"`
+	UID         uint32                 `json:"uid,omitempty"`
+	Engine      string                 `json:"engine,omitempty"`
+	Content     string                 `json:"content,omitempty"`
+	Cause       string                 `json:"cause,omitempty"` // why it is not running, or last stopped
+	Detail      string                 `json:"detail,omitempty"`
+	Restarts    int                    `json:"restarts"`
+	RetryMS     int64                  `json:"retry_ms,omitempty"`
+	Processed   uint64                 `json:"processed"` // as the provider says
+	Counters    session.Counters       `json:"counters"`
+	Latency     docket.Quantiles       `json:"latency_us"`
+	Breaker     []docket.BreakerStatus `json:"breaker"`
+	Demoted     *docket.Demotion       `json:"demoted,omitempty"` // why it does not enforce although Mode says so
+	Confinement sandbox.Confinement    `json:"confinement"`
 }
 
 // sameProcess reports whether a running provider need not be replaced.

@@ -29,6 +29,7 @@ type Judge interface {
 type Config struct {
 	Group    *fanotify.Group       // holds the callers; the sensor's from now on
 	Vital    []string              // paths that no provider may deny, beside DefaultVital
+	Own      []string              // the platform's own files and folders: nor those, nor what lies below them
 	Provider func(uid uint32) bool // whether a user id is a provider's
 	Judge    Judge
 }
@@ -72,6 +73,7 @@ func New(c Config) (*Sensor, error) {
 		remotes: map[uint64]*remote{}, counts: newCounters(),
 	}
 	s.scope.Store(&scope{})
+	s.vital.protect(c.Own)
 	s.ResolveVital(c.Vital)
 	// Event ids go on from the clock, so that those of two runs do not collide in the journal: there is room for
 	// a million events a second.

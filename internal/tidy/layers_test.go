@@ -63,6 +63,7 @@ var places = []place{
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
 	{pkg: "internal/store", layer: runtime},
+	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session",
 	}},
