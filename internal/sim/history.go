@@ -11,9 +11,12 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/store"
 )
+
+type problem = health.Problem
 
 func providers() []string { return []string{"acme-edr", "hashlist"} }
 
@@ -129,8 +132,9 @@ func (h *History) acked(st rollback.State) error {
 }
 
 // Well judges a platform that has booted: every slot's package is there as it should be, what is active can be run,
-// and no problem is said but what providers did themselves.
-func (h *History) Well() error {
+// and no problem is said but those with the codes given, and what providers did themselves.
+func (h *History) Well(codes ...string) error {
+	codes = append(codes, rollback.CodeRolledBack, rollback.CodeQuarantined)
 	for _, id := range providers() {
 		st := h.states[id]
 		if st.Engine.Active.None() || st.Content.Active.None() {
@@ -146,7 +150,7 @@ func (h *History) Well() error {
 		}
 	}
 	for _, p := range h.store.Problems() {
-		if p.Code != rollback.CodeRolledBack && p.Code != rollback.CodeQuarantined {
+		if !slices.Contains(codes, p.Code) {
 			return wrong(p)
 		}
 	}

@@ -37,7 +37,7 @@ func (l *Ledger) Acked(provider string) {
 }
 
 // Found judges a store that was just opened: of each provider it knows the last committed state, or one that was
-// being committed; never an older one, and never none.
+// being committed; never an older one, and never none. About a provider that it was told nothing of, any is right.
 func (l *Ledger) Found(s *store.Store) error {
 	for _, provider := range providers() {
 		st, ok := s.State(provider)
@@ -51,7 +51,7 @@ func (l *Ledger) Found(s *store.Store) error {
 		if err != nil {
 			return fmt.Errorf("encode a state: %w", err)
 		}
-		known := bytes.Equal(text, l.acked[provider])
+		known := bytes.Equal(text, l.acked[provider]) || l.acked[provider] == nil && l.tried[provider] == nil
 		for _, t := range l.tried[provider] {
 			known = known || bytes.Equal(text, t)
 		}

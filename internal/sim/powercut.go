@@ -9,7 +9,7 @@ import (
 
 const (
 	storeDir  = "/store"
-	maxCuts   = 4   // of one history, the last ones often while it boots
+	maxCuts   = 3   // of one history, the last ones often while it boots
 	maxActs   = 30  // of one life
 	maxWrites = 250 // before a cut
 )

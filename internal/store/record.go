@@ -25,7 +25,7 @@ type record struct {
 }
 
 func (r record) encode() ([]byte, error) {
-	body, err := json.MarshalIndent(r.state, "", " ")
+	body, err := json.Marshal(r.state)
 	if err != nil {
 		return nil, fmt.Errorf("encode slots: %w", err)
 	}

@@ -52,7 +52,7 @@ const copyBuffer = 32 << 10
 func newTree(disk durable.Disk, limits Limits, part rollback.Part, source, dir string) (*tree, error) {
 	t := &tree{
 		disk: disk, limits: limits, source: source, dir: dir, list: listing{part: part},
-		known: map[string]byte{".": folder}, buf: make([]byte, copyBuffer),
+		known: map[string]byte{".": folder},
 	}
 	if dir == "" {
 		return t, nil
@@ -127,6 +127,9 @@ func (t *tree) file(name string, executable bool, size int64, r io.Reader) error
 			"leave out what is not needed")
 	}
 	t.bytes += size
+	if need := min(size, copyBuffer); int64(len(t.buf)) < need {
+		t.buf = make([]byte, need)
+	}
 	body := &hashed{r: io.LimitReader(r, size), h: sha256.New(), buf: t.buf}
 	var err error
 	if t.dir == "" {
@@ -173,6 +176,9 @@ func (b *hashed) Read(p []byte) (int, error) {
 
 // WriteTo implements io.WriterTo.
 func (b *hashed) WriteTo(w io.Writer) (int64, error) {
+	if len(b.buf) == 0 { // an empty file
+		return 0, nil
+	}
 	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{b}, b.buf)
 }
 
