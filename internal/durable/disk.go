@@ -114,15 +114,12 @@ func CreateFileOn(disk Disk, path string, r io.Reader, mode fs.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, r, make([]byte, copyBuffer))
+	_, err = io.Copy(f, r)
 	if err := errors.Join(err, fillRest(f, err == nil, mode)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }
-
-// copyBuffer is how much is read at once, in bytes.
-const copyBuffer = 128 << 10
 
 // MoveOn gives a finished file or folder its name in the same folder and makes that durable.
 func MoveOn(disk Disk, from, to string) error {

@@ -7,6 +7,10 @@ import (
 	"slices"
 )
 
+// Revive gives the power back without any loss: as if only the process had been killed. What was not synced still is
+// not.
+func (d *Disk) Revive() { d.dead, d.cut = false, 0 }
+
 // Crash returns the disk as it is found after the power is back. The old one is used up.
 func (d *Disk) Crash(rng *rand.Rand) *Disk {
 	return &Disk{root: d.root.crash(rng), temps: d.temps + 1000}
