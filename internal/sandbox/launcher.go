@@ -44,11 +44,6 @@ func becomeProvider() error {
 		return errProbed
 	}
 	unix.Umask(0o077)
-	if l.Layers.has(LayerLimits) {
-		if err := limit(l); err != nil {
-			return err
-		}
-	}
 	if l.Layers.has(LayerLandlock) {
 		if err := landlocked(l); err != nil {
 			return err
@@ -116,6 +111,12 @@ func execute(l launch) error {
 			return err
 		}
 	}
+	// Last of all: they are for the provider, and may be too tight for our own runtime.
+	if l.Layers.has(LayerLimits) {
+		if err := limit(l); err != nil {
+			return err
+		}
+	}
 	empty := [1]byte{}
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, programFD, uintptr(unsafe.Pointer(&empty[0])),
 		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
@@ -158,8 +159,13 @@ func limit(l launch) error {
 		if r.value == 0 && !r.always {
 			continue
 		}
-		if err := unix.Setrlimit(r.resource, &unix.Rlimit{Cur: r.value, Max: r.value}); err != nil {
-			return fmt.Errorf("limit %s to %d: %w", r.name, r.value, err)
+		var now unix.Rlimit
+		if err := unix.Getrlimit(r.resource, &now); err != nil {
+			return fmt.Errorf("limit of %s: %w", r.name, err)
+		}
+		value := min(r.value, now.Max) // what bounds the core bounds its providers
+		if err := unix.Setrlimit(r.resource, &unix.Rlimit{Cur: value, Max: value}); err != nil {
+			return fmt.Errorf("limit %s to %d: %w", r.name, value, err)
 		}
 	}
 	return nil
