@@ -12,6 +12,7 @@ import (
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/wire"
 )
 
 // order sends a request that has no answer but success, and says what it did.
@@ -88,6 +89,23 @@ func (a *app) providerCommand() *cobra.Command {
 			return a.order(cmd, control.Request{Do: "provider", Provider: args[0]}, args[0]+" is disabled")
 		},
 	}
+	limit := 0
+	logs := &cobra.Command{
+		Use: "logs ID", Short: "Print the end of what a provider wrote to standard error",
+		Args: exactArgs(1, "a provider's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := control.Request{Do: "logs", Provider: args[0], Limit: limit}
+			return a.ask(cmd.Context(), req, func(r control.Reply) error {
+				if a.output == "json" {
+					return printJSON(a.out, map[string]string{"provider": args[0], "line": r.Log})
+				}
+				// It is the provider's text: nothing in it may command the terminal.
+				_, err := fmt.Fprintln(a.out, wire.Clip(strings.ReplaceAll(r.Log, "\t", "  ")))
+				return err
+			})
+		},
+	}
+	logs.Flags().IntVar(&limit, "last", 0, "only the last so many lines")
 	seal := &cobra.Command{
 		Use: "seal DIR", Short: "Write the executable's digest into a provider's manifest",
 		Args: exactArgs(1, "a provider's folder"),
@@ -103,7 +121,8 @@ func (a *app) providerCommand() *cobra.Command {
 			return err
 		},
 	}
-	return group("provider", "List providers, switch them on and off, seal a manifest", list, enable, disable, seal)
+	return group("provider", "List providers, switch them on and off, read their logs, seal a manifest",
+		list, enable, disable, logs, seal)
 }
 
 // checkProviders tells all that is wrong with manifests, executables and contents.

@@ -31,7 +31,7 @@ type Manifest struct {
 	Protocol   []uint32        `yaml:"protocol"`   // major versions of the wire protocol
 	Events     []ManifestEvent `yaml:"events"`
 	Settings   []string        `yaml:"settings"` // keys that an administrator may set
-	Grants     Limits          `yaml:"grants"`   // the most it asks for
+	Grants     Grants          `yaml:"grants"`   // the most it asks for
 	Health     Health          `yaml:"health"`
 	Schema     content.Schema  `yaml:"content_schema"` // what its content must look like
 
@@ -66,6 +66,12 @@ func readManifest(dir string) (*Manifest, error) {
 	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(2 * time.Second)}}
 	var err error
 	m.doc, err = decodeFile(filepath.Join(dir, ManifestFile), CodeManifest, m)
+	if m.Grants.State == 0 {
+		m.Grants.State = defaultState
+	}
+	if m.Grants.Log == 0 {
+		m.Grants.Log = defaultLog
+	}
 	return m, err
 }
 
@@ -108,6 +114,7 @@ func (m *Manifest) check() error {
 	if len(m.Events) == 0 {
 		bad("$.events", "list what the provider may see", "no events")
 	}
+	m.checkGrants(bad)
 	if h := time.Duration(m.Health.Heartbeat); h < 100*time.Millisecond || h > 10*time.Second {
 		bad("$.health.heartbeat", "choose 100ms to 10s", "heartbeat %v is out of range", h)
 	}

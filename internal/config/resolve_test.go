@@ -84,7 +84,8 @@ func TestResolve(t *testing.T) {
 		t.Fatalf("%d providers", len(got))
 	}
 	p := got[0]
-	if want := (Limits{Memory: 32 << 20, CPU: 20, Processes: 8, Files: 64}); p.Limits != want {
+	want := Limits{Memory: 32 << 20, CPU: 20, Processes: 8, Files: 64, State: defaultState, Log: defaultLog}
+	if p.Limits != want {
 		t.Errorf("limits %+v, want the smaller of both: %+v", p.Limits, want)
 	}
 	if want := map[string]string{"on_miss": "deny", "depth": "3"}; !reflect.DeepEqual(p.Values, want) {

@@ -13,7 +13,7 @@ import (
 
 // Request is one line from a client. Do says what; the other fields belong to some verbs.
 type Request struct {
-	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, reload
+	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, logs, reload
 	Mode     event.Mode `json:"mode,omitempty"`
 	Provider string     `json:"provider,omitempty"`
 	Enable   bool       `json:"enable,omitempty"`
@@ -23,7 +23,7 @@ type Request struct {
 	Reason   string     `json:"reason,omitempty"`
 	Follow   bool       `json:"follow,omitempty"`
 	Denied   bool       `json:"denied,omitempty"` // events: only what was or would have been denied
-	Limit    int        `json:"limit,omitempty"`  // events: at most the last so many
+	Limit    int        `json:"limit,omitempty"`  // events, logs: at most the last so many
 }
 
 // Reply is one line to a client. Events are sent as a reply each; the last reply of a request has End.
@@ -31,6 +31,7 @@ type Reply struct {
 	Error  *health.Problem `json:"error,omitempty"`
 	Status *Status         `json:"status,omitempty"`
 	Record *event.Record   `json:"record,omitempty"`
+	Log    string          `json:"log,omitempty"`  // logs: one line that a provider wrote to standard error
 	Lost   uint64          `json:"lost,omitempty"` // records so far that a follower was too slow for
 	End    bool            `json:"end,omitempty"`
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/arbiter"
@@ -142,7 +143,11 @@ func providerProblem(p *roster.Status) (health.Problem, bool) {
 		if !p.Confinement.Reduced {
 			return q, false
 		}
-		q.Code, q.Title, q.Fix = "KO-1304", p.ID+" runs without a user of its own", "start keepoutd as root"
+		q.Code, q.Title = "KO-1304", p.ID+" runs in a reduced cage: "+strings.Join(p.Confinement.Missing(), "; ")
+		q.Fix = "docs/threat-model.md says what each layer needs and stops"
+		if !p.Confinement.Weak() {
+			q.Severity = health.Info // the other layers make up for it
+		}
 	case supervisor.Degraded:
 		q.Code, q.Title = "KO-1302", fmt.Sprintf("%s is degraded: %s", p.ID, p.Detail)
 		q.Fix = "see the provider's documentation"

@@ -56,8 +56,12 @@ func TestProblems(t *testing.T) {
 			want:   []string{"KO-1601", "KO-1303"},
 		},
 		"reduced": {
-			change: func(s *control.Status) { s.Providers[0].Confinement = sandbox.Confinement{Reduced: true} },
-			want:   []string{"KO-1304"},
+			change: func(s *control.Status) {
+				s.Providers[0].Confinement = sandbox.Confinement{
+					Reduced: true, Layers: []sandbox.Layer{{Name: "user", Why: "keepoutd is not root"}},
+				}
+			},
+			want: []string{"KO-1304"},
 		},
 		"bypassed": {
 			change: func(s *control.Status) {

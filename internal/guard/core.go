@@ -16,7 +16,7 @@ import (
 // program is the core's program. It is executed from memory: this thread waits for the start and could not answer an
 // event that the start raises.
 type program struct {
-	image string
+	image *os.File
 	argv  []string
 	attr  syscall.ProcAttr
 }
@@ -53,7 +53,7 @@ func (p *program) start() (*core, error) {
 	}
 	c := &core{sock: ours}
 	p.attr.Sys.PidFD, p.attr.Files[link.NextFD-1] = &c.pidfd, uintptr(theirs)
-	c.pid, err = syscall.ForkExec(p.image, p.argv, &p.attr)
+	c.pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", p.image.Fd()), p.argv, &p.attr)
 	_ = unix.Close(theirs) // the core has its own
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the core: %w", err), unix.Close(ours))

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load copies the program at path into memory and returns the path under which this process and its children can
-// execute it. The copy lasts as long as the process. It fails where the host forbids it (vm.memfd_noexec=2).
-func Load(name, path string) (string, error) {
+// Load copies the program at path into memory. It is executed under its descriptor in /proc/self/fd, and is closed on
+// exec. Load fails where the host forbids it (vm.memfd_noexec=2).
+func Load(name, path string) (*os.File, error) {
 	from, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("program: %w", err)
+		return nil, fmt.Errorf("program: %w", err)
 	}
 	defer func() { _ = from.Close() }() // only read
 	// Hosts with vm.memfd_noexec=1 want MFD_EXEC said; kernels before 6.3 do not know it.
@@ -24,12 +24,12 @@ func Load(name, path string) (string, error) {
 		to, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	}
 	if err != nil {
-		return "", fmt.Errorf("memfd_create: %w", err)
+		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	for n := 1; n > 0; {
 		if n, err = unix.Sendfile(to, int(from.Fd()), nil, 1<<30); err != nil {
-			return "", errors.Join(fmt.Errorf("copy %s into memory: %w", path, err), unix.Close(to))
+			return nil, errors.Join(fmt.Errorf("copy %s into memory: %w", path, err), unix.Close(to))
 		}
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), to), nil
+	return os.NewFile(uintptr(to), name), nil
 }

@@ -88,6 +88,23 @@ func (m *member) configure(in config.Installed) {
 	}
 }
 
+// reload asks a running provider to read its content again. Its cage holds the file or folder that was there when it
+// started: one that was put in its place is seen only by a new process.
+func (m *member) reload() {
+	s, _ := m.ready()
+	m.mu.Lock()
+	moved := m.proc != nil && m.proc.ContentMoved()
+	m.mu.Unlock()
+	switch {
+	case s == nil:
+	case moved:
+		m.in <- happening{again: true}
+	default:
+		// A provider that cannot take it is ending, and reads its content when it starts again.
+		_ = s.Reload()
+	}
+}
+
 func (m *member) enable(on bool) {
 	kind := supervisor.Enable
 	if !on {

@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
@@ -47,12 +48,22 @@ func (m *member) spawn(in config.Installed) (*sandbox.Process, error) {
 		return nil, err
 	}
 	defer func() { _ = program.Close() }() // only read
-	return sandbox.Start(sandbox.Spec{
-		Program: program.Name(), Slot: m.slot, StateDir: m.stateDir(),
+	log := newLog(filepath.Join(m.r.c.StateDir, logDir, m.id), int64(in.Limits.Log))
+	proc, err := sandbox.Start(sandbox.Spec{
+		Program: program.Name(), Slot: m.slot, StateDir: m.stateDir(), Content: in.Content,
+		Mounts: in.Rights.Mounts, Sockets: in.Rights.Sockets, Network: in.Rights.Network,
 		Limits: sandbox.Limits{
-			Memory: uint64(in.Limits.Memory), Processes: in.Limits.Processes, Files: in.Limits.Files,
+			Memory: uint64(in.Limits.Memory), CPU: uint64(in.Limits.CPU), Processes: in.Limits.Processes,
+			Files: in.Limits.Files, State: uint64(in.Limits.State),
 		},
+		Groups: m.r.groups, Log: log,
 	}, program)
+	if err != nil {
+		log.close()
+		return nil, err
+	}
+	go func() { <-proc.Done(); log.close() }()
+	return proc, nil
 }
 
 func grantOf(manifest *config.Manifest) session.Grant {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -54,8 +55,9 @@ type Alarms interface {
 
 // Roster is safe for concurrent use.
 type Roster struct {
-	c     Config
-	slots *slots
+	c      Config
+	slots  *slots
+	groups *sandbox.Groups
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -71,7 +73,14 @@ func New(c Config) (*Roster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Roster{c: c, slots: s, members: map[string]*member{}, leaving: map[string]*member{}}, nil
+	logs := filepath.Join(c.StateDir, logDir)
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		return nil, fmt.Errorf("logs of providers: %w", err)
+	}
+	return &Roster{
+		c: c, slots: s, groups: sandbox.NewGroups(c.StateDir), members: map[string]*member{},
+		leaving: map[string]*member{},
+	}, nil
 }
 
 // Apply makes the roster what the configuration says: new providers are started, those that are gone are
@@ -179,10 +188,7 @@ func (r *Roster) Reload() {
 	members := slices.Collect(maps.Values(r.members))
 	r.mu.Unlock()
 	for _, m := range members {
-		if s, _ := m.ready(); s != nil {
-			// A provider that cannot take it is ending, and reads its content when it starts again.
-			_ = s.Reload()
-		}
+		m.reload()
 	}
 }
 
@@ -211,7 +217,19 @@ func (r *Roster) Close() {
 	for _, m := range append(members, leaving...) {
 		<-m.gone
 	}
+	r.groups.Close()
 }
+
+// Log returns the end of what a provider wrote to standard error, oldest first, at most max bytes of it.
+func (r *Roster) Log(id string, max int64) ([]byte, error) {
+	if _, err := r.find(id); err != nil {
+		return nil, err
+	}
+	return readLog(filepath.Join(r.c.StateDir, logDir, id), max)
+}
+
+// logDir is the folder of the providers' logs, below the roster's. It is not the providers'.
+const logDir = "logs"
 
 // Status is what is known of one provider.
 type Status struct {
@@ -237,6 +255,6 @@ type Status struct {
 // sameProcess reports whether a running provider need not be replaced.
 func sameProcess(a, b config.Installed) bool {
 	return a.Manifest.SHA256 == b.Manifest.SHA256 && a.Content == b.Content && a.Limits == b.Limits &&
-		reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
+		reflect.DeepEqual(a.Rights, b.Rights) && reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
 		a.Manifest.Health == b.Manifest.Health
 }
