@@ -121,8 +121,8 @@ func (a *app) providerCommand() *cobra.Command {
 			return err
 		},
 	}
-	return group("provider", "List providers, switch them on and off, read their logs, seal a manifest",
-		list, enable, disable, logs, seal)
+	return group("provider", "List providers, switch them on and off, choose their versions, read their logs",
+		append(a.versionCommands(), list, enable, disable, logs, seal)...)
 }
 
 // checkProviders tells all that is wrong with manifests, executables and contents.

@@ -35,9 +35,13 @@ type Manifest struct {
 	Health     Health          `yaml:"health"`
 	Schema     content.Schema  `yaml:"content_schema"` // what its content must look like
 
-	dir string
-	doc *document
+	dir  string
+	name string // what the id must be; "": the folder's name
+	doc  *document
 }
+
+// Dir is the folder that the manifest was read from.
+func (m *Manifest) Dir() string { return m.dir }
 
 // ManifestEvent is one event type that a provider may subscribe to.
 type ManifestEvent struct {
@@ -51,11 +55,17 @@ type Health struct {
 }
 
 // LoadManifest reads the manifest in a provider's folder. It does not look at the executable.
-func LoadManifest(dir string) (*Manifest, error) {
+func LoadManifest(dir string) (*Manifest, error) { return loadManifest(dir, "") }
+
+// LoadPackaged is LoadManifest for a folder that is not named after its provider, whose id must be id.
+func LoadPackaged(dir, id string) (*Manifest, error) { return loadManifest(dir, id) }
+
+func loadManifest(dir, name string) (*Manifest, error) {
 	m, err := readManifest(dir)
 	if err != nil {
 		return nil, err
 	}
+	m.name = name
 	if err := m.check(); err != nil {
 		return nil, err
 	}
@@ -66,13 +76,18 @@ func readManifest(dir string) (*Manifest, error) {
 	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(2 * time.Second)}}
 	var err error
 	m.doc, err = decodeFile(filepath.Join(dir, ManifestFile), CodeManifest, m)
+	m.fill()
+	return m, err
+}
+
+// fill puts defaults where the manifest says nothing.
+func (m *Manifest) fill() {
 	if m.Grants.State == 0 {
 		m.Grants.State = defaultState
 	}
 	if m.Grants.Log == 0 {
 		m.Grants.Log = defaultLog
 	}
-	return m, err
 }
 
 var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -90,6 +105,9 @@ func (m *Manifest) check() error {
 	folder := filepath.Base(m.dir)
 	if abs, err := filepath.Abs(m.dir); err == nil { // "." has a name, too
 		folder = filepath.Base(abs)
+	}
+	if m.name != "" {
+		folder = m.name
 	}
 	if m.ID != folder {
 		bad("$.id", "give the folder and the provider one name", "id %q in folder %q", m.ID, folder)

@@ -17,6 +17,9 @@ type Installed struct {
 	Limits   Limits            // the smaller of what is asked for and what is allowed
 	Rights   Rights            // what is both asked for and allowed
 	Values   map[string]string // settings for the provider
+
+	doc *document // of the configuration, and the entry's place in it
+	at  string
 }
 
 // Resolve finds the configured providers below dir and checks manifests, executables and digests. All that is
@@ -54,15 +57,19 @@ func (l *Loaded) resolveOne(at, dir string, p Provider) (Installed, error) {
 	if err := f.Close(); err != nil {
 		return Installed{}, fmt.Errorf("close executable: %w", err)
 	}
+	return Installed{Provider: p, doc: l.doc, at: at}.Under(m)
+}
+
+// Under is the same entry of the configuration for a provider with another manifest: another version of its engine.
+func (in Installed) Under(m *Manifest) (Installed, error) {
+	p := in.Provider
 	rights, err := m.rights(p)
 	if err != nil {
-		return Installed{}, errors.Join(err, l.doc.at(at+".id", CodeProvider,
+		return Installed{}, errors.Join(err, in.doc.at(in.at+".id", CodeProvider,
 			fmt.Sprintf("provider %q cannot be started", p.ID), "see the line above"))
 	}
-	in := Installed{
-		Provider: p, Manifest: m, Limits: lesser(m.Grants.Limits, p.Limits), Rights: rights,
-		Values: maps.Clone(p.Settings),
-	}
+	in.Manifest, in.Limits, in.Rights = m, lesser(m.Grants.Limits, p.Limits), rights
+	in.Values = maps.Clone(p.Settings)
 	if in.Values == nil {
 		in.Values = map[string]string{}
 	}
@@ -73,11 +80,11 @@ func (l *Loaded) resolveOne(at, dir string, p Provider) (Installed, error) {
 		if slices.Contains(m.Settings, key) {
 			continue
 		}
-		where := at + ".settings." + key
+		where := in.at + ".settings." + key
 		if key == "on_miss" {
-			where = at + ".on_miss"
+			where = in.at + ".on_miss"
 		}
-		return Installed{}, l.doc.at(where, CodeValue, fmt.Sprintf("provider %q has no setting %q", p.ID, key),
+		return Installed{}, in.doc.at(where, CodeValue, fmt.Sprintf("provider %q has no setting %q", p.ID, key),
 			"its settings are: "+strings.Join(m.Settings, ", "))
 	}
 	return in, nil

@@ -67,6 +67,7 @@ func TestSchemaRefused(t *testing.T) {
 		m := &Manifest{dir: "lists"}
 		var err error
 		if m.doc, err = decode("p.yaml", CodeManifest, withSchema(c.schema), m); err == nil {
+			m.fill()
 			err = m.check()
 		}
 		if err == nil {

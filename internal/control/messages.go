@@ -13,10 +13,12 @@ import (
 
 // Request is one line from a client. Do says what; the other fields belong to some verbs.
 type Request struct {
-	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, logs, reload
+	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, version, logs, reload
 	Mode     event.Mode `json:"mode,omitempty"`
 	Provider string     `json:"provider,omitempty"`
 	Enable   bool       `json:"enable,omitempty"`
+	Action   string     `json:"action,omitempty"` // version: rollback, promote or allow
+	Part     string     `json:"part,omitempty"`   // version, rollback: engine or content; "" is what changed last
 	Query    string     `json:"query,omitempty"` // explain: event id or path
 	SHA256   string     `json:"sha256,omitempty"`
 	Seconds  int64      `json:"seconds,omitempty"` // allow: for how long; events: since how long ago

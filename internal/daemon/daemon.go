@@ -29,6 +29,7 @@ import (
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
 	"github.com/keepout-security/keepout/internal/sensor/fanotify"
+	"github.com/keepout-security/keepout/internal/store"
 	"github.com/keepout-security/keepout/internal/supervisor"
 	"github.com/keepout-security/keepout/internal/trail"
 )
@@ -57,6 +58,7 @@ type Daemon struct {
 	trail    *trail.Trail
 	pardons  *pardon.List
 	packages *owned.Set
+	store    *store.Store
 	guard    *link.Link
 	gap      link.Gap // before this core
 	docket   *docket.Docket
@@ -118,12 +120,12 @@ func (d *Daemon) start() error {
 	}
 	d.roster, err = roster.New(roster.Config{
 		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
-		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned,
+		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned, Store: d.store,
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
+	if err := d.roster.Apply(installed, loaded); err != nil {
 		return err
 	}
 	if d.gap, err = d.guard.TakeOver(); err != nil {
@@ -203,6 +205,9 @@ func (d *Daemon) openState(loaded *config.Loaded) error {
 	if err != nil {
 		return err
 	}
+	if d.store, err = store.Open(store.Config{Dir: filepath.Join(d.opt.StateDir, "store")}); err != nil {
+		return err
+	}
 	d.trail = trail.New(trail.Config{Journal: d.journal, Comm: sensor.Comm, Keep: d.notable})
 	return nil
 }
@@ -272,13 +277,13 @@ func (d *Daemon) reload() error {
 		return err
 	}
 	// What can fail comes first. Providers that start before the paths are watched do no harm.
-	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
+	if err := d.roster.Apply(installed, loaded); err != nil {
 		return err
 	}
 	if err := d.sensor.SetWatches(watches(loaded)); err != nil {
 		old, before, oldErr := d.resolved()
 		if oldErr == nil {
-			oldErr = d.roster.Apply(before, old.Budgets)
+			oldErr = d.roster.Apply(before, old)
 		}
 		return errors.Join(watchProblem(err), oldErr)
 	}
@@ -286,7 +291,6 @@ func (d *Daemon) reload() error {
 	d.mode.Store(nil)
 	d.guard.Pulse.Limit.Store(int64(loaded.StallLimit))
 	d.sensor.ResolveVital(d.vital(loaded))
-	d.roster.Reload()
 	go d.loadPackages()
 	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))
 	d.journal.Note(journal.Note{

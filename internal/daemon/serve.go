@@ -33,6 +33,8 @@ func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(cont
 		return d.allow(req)
 	case "provider":
 		return d.setProvider(req)
+	case "version":
+		return d.setVersion(req)
 	case "logs":
 		return d.serveLogs(req, reply)
 	case "reload":

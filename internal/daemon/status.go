@@ -39,7 +39,7 @@ func (d *Daemon) status() control.Status {
 			Cause: d.gap.Cause.String(), LengthMS: d.gap.Length.Milliseconds(), Decided: d.gap.Decided, Until: d.since,
 		}
 	}
-	s.Problems = problems(&s, d.sensor.Health(), d.gapProblem()...)
+	s.Problems = problems(&s, d.sensor.Health(), append(d.gapProblem(), d.roster.Problems()...)...)
 	return s
 }
 

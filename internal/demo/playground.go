@@ -72,7 +72,8 @@ func noteFile(i int) string { return fmt.Sprintf("%s/note-%d.txt", playgroundDir
 // configText is the configuration: everything enforces.
 func configText(dir string, ids []string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "version: 1\nmode: enforce\nwatch:\n  - {path: %q, events: [open, exec]}\nproviders:\n",
+	fmt.Fprintf(&b, "version: 1\nmode: enforce\nwatch:\n  - {path: %q, events: [open, exec]}\n"+
+		"updates: {trial: 0s, trial_idle: 0s, samples: 0, settle: 0s}\nproviders:\n",
 		filepath.Join(dir, playgroundDir))
 	for _, id := range ids {
 		fmt.Fprintf(&b, "  - {id: %s, mode: enforce, content: %q}\n", id, filepath.Join(dir, contentDir, id))

@@ -3,11 +3,12 @@ package roster
 import (
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/session"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -22,13 +23,18 @@ const (
 // inbox is room for what happens to one provider while its goroutine is busy.
 const inbox = 64
 
-// member is one provider. Its goroutine owns sup and proc; mu guards the rest.
+// member is one process of a provider, again and again, with certain versions of its engine and content. Its goroutine
+// owns sup and proc; mu guards the rest.
 type member struct {
-	r        *Roster
-	id       string
-	slot     int
-	latency  *docket.Latency
-	standing *docket.Standing
+	of   *lineage
+	r    *Roster
+	id   string // the provider's
+	lane int
+	runs [2]rollback.Digest // engine, content
+
+	latency    *docket.Latency                  // while it is a candidate; after that it is the lineage's that counts
+	agreement  atomic.Pointer[docket.Agreement] // while it is a candidate
+	generation uint64                           // of the versions, when it became the active member; the lineage's own
 
 	in   chan happening
 	gone chan struct{} // closed when the goroutine has ended
@@ -53,16 +59,13 @@ type happening struct {
 	again bool             // a configuration that needs another process
 }
 
-// newMember makes a provider that begins to live when its predecessor, if there is one, has ended: both have the
-// same user and state folder.
-func newMember(r *Roster, id string, slot int, predecessor *member) *member {
+// newMember makes a member that begins to live when its predecessor, if there is one, has ended: both have the same
+// user and state folder.
+func newMember(l *lineage, lane int, runs [2]rollback.Digest, predecessor *member) *member {
 	m := &member{
-		r: r, id: id, slot: slot, latency: docket.NewLatency(),
+		of: l, r: l.r, id: l.id, lane: lane, runs: runs, latency: docket.NewLatency(),
 		in: make(chan happening, inbox), gone: make(chan struct{}),
 	}
-	m.standing = docket.NewStanding(docket.Watch{
-		ID: id, Numbers: docket.DefaultNumbers(), Owned: r.c.Owned, Tell: m.heard,
-	})
 	go func() {
 		if predecessor != nil {
 			<-predecessor.gone
@@ -83,25 +86,7 @@ func (m *member) configure(in config.Installed) {
 	case first:
 		m.enable(true)
 	case again:
-		m.standing.Renew()
 		m.in <- happening{again: true}
-	}
-}
-
-// reload asks a running provider to read its content again. Its cage holds the file or folder that was there when it
-// started: one that was put in its place is seen only by a new process.
-func (m *member) reload() {
-	s, _ := m.ready()
-	m.mu.Lock()
-	moved := m.proc != nil && m.proc.ContentMoved()
-	m.mu.Unlock()
-	switch {
-	case s == nil:
-	case moved:
-		m.in <- happening{again: true}
-	default:
-		// A provider that cannot take it is ending, and reads its content when it starts again.
-		_ = s.Reload()
 	}
 }
 
@@ -173,6 +158,12 @@ func (m *member) take(h happening) {
 	after := m.sup
 	m.mu.Unlock()
 	m.report(before, after)
+	if h.Kind == supervisor.Ended && after.State == supervisor.Backoff {
+		m.of.ended(m, after.Cause)
+	}
+	if after.State == supervisor.Running && before.State == supervisor.Loading {
+		m.of.ready(m)
+	}
 	for _, e := range effects {
 		switch e {
 		case supervisor.Start:
@@ -208,41 +199,43 @@ func (m *member) ready() (*session.Session, config.Installed) {
 	return m.current, m.installed
 }
 
-// absent returns what this provider's failure policy denies while it is down: all that its manifest lets it ask for,
-// because what it would have subscribed to is not known. It is nil for a provider that is up, that fails open, or
-// that an administrator switched off.
-func (m *member) absent() map[event.Type]bool {
+// config is how it is configured.
+func (m *member) config() config.Installed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	off := m.sup.State == supervisor.Disabled || m.sup.State == "" && m.installed.Manifest == nil
-	if m.voting || off || m.installed.OnFailure != "deny" || m.installed.Mode != event.Enforce {
-		return nil
-	}
-	return grantOf(m.installed.Manifest).Types
+	return m.installed
 }
 
-func (m *member) status() Status {
+// votes reports whether it can be asked.
+func (m *member) votes() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{
-		ID: m.id, State: m.sup.State, Mode: m.installed.Mode, Engine: m.engine, Content: m.beat.Content,
-		Detail: m.beat.Detail, Restarts: m.sup.Restarts, RetryMS: m.sup.RetryIn(time.Now()).Milliseconds(),
-		Processed: m.beat.Processed, Counters: m.past, Latency: m.latency.Quantiles(), Cause: m.sup.Cause,
+	return m.voting
+}
+
+// counters add up all that its processes did.
+func (m *member) counters() session.Counters {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.current == nil {
+		return m.past
 	}
-	s.Breaker, s.Demoted = m.standing.Status()
-	if s.State == "" {
-		s.State = supervisor.Disabled
-	}
-	if m.current != nil {
-		s.Counters = s.Counters.Add(m.current.Counters())
-	}
+	return m.past.Add(m.current.Counters())
+}
+
+// tell fills in what is known of the process.
+func (m *member) tell(s *Status) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.State, s.Mode, s.Engine, s.Content = m.sup.State, m.installed.Mode, m.engine, m.beat.Content
+	s.Detail, s.Restarts, s.Cause, s.Processed = m.beat.Detail, m.sup.Restarts, m.sup.Cause, m.beat.Processed
+	s.RetryMS = m.sup.RetryIn(time.Now()).Milliseconds()
 	if m.proc != nil {
 		s.PID, s.Confinement = m.proc.PID, m.proc.Confinement
 		if m.proc.Confinement.User {
-			s.UID = sandbox.FirstUID + uint32(m.slot)
+			s.UID = sandbox.FirstUID + uint32(m.of.slots[m.lane])
 		}
 	}
-	return s
 }
 
 // missedBeats is how many heartbeats a provider may leave out.
@@ -258,6 +251,5 @@ func (m *member) numbers() supervisor.Config {
 	return c
 }
 
-func (m *member) stateDir() string {
-	return filepath.Join(m.r.c.StateDir, "providers", m.id)
-}
+// stateDir is the folder that a lane may write to.
+func (r *Roster) stateDir(key string) string { return filepath.Join(r.c.StateDir, "providers", key) }

@@ -9,7 +9,6 @@ import (
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/session"
 	"github.com/keepout-security/keepout/internal/supervisor"
-	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
 
 // Credit is how many auth events a provider may owe a vote for at one time.
@@ -20,7 +19,8 @@ func (m *member) start() {
 	m.mu.Lock()
 	in := m.installed
 	m.mu.Unlock()
-	proc, err := m.spawn(in)
+	key := laneKey(m.id, m.lane)
+	proc, err := m.r.spawn(in, key, m.of.slots[m.lane])
 	if err != nil {
 		m.take(happening{Input: supervisor.Input{Kind: supervisor.Ended, Cause: err.Error()}})
 		return
@@ -29,34 +29,33 @@ func (m *member) start() {
 	m.proc = proc
 	m.current = session.Start(session.Config{
 		Provider: m.id, Auth: proc.Auth, Control: proc.Control, Allowed: grantOf(in.Manifest),
-		Sink: &link{m: m, proc: proc},
-		Welcome: &pb.Welcome{
-			Provider: m.id, Content: in.Content, StateDir: m.stateDir(), Settings: in.Values, Credit: Credit,
-			HeartbeatMs: uint32(time.Duration(in.Manifest.Health.Heartbeat).Milliseconds()),
-		},
+		Sink:    &link{m: m, proc: proc},
+		Welcome: welcome(in, m.r.stateDir(key)),
 	})
 	s := m.current
 	m.mu.Unlock()
-	m.standing.Restarted()
+	if m.agreement.Load() == nil {
+		m.of.standing.Restarted()
+	}
 	go m.await(proc, s)
 }
 
-// spawn starts the program that the manifest names and whose digest it states.
-func (m *member) spawn(in config.Installed) (*sandbox.Process, error) {
+// spawn starts the program that the manifest names and whose digest it states, in a lane of its own.
+func (r *Roster) spawn(in config.Installed, key string, slot int) (*sandbox.Process, error) {
 	program, err := in.Manifest.OpenExecutable()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = program.Close() }() // only read
-	log := newLog(filepath.Join(m.r.c.StateDir, logDir, m.id), int64(in.Limits.Log))
+	log := newLog(filepath.Join(r.c.StateDir, logDir, key), int64(in.Limits.Log))
 	proc, err := sandbox.Start(sandbox.Spec{
-		Program: program.Name(), Slot: m.slot, StateDir: m.stateDir(), Content: in.Content,
+		Program: program.Name(), Slot: slot, StateDir: r.stateDir(key), Content: in.Content,
 		Mounts: in.Rights.Mounts, Sockets: in.Rights.Sockets, Network: in.Rights.Network,
 		Limits: sandbox.Limits{
 			Memory: uint64(in.Limits.Memory), CPU: uint64(in.Limits.CPU), Processes: in.Limits.Processes,
 			Files: in.Limits.Files, State: uint64(in.Limits.State),
 		},
-		Groups: m.r.groups, Log: log,
+		Groups: r.groups, Log: log,
 	}, program)
 	if err != nil {
 		log.close()
@@ -156,7 +155,9 @@ func (l *link) Beat(_ *session.Session, b session.Beat) {
 	news := l.m.beatAt.IsZero() || l.m.beat.Degraded != b.Degraded
 	l.m.beat, l.m.beatAt = b, time.Now()
 	l.m.mu.Unlock()
-	l.m.standing.Heartbeat(b.Content)
+	if l.m.agreement.Load() == nil {
+		l.m.of.standing.Heartbeat(b.Content)
+	}
 	if news {
 		l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})
 	}

@@ -5,17 +5,19 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/supervisor"
 )
 
-// heard writes a change of the provider's standing to the log and the change journal, and raises the alarm.
-func (m *member) heard(c docket.Change) {
-	note := journal.Note{Provider: m.id, Severity: journal.Medium, Detail: c.Cause}
+// heard writes a change of the provider's standing to the log and the change journal, and lets the decision know.
+func (l *lineage) heard(c docket.Change) {
+	note := journal.Note{Provider: l.id, Severity: journal.Medium, Detail: c.Cause}
 	switch c.What {
 	case docket.Bypassed:
 		note.Code, note.Title = "provider.bypassed", "provider misses its deadlines and is bypassed"
@@ -26,25 +28,78 @@ func (m *member) heard(c docket.Change) {
 	case docket.Slow:
 		note.Code, note.Title = "provider.demoted", "provider is too slow and was put in audit"
 	case docket.DenyStorm:
-		note.Code, note.Title, note.Severity = "provider.demoted", "provider denies too much and was put in audit", journal.High
+		note.Code, note.Title = "provider.demoted", "provider denies too much and was put in audit"
+		note.Severity = journal.High
 	case docket.FastAgain, docket.Calm:
 		note.Code, note.Title = "provider.promoted", "provider enforces again"
 	}
-	m.r.c.Log.Warn("provider changed", slog.String("provider", m.id), slog.String("change", c.What),
+	l.r.c.Log.Warn("provider changed", slog.String("provider", l.id), slog.String("change", c.What),
 		slog.String("detail", c.Cause))
-	m.r.c.Notes.Note(note)
-	if m.r.c.Alarms == nil {
+	l.r.c.Notes.Note(note)
+	in := rollback.Input{Cause: strings.TrimPrefix(c.Cause, l.id+": ")}
+	switch c.What {
+	case docket.DenyStorm:
+		in.Kind = rollback.DenyStorm
+	case docket.Bypassed:
+		in.Kind = rollback.BreakerOpened
+	case docket.Restored:
+		breakers, _ := l.standing.Status()
+		if slices.ContainsFunc(breakers, func(b docket.BreakerStatus) bool { return b.State != arbiter.Closed }) {
+			return // the other one is still open
+		}
+		in.Kind = rollback.BreakerClosed
+	default:
 		return
 	}
-	switch c.What {
-	case docket.DenyStorm, docket.Stuck:
-		m.r.c.Alarms.Tripped(m.id, c.Content, c.Cause)
-	case docket.Bypassed, docket.Restored:
-		breakers, _ := m.standing.Status()
-		m.r.c.Alarms.Breaker(m.id, slices.ContainsFunc(breakers, func(b docket.BreakerStatus) bool {
-			return b.State != arbiter.Closed
-		}))
+	l.mail.put(func() {
+		if l.active != nil {
+			in.Generation = l.active.generation
+		}
+		if in.Kind == rollback.DenyStorm && l.accepted[l.state.Content.Active.Digest] {
+			return // it stays in audit until the operator enables it, who has said that these denials are meant
+		}
+		l.step(in)
+	})
+}
+
+// told are the titles of what rollback decided, by what was done.
+var told = map[rollback.Act]struct {
+	code, title string
+	severity    journal.Severity
+}{
+	rollback.StartBeside: {"version.trial", "a candidate runs beside the active version", journal.Informational},
+	rollback.Activate:    {"version.activated", "a version became active", journal.Informational},
+	rollback.MarkLKG:     {"version.proven", "a version is the last-known-good", journal.Informational},
+	rollback.RollBack:    {"version.rolled-back", "a version was rolled back", journal.High},
+	rollback.Refuse:      {"version.refused", "a version was refused", journal.Medium},
+	rollback.Isolate:     {"provider.quarantined", "a provider is in quarantine", journal.High},
+	rollback.Release:     {"provider.released", "a provider is tried again", journal.Medium},
+}
+
+// report writes what was decided about the versions to the log and the change journal.
+func (l *lineage) report(e rollback.Effect) {
+	t, ok := told[e.Act]
+	if !ok {
+		return
 	}
+	note := journal.Note{Provider: l.id, Code: t.code, Title: t.title, Severity: t.severity}
+	switch {
+	case e.Act == rollback.RollBack:
+		note.Detail = fmt.Sprintf("%s %s %s→%s: %s", l.id, e.Part, e.From, e.Version, e.Cause)
+	case e.Part == "":
+		note.Detail = fmt.Sprintf("%s: %s", l.id, e.Cause)
+	case e.Cause == "":
+		note.Detail = fmt.Sprintf("%s %s %s", l.id, e.Part, e.Version)
+	default:
+		note.Detail = fmt.Sprintf("%s %s %s: %s", l.id, e.Part, e.Version, e.Cause)
+	}
+	level := slog.LevelInfo
+	if t.severity != journal.Informational {
+		level = slog.LevelWarn
+	}
+	l.r.c.Log.LogAttrs(context.Background(), level, t.title, slog.String("provider", l.id),
+		slog.String("detail", note.Detail))
+	l.r.c.Notes.Note(note)
 }
 
 // report writes a change of state to the log and the change journal.

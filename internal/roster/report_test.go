@@ -10,51 +10,43 @@ import (
 	"github.com/keepout-security/keepout/internal/journal"
 )
 
-// ear collects notes and alarms as words.
+// ear collects notes as words.
 type ear struct{ heard []string }
 
 func (e *ear) Note(n journal.Note) {
 	e.heard = append(e.heard, "note "+n.Code+" "+n.Provider+" "+n.Detail)
 }
 
-func (e *ear) Tripped(provider, content, cause string) {
-	e.heard = append(e.heard, "tripped "+provider+" "+content+" "+cause)
-}
-
-func (e *ear) Breaker(provider string, open bool) {
-	word := "closed "
-	if open {
-		word = "open "
-	}
-	e.heard = append(e.heard, word+provider)
-}
-
 // TestChangesAreTold: every change of a standing is in the change journal, and what may be the newest version's fault
-// raises an alarm.
+// is told to the decision.
 func TestChangesAreTold(t *testing.T) {
 	t.Parallel()
-	for what, want := range map[string][]string{
-		docket.Bypassed:  {"note provider.bypassed p why", "closed p"}, // of this member, whose breakers are closed
-		docket.Restored:  {"note provider.restored p why", "closed p"},
-		docket.Stuck:     {"note provider.stuck p why", "tripped p v2 why"},
-		docket.Slow:      {"note provider.demoted p why"},
-		docket.FastAgain: {"note provider.promoted p why"},
-		docket.DenyStorm: {"note provider.demoted p why", "tripped p v2 why"},
-		docket.Calm:      {"note provider.promoted p why"},
+	for what, want := range map[string]struct {
+		note    string
+		decides bool
+	}{
+		docket.Bypassed:  {"note provider.bypassed p p: why", true},
+		docket.Restored:  {"note provider.restored p p: why", true},
+		docket.Stuck:     {"note provider.stuck p p: why", false}, // the breaker's opening was told
+		docket.Slow:      {"note provider.demoted p p: why", false},
+		docket.FastAgain: {"note provider.promoted p p: why", false},
+		docket.DenyStorm: {"note provider.demoted p p: why", true},
+		docket.Calm:      {"note provider.promoted p p: why", false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			e := &ear{}
-			m := &member{
-				r: &Roster{c: Config{Notes: e, Alarms: e, Log: slog.New(slog.DiscardHandler)}}, id: "p",
+			l := &lineage{
+				r: &Roster{c: Config{Notes: e, Log: slog.New(slog.DiscardHandler)}}, id: "p", mail: newMailbox(),
 				standing: docket.NewStanding(docket.Watch{ID: "p", Numbers: docket.DefaultNumbers()}),
 			}
-			m.heard(docket.Change{What: what, Type: event.Open, Content: "v2", Cause: "why"})
-			if !slices.Equal(e.heard, want) {
-				t.Errorf("heard %q, want %q", e.heard, want)
+			l.heard(docket.Change{What: what, Type: event.Open, Content: "v2", Cause: "p: why"})
+			if !slices.Equal(e.heard, []string{want.note}) {
+				t.Errorf("heard %q, want %q", e.heard, want.note)
 			}
-			m.r.c.Alarms = nil // nobody need listen
-			m.heard(docket.Change{What: what})
+			if told := l.mail.take() != nil; told != want.decides {
+				t.Errorf("told the decision: %t, want %t", told, want.decides)
+			}
 		})
 	}
 }

@@ -10,14 +10,18 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/session"
+	"github.com/keepout-security/keepout/internal/store"
 	"github.com/keepout-security/keepout/internal/supervisor"
 )
 
@@ -41,16 +45,7 @@ type Config struct {
 	Log        *slog.Logger
 	Supervisor supervisor.Config
 	Owned      func(path string) bool // whether the distribution's packages own a path; may be nil. It must not block
-	Alarms     Alarms                 // may be nil
-}
-
-// Alarms hears of what may be the fault of the newest engine or content. It is called from goroutines of its own.
-type Alarms interface {
-	// Tripped says that a provider denies what it should not, or has been bypassed for too long. content is the
-	// version concerned, in the provider's words; cause is one sentence that begins with the provider's id.
-	Tripped(provider, content, cause string)
-	// Breaker says that a provider is bypassed for some type of events, or no more for any.
-	Breaker(provider string, open bool)
+	Store      *store.Store           // of the providers' versions
 }
 
 // Roster is safe for concurrent use.
@@ -58,13 +53,22 @@ type Roster struct {
 	c      Config
 	slots  *slots
 	groups *sandbox.Groups
+	trials sync.WaitGroup // looks at candidates that are going on
 
-	mu      sync.Mutex
-	members map[string]*member
-	leaving map[string]*member // the last one removed of each id, which may still run
-	order   []string
+	settings atomic.Pointer[settings]
+
+	mu       sync.Mutex
+	lineages map[string]*lineage
+	leaving  map[string]*lineage // the last one removed of each id, which may still run
+	order    []string
+	closed   bool
+}
+
+// settings are what the configuration says for all providers.
+type settings struct {
 	budgets config.Budgets
-	closed  bool
+	updates config.Updates
+	rules   rollback.Config
 }
 
 // New makes an empty roster.
@@ -78,75 +82,76 @@ func New(c Config) (*Roster, error) {
 		return nil, fmt.Errorf("logs of providers: %w", err)
 	}
 	return &Roster{
-		c: c, slots: s, groups: sandbox.NewGroups(c.StateDir), members: map[string]*member{},
-		leaving: map[string]*member{},
+		c: c, slots: s, groups: sandbox.NewGroups(c.StateDir), lineages: map[string]*lineage{},
+		leaving: map[string]*lineage{},
 	}, nil
 }
 
-// Apply makes the roster what the configuration says: new providers are started, those that are gone are
-// drained, and those whose process would be another are replaced. A change of mode or budget needs no restart.
-func (r *Roster) Apply(installed []config.Installed, budgets config.Budgets) error {
+// Apply makes the roster what the configuration says: new providers are started, those that are gone are drained, and
+// what the configuration names is offered as a candidate where it is not what runs. A change of mode or budget needs
+// no restart; one of limits, settings or rights needs another process.
+func (r *Roster) Apply(installed []config.Installed, l *config.Loaded) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return errors.New("roster is closed")
 	}
 	// First what can fail, so that an error leaves everything as it was.
-	slots := make([]int, len(installed))
-	for i, in := range installed {
-		var err error
-		if slots[i], err = r.slots.of(in.ID); err != nil {
-			return err
+	users := make([][lanes]int, len(installed))
+	for lane := range lanes {
+		for i, in := range installed {
+			var err error
+			if users[i][lane], err = r.slots.of(laneKey(in.ID, lane)); err != nil {
+				return err
+			}
 		}
 	}
-	r.budgets = budgets
+	r.settings.Store(&settings{budgets: l.Budgets, updates: l.Updates, rules: rules(l.Updates)})
 	wanted := map[string]bool{}
 	r.order = r.order[:0]
 	for i, in := range installed {
 		wanted[in.ID] = true
 		r.order = append(r.order, in.ID)
-		slot := slots[i]
-		m := r.members[in.ID]
-		if m == nil {
-			m = newMember(r, in.ID, slot, r.leaving[in.ID])
-			r.members[in.ID] = m
+		of := r.lineages[in.ID]
+		if of == nil {
+			of = newLineage(r, in.ID, users[i], r.leaving[in.ID])
+			r.lineages[in.ID] = of
 		}
-		m.configure(in)
+		of.configure(in)
 	}
-	for id, m := range r.members {
+	for id, of := range r.lineages {
 		if !wanted[id] {
-			m.stop()
-			delete(r.members, id)
-			r.leaving[id] = m
+			of.stop()
+			delete(r.lineages, id)
+			r.leaving[id] = of
 		}
 	}
 	r.convene()
 	return nil
 }
 
+// rules are the numbers of a promotion and a rollback.
+func rules(u config.Updates) rollback.Config {
+	c := rollback.Defaults()
+	c.Samples, c.TrialMin, c.TrialIdle = uint64(u.Samples), time.Duration(u.Trial), time.Duration(u.TrialIdle)
+	c.Settle, c.Soak = time.Duration(u.Settle), time.Duration(u.Soak)
+	return c
+}
+
+func (r *Roster) rules() rollback.Config { return r.settings.Load().rules }
+
 // convene tells the court who can be asked. Preconditions: mu is held.
 func (r *Roster) convene() {
 	var out []*docket.Member
 	for _, id := range r.order {
-		m := r.members[id]
-		if m == nil {
-			continue
+		if of := r.lineages[id]; of != nil {
+			out = append(out, of.panel(r.settings.Load().budgets)...)
 		}
-		s, in := m.ready()
-		absent := m.absent()
-		if s == nil && absent == nil {
-			continue
-		}
-		out = append(out, &docket.Member{
-			ID: id, Session: s, Absent: absent, Mode: in.Mode, FailClosed: in.OnFailure == "deny", Latency: m.latency,
-			Standing: m.standing,
-			Metadata: time.Duration(r.budgets.Metadata), Content: time.Duration(r.budgets.Content),
-		})
 	}
 	r.c.Court.SetMembers(out)
 }
 
-// changed is called by a member when it becomes ready or stops being so.
+// changed is called when a member becomes ready or stops being so.
 func (r *Roster) changed() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,38 +163,56 @@ func (r *Roster) changed() {
 // ErrUnknown reports a provider that is not configured.
 var ErrUnknown = errors.New("no such provider")
 
-func (r *Roster) find(id string) (*member, error) {
+func (r *Roster) find(id string) (*lineage, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.members[id]
-	if m == nil {
+	of := r.lineages[id]
+	if of == nil {
 		return nil, fmt.Errorf("%w: %q (configured: %v)", ErrUnknown, id, r.order)
 	}
-	return m, nil
+	return of, nil
 }
 
-// SetEnabled starts or drains one provider until the next Apply. One that runs already gets a new start: what it was
-// bypassed or demoted for is forgiven.
+// SetEnabled starts or drains one provider until it is configured anew. One that runs already gets a new start: what
+// it was bypassed or demoted for is forgiven.
 func (r *Roster) SetEnabled(id string, enabled bool) error {
-	m, err := r.find(id)
+	of, err := r.find(id)
 	if err != nil {
 		return err
 	}
-	if enabled {
-		m.standing.Accept()
-	}
-	m.enable(enabled)
+	of.enable(enabled)
 	return nil
 }
 
-// Reload asks every running provider to read its content again.
-func (r *Roster) Reload() {
-	r.mu.Lock()
-	members := slices.Collect(maps.Values(r.members))
-	r.mu.Unlock()
-	for _, m := range members {
-		m.reload()
+// RollBack goes back to the version before: of a part, or of what changed last where that is "".
+func (r *Roster) RollBack(id string, part rollback.Part, cause string) error {
+	of, err := r.find(id)
+	if err != nil {
+		return err
 	}
+	of.mail.put(func() { of.step(rollback.Input{Kind: rollback.RollBackNow, Part: part, Cause: cause}) })
+	return nil
+}
+
+// Allow takes the refusal of a version back; digest is the beginning of its digest.
+func (r *Roster) Allow(id, digest string) error {
+	of, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	return of.allow(digest)
+}
+
+// Promote does not wait for the rest of a candidate's trial.
+func (r *Roster) Promote(id string) error {
+	of, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	of.mail.put(func() {
+		of.step(rollback.Input{Kind: rollback.Promote, Part: of.state.Trial.Part})
+	})
+	return nil
 }
 
 // Status returns what is known of every provider, in the order of the configuration.
@@ -198,8 +221,21 @@ func (r *Roster) Status() []Status {
 	defer r.mu.Unlock()
 	out := make([]Status, 0, len(r.order))
 	for _, id := range r.order {
-		if m := r.members[id]; m != nil {
-			out = append(out, m.status())
+		if of := r.lineages[id]; of != nil {
+			out = append(out, of.status())
+		}
+	}
+	return out
+}
+
+// Problems lists what a person must know about the providers' versions and where they are kept.
+func (r *Roster) Problems() []health.Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.c.Store.Problems()
+	for _, id := range r.order {
+		if of := r.lineages[id]; of != nil {
+			out = append(out, of.problems()...)
 		}
 	}
 	return out
@@ -209,14 +245,15 @@ func (r *Roster) Status() []Status {
 func (r *Roster) Close() {
 	r.mu.Lock()
 	r.closed = true
-	members, leaving := slices.Collect(maps.Values(r.members)), slices.Collect(maps.Values(r.leaving))
+	all := append(slices.Collect(maps.Values(r.lineages)), slices.Collect(maps.Values(r.leaving))...)
 	r.mu.Unlock()
-	for _, m := range members {
-		m.stop()
+	for _, of := range all {
+		of.stop()
 	}
-	for _, m := range append(members, leaving...) {
-		<-m.gone
+	for _, of := range all {
+		<-of.gone
 	}
+	r.trials.Wait()
 	r.groups.Close()
 }
 
@@ -250,11 +287,29 @@ type Status struct {
 	Breaker     []docket.BreakerStatus `json:"breaker"`
 	Demoted     *docket.Demotion       `json:"demoted,omitempty"` // why it does not enforce although Mode says so
 	Confinement sandbox.Confinement    `json:"confinement"`
+	Versions    *Versions              `json:"versions,omitempty"`
+}
+
+// Versions says what a provider runs, tries, and would go back to.
+type Versions struct {
+	Engine     Slots  `json:"engine"`
+	Content    Slots  `json:"content"`
+	Trial      string `json:"trial,omitempty"`      // what is on trial, and what it has shown
+	Quarantine string `json:"quarantine,omitempty"` // why it is not run
+	Rollback   string `json:"rollback,omitempty"`   // the last one, with its cause
+}
+
+// Slots are one part's versions, each as its maker calls it or the beginning of its digest; empty is none.
+type Slots struct {
+	Active    string `json:"active,omitempty"`
+	Candidate string `json:"candidate,omitempty"`
+	LKG       string `json:"lkg,omitempty"`
+	Factory   string `json:"factory,omitempty"`
 }
 
 // sameProcess reports whether a running provider need not be replaced.
 func sameProcess(a, b config.Installed) bool {
 	return a.Manifest.SHA256 == b.Manifest.SHA256 && a.Content == b.Content && a.Limits == b.Limits &&
-		reflect.DeepEqual(a.Rights, b.Rights) && reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
-		a.Manifest.Health == b.Manifest.Health
+		reflect.DeepEqual(a.Rights, b.Rights) && reflect.DeepEqual(a.Values, b.Values) &&
+		reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) && a.Manifest.Health == b.Manifest.Health
 }

@@ -65,7 +65,7 @@ var places = []place{
 	{pkg: "internal/store", layer: runtime},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
-		"internal/docket", "internal/journal", "internal/sandbox", "internal/session",
+		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
 
 	{pkg: "internal/control", layer: shell},

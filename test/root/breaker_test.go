@@ -126,27 +126,34 @@ func TestDenyStorm(t *testing.T) {
 	for _, p := range paths {
 		allowed(t, open(p))
 	}
-	if v := record(t, h, paths[0], event.WouldDeny); v.DecidedBy != "hashlist" || !v.Allowed {
-		t.Errorf("verdict %+v", v)
-	}
+	h.Until("it is in the change journal", func() bool { return noted(t, h, "provider.demoted", "hashlist") })
+	h.Until("the old content votes", func() bool {
+		s, err := h.TryStatus()
+		return err == nil && provider(t, s, "hashlist").Content == old && !problem(s, "KO-1301")
+	})
+	h.Until("the rollback is in the change journal", func() bool { return noted(t, h, "version.rolled-back", "hashlist") })
+	denied(t, open(h.File("bad", badText)))
 	s := h.Status()
-	d := provider(t, s, "hashlist").Demoted
-	if d == nil || d.Why != docket.DenyStorm || !strings.HasPrefix(d.Cause, "hashlist: content denied 5 objects") {
-		t.Errorf("demoted %+v", d)
+	p := provider(t, s, "hashlist")
+	if !strings.Contains(p.Versions.Rollback, "deny storm: content denied 5 objects") || p.Demoted != nil {
+		t.Errorf("rollback %q, demoted %+v", p.Versions.Rollback, p.Demoted)
 	}
-	if !problem(s, "KO-1312") || !problem(s, "KO-1601") {
+	if !problem(s, "KO-1704") || !problem(s, "KO-1706") {
 		t.Errorf("problems %v", s.Problems)
 	}
-	h.Until("it is in the change journal", func() bool { return noted(t, h, "provider.demoted", "hashlist") })
-
-	writeList(t, list.Content, badText)
-	must(t, reload(h))
-	h.Until("it enforces again", func() bool { return provider(t, h.Status(), "hashlist").Demoted == nil })
-	denied(t, open(h.File("bad", badText)))
+	must(t, reload(h)) // the refused content is not tried again by itself
 
 	// Who wants these denials gets them.
-	writeList(t, list.Content, contents...)
-	must(t, reload(h))
+	var digest string
+	for _, q := range s.Problems {
+		if q.Code == "KO-1706" {
+			digest = q.Fix[strings.LastIndex(q.Fix, " ")+1:]
+		}
+	}
+	if out, code := command(t, h, "provider", "allow", "hashlist", digest); code != 0 {
+		t.Fatalf("allow: %s", out)
+	}
+	h.Until("the new list is in force again", func() bool { return provider(t, h.Status(), "hashlist").Content != old })
 	h.Until("the list trips again", func() bool {
 		for _, p := range paths {
 			_ = open(p)

@@ -205,8 +205,8 @@ func TestReload(t *testing.T) {
 	before := h.Status()
 	tr := drive(4, good)
 	tr.flows(t)
-	h.Write(h.Config, strings.Replace(string(text), "providers:",
-		fmt.Sprintf("  - {path: %s, events: [open, exec]}\nproviders:", second), 1))
+	h.Write(h.Config, strings.Replace(string(text), "updates:",
+		fmt.Sprintf("  - {path: %s, events: [open, exec]}\nupdates:", second), 1))
 	must(t, reload(h))
 	tr.flows(t)
 	tr.end(t)
@@ -226,8 +226,8 @@ func TestReload(t *testing.T) {
 	must(t, reload(h))
 	h.Until("the new content is in force", func() bool { return open(bad) == nil })
 	denied(t, open(h.File("script", badScript)))
-	if r := provider(t, h.Status(), "hashlist").Restarts; r != 0 {
-		t.Errorf("%d restarts for new content", r)
+	if p := provider(t, h.Status(), "hashlist"); p.Restarts != 0 || p.Versions.Content.LKG == "" {
+		t.Errorf("%d restarts for new content; versions %+v", p.Restarts, p.Versions)
 	}
 }
 
@@ -240,11 +240,17 @@ func TestMalformedContent(t *testing.T) {
 	bad := h.File("bad", badText)
 	write(t, filepath.Join(list.Content, "deny.txt"), "this is not a list\n", 0o644)
 	must(t, reload(h))
-	h.Until("status says so", func() bool { return problem(h.Status(), "KO-1302") })
+	pid := provider(t, h.Status(), "hashlist").PID
+	h.Until("status says so", func() bool { return problem(h.Status(), "KO-1706") })
 	denied(t, open(bad))
 	s := provider(t, h.Status(), "hashlist")
-	if s.State != supervisor.Degraded || s.Detail == "" || s.Restarts != 0 {
+	if s.State != supervisor.Running || s.PID != pid || s.Restarts != 0 {
 		t.Errorf("provider %+v", s)
+	}
+	for _, p := range h.Status().Problems {
+		if p.Code == "KO-1706" && !strings.Contains(p.Title, "deny.txt:1:1: KO-1007") {
+			t.Errorf("the problem does not name the place: %s", p.Title)
+		}
 	}
 }
 
@@ -268,7 +274,7 @@ func TestFullDisk(t *testing.T) {
 	need(t)
 	opt := testhost.Options{Providers: []testhost.Provider{hashlist(t, badText)}}
 	h := testhost.Prepare(t, opt)
-	disk := testenv.Tmpfs(t, "1m")
+	disk := testenv.Tmpfs(t, "24m") // room for a copy of the engine
 	h.State = filepath.Join(disk, "state")
 	h.Launch(opt)
 	bad := h.File("bad", badText)

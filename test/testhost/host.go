@@ -32,6 +32,7 @@ type Options struct {
 	Life      time.Duration // of the watchdog; default: one minute
 	Wait      bool          // do not wait until it is healthy
 	Watch     string        // default: a tmpfs of its own
+	Updates   string        // keys of updates:; default: no time and no samples for a trial
 }
 
 // Provider is one provider of the host.
@@ -115,6 +116,10 @@ func (h *Host) configText(opt Options) string {
 	if opt.Extra != "" {
 		b.WriteString(opt.Extra + "\n")
 	}
+	if opt.Updates == "" {
+		opt.Updates = "trial: 0s, trial_idle: 0s, samples: 0, settle: 0s" // a change of content is in force at once
+	}
+	fmt.Fprintf(&b, "updates: {%s}\n", opt.Updates)
 	for i, p := range opt.Providers {
 		if i == 0 {
 			b.WriteString("providers:\n")

@@ -1,0 +1,554 @@
+package roster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/rollback"
+	"github.com/keepout-security/keepout/internal/session"
+)
+
+// Lanes of a provider: two processes may run side by side, and a third one tries a new version. Each lane has a user
+// and a state folder of its own, because what runs in one may be about to be refused.
+const (
+	laneA = iota
+	laneB
+	laneTrial
+	lanes
+)
+
+// laneKey names a lane's user; the first keeps the provider's own name.
+func laneKey(id string, lane int) string { return id + [lanes]string{"", ".b", ".trial"}[lane] }
+
+// candidateID is what a candidate is called on the panel and in records.
+func candidateID(id string) string { return id + ".candidate" }
+
+// lineage is one configured provider: its versions, the process that runs the active ones, and one that may run a
+// candidate beside it. Its goroutine feeds what happens to the pure decision in internal/rollback and does what that
+// says; the goroutine alone changes what mu guards.
+type lineage struct {
+	r        *Roster
+	id       string
+	slots    [lanes]int
+	latency  *docket.Latency // of the active version, whichever it was
+	standing *docket.Standing
+	mail     *mailbox
+	gone     chan struct{} // closed when the goroutine has ended
+
+	mu         sync.Mutex
+	configured config.Installed // the administrator's files; the zero value before the first
+	state      rollback.State
+	resumed    bool
+	offered    rollback.Versions        // what is configured, as the store knows it
+	accepted   map[rollback.Digest]bool // contents that an operator wants, whatever they deny
+	off        bool                     // an administrator switched it off
+	refused    error                    // why what is configured was not even offered
+	active     *member
+	beside     *member
+	former     []*member        // that may not have ended
+	past       session.Counters // of members that have ended
+	trial      *trial
+	stopping   bool
+	lastCause  string // how the last process of the active version ended
+}
+
+// newLineage makes a lineage that begins to live when its predecessor of the same id, if there is one, has ended.
+func newLineage(r *Roster, id string, slots [lanes]int, predecessor *lineage) *lineage {
+	l := &lineage{
+		r: r, id: id, slots: slots, latency: docket.NewLatency(), mail: newMailbox(), gone: make(chan struct{}),
+	}
+	l.standing = docket.NewStanding(docket.Watch{
+		ID: id, Numbers: docket.DefaultNumbers(), Owned: r.c.Owned, Tell: l.heard,
+	})
+	go func() {
+		if predecessor != nil {
+			<-predecessor.gone
+		}
+		l.live()
+	}()
+	return l
+}
+
+// live is the goroutine.
+func (l *lineage) live() {
+	defer close(l.gone)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wait := time.Hour
+		l.mu.Lock()
+		if due, ok := l.state.Due(l.r.rules()); ok && l.resumed {
+			wait = max(due, time.Millisecond)
+		}
+		over := l.stopping && l.active == nil && l.beside == nil
+		former := l.former
+		l.mu.Unlock()
+		if over {
+			for _, m := range former {
+				<-m.gone
+			}
+			return
+		}
+		timer.Reset(wait)
+		select {
+		case <-l.mail.full:
+			for do := l.mail.take(); do != nil; do = l.mail.take() {
+				do()
+			}
+		case <-timer.C:
+			l.tick()
+		}
+	}
+}
+
+// configure takes what the configuration says, and offers the versions that it names.
+func (l *lineage) configure(in config.Installed) {
+	l.mail.put(func() {
+		l.mu.Lock()
+		l.configured = in
+		active, beside := l.active, l.beside
+		l.mu.Unlock()
+		for _, m := range []*member{active, beside} {
+			if m == nil {
+				continue
+			}
+			// The same versions under another configuration: limits, settings, rights, mode.
+			old := m.config()
+			again, err := in.Under(old.Manifest)
+			if err != nil {
+				l.refuse(err)
+				return
+			}
+			again.Content = old.Content
+			m.configure(again)
+		}
+		l.r.changed() // a mode or a failure policy
+		go l.offer(in)
+	})
+}
+
+// offer brings the configured files into the store. Hashing them may take seconds, so it is not the goroutine's work.
+func (l *lineage) offer(in config.Installed) {
+	v, err := l.r.take(in)
+	if _, known := l.r.c.Store.State(l.id); err == nil && !known {
+		err = l.r.first(in, v)
+	}
+	l.mail.put(func() {
+		l.mu.Lock()
+		newest := l.configured.Manifest == in.Manifest && l.configured.Content == in.Content
+		l.mu.Unlock()
+		if !newest || l.stopping {
+			l.r.release(v)
+			return
+		}
+		l.refuse(err)
+		if err != nil {
+			l.r.changed()
+			return
+		}
+		l.take(v)
+	})
+}
+
+// refuse remembers why what is configured is not offered; nil means that it is.
+func (l *lineage) refuse(err error) {
+	l.mu.Lock()
+	l.refused = err
+	l.mu.Unlock()
+	if err != nil {
+		l.r.noteRefusal(l.id, err)
+	}
+}
+
+// take offers versions that are in the store.
+func (l *lineage) take(v rollback.Versions) {
+	if !l.resumed {
+		l.resume(v)
+	}
+	l.mu.Lock()
+	l.offered = v
+	l.mu.Unlock()
+	for i, version := range []rollback.Version{v.Engine, v.Content} {
+		in := rollback.Input{Kind: rollback.Offered, Part: rollback.Parts()[i], Version: version}
+		if l.state.Slots(in.Part).Active.None() {
+			in.Kind = rollback.Installed
+		}
+		if !version.None() {
+			l.step(in)
+		}
+	}
+	l.r.release(v) // what was taken is in a slot by now
+}
+
+// resume begins the provider's life with what the store knows of it; installed is for a provider that it does not know.
+func (l *lineage) resume(installed rollback.Versions) {
+	if _, known := l.r.c.Store.State(l.id); known {
+		installed = rollback.Versions{}
+	}
+	st, todo, err := l.r.c.Store.Resume(l.id, installed)
+	if err != nil {
+		l.r.storeFailed(l.id, err)
+	}
+	l.mu.Lock()
+	l.state, l.resumed = st, true
+	l.mu.Unlock()
+	begun := false
+	for _, e := range todo {
+		begun = begun || e.Act == rollback.Activate || e.Act == rollback.RollBack
+	}
+	if !begun && st.Runnable() {
+		l.activate()
+	}
+	l.act(todo)
+}
+
+// step feeds one input to the decision and does what it says.
+func (l *lineage) step(in rollback.Input) {
+	if !l.resumed {
+		return
+	}
+	l.mu.Lock()
+	st, todo := l.state.Next(l.r.rules(), time.Now(), in)
+	l.state = st
+	l.mu.Unlock()
+	l.act(todo)
+}
+
+// tick lets time pass, and tells what the candidate has shown since.
+func (l *lineage) tick() {
+	l.mu.Lock()
+	serving := !l.off && l.active != nil && l.active.votes()
+	beside, t := l.beside, l.state.Trial
+	l.mu.Unlock()
+	if beside != nil && t.Beside {
+		l.measure(beside, t)
+	}
+	l.step(rollback.Input{Kind: rollback.Tick, Serving: serving})
+}
+
+// minMeasured is how many votes are enough to say that a candidate does not meet its budget, and badPercent how many
+// of them must be missing.
+const (
+	minMeasured = 20
+	badPercent  = 1
+)
+
+// measure tells how a candidate does beside the active version.
+func (l *lineage) measure(m *member, t rollback.Trial) {
+	about := rollback.Input{Part: t.Part, Digest: t.Digest}
+	samples, differing := m.agreement.Load().Count()
+	about.Kind, about.Samples, about.Differing = rollback.Compared, samples, differing
+	l.step(about)
+	c := m.counters()
+	missed := c.Late + c.Bypassed + c.Dropped
+	if asked := c.Delivered + c.Dropped; asked >= minMeasured && 100*missed > badPercent*asked {
+		l.step(rollback.Input{
+			Kind: rollback.Measured, Part: t.Part, Digest: t.Digest,
+			Cause: fmt.Sprintf("%d of %d votes were not given in time", missed, asked),
+		})
+	}
+}
+
+func (l *lineage) act(todo []rollback.Effect) {
+	for _, e := range todo {
+		switch e.Act {
+		case rollback.Keep:
+			if err := l.r.c.Store.Commit(l.state); err != nil {
+				l.r.storeFailed(l.id, err)
+			}
+		case rollback.Check:
+			l.check(e.Part, e.Version)
+		case rollback.StartBeside:
+			l.startBeside(e.Part)
+		case rollback.StopBeside:
+			l.stopBeside()
+		case rollback.Activate, rollback.RollBack:
+			l.standing.Renew()
+			if l.state.Runnable() {
+				l.activate()
+			}
+		case rollback.Isolate:
+			l.replace(nil)
+		case rollback.Release:
+			l.activate()
+		case rollback.MarkLKG, rollback.Refuse, rollback.Notify:
+		}
+		l.report(e)
+	}
+	if len(todo) > 0 {
+		l.r.changed()
+	}
+}
+
+// compose is the configuration with certain versions in place of the administrator's files.
+func (l *lineage) compose(engine, content rollback.Version) (config.Installed, error) {
+	l.mu.Lock()
+	in := l.configured
+	l.mu.Unlock()
+	dir, err := l.r.c.Store.Path(engine.Digest)
+	if err != nil {
+		return in, err
+	}
+	m, err := config.LoadPackaged(dir, l.id)
+	if err != nil {
+		return in, err
+	}
+	if in, err = in.Under(m); err != nil {
+		return in, err
+	}
+	in.Content = ""
+	if !content.None() {
+		in.Content, err = l.r.c.Store.Path(content.Digest)
+	}
+	return in, err
+}
+
+// activate makes the active versions run. If they run beside already, that process takes over.
+func (l *lineage) activate() {
+	want := [2]rollback.Digest{l.state.Engine.Active.Digest, l.state.Content.Active.Digest}
+	if l.active != nil && l.active.runs == want { // both parts became active at once
+		l.active.generation = l.state.Generation
+		return
+	}
+	if m := l.beside; m != nil && m.runs == want {
+		m.generation = l.state.Generation
+		m.agreement.Store(nil)
+		l.mu.Lock()
+		l.beside = nil
+		l.mu.Unlock()
+		l.replace(m)
+		return
+	}
+	in, err := l.compose(l.state.Engine.Active, l.state.Content.Active)
+	if err != nil {
+		l.refuse(err)
+		return
+	}
+	m := l.member(want)
+	m.generation = l.state.Generation
+	l.replace(m)
+	m.configure(in)
+}
+
+// replace puts another member, or none, in the place of the active one.
+func (l *lineage) replace(m *member) {
+	l.mu.Lock()
+	old := l.active
+	l.active = m
+	off := l.off
+	l.mu.Unlock()
+	l.r.changed() // the new one is asked, if it is ready, before the old one is not any more
+	l.retire(old)
+	if m != nil && off {
+		m.enable(false)
+	}
+}
+
+// retire ends a member.
+func (l *lineage) retire(m *member) {
+	if m == nil {
+		return
+	}
+	l.mu.Lock()
+	l.former = append(l.former, m)
+	l.mu.Unlock()
+	m.stop()
+	go func() {
+		<-m.gone
+		l.mail.put(func() { l.buried(m) })
+	}()
+}
+
+// buried adds up what a member did that has ended.
+func (l *lineage) buried(m *member) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, f := range l.former {
+		if f == m {
+			l.former = append(l.former[:i:i], l.former[i+1:]...)
+			if m.agreement.Load() == nil {
+				l.past = l.past.Add(m.counters())
+			}
+			return
+		}
+	}
+}
+
+// member makes one in the lane that the active one does not use. It begins to live when the last one there has ended.
+func (l *lineage) member(runs [2]rollback.Digest) *member {
+	lane := laneA
+	if l.active != nil && l.active.lane == laneA {
+		lane = laneB
+	}
+	var before *member
+	for _, f := range l.former {
+		if f.lane == lane {
+			before = f
+		}
+	}
+	return newMember(l, lane, runs, before)
+}
+
+func (l *lineage) startBeside(p rollback.Part) {
+	engine, content := l.onTrial(p)
+	in, err := l.compose(engine, content)
+	if err != nil {
+		t := l.state.Trial
+		go l.mail.put(func() {
+			l.step(rollback.Input{Kind: rollback.BesideEnded, Part: t.Part, Digest: t.Digest, Cause: err.Error()})
+		})
+		return
+	}
+	m := l.member([2]rollback.Digest{engine.Digest, content.Digest})
+	m.agreement.Store(&docket.Agreement{With: l.id})
+	l.mu.Lock()
+	l.beside = m
+	l.mu.Unlock()
+	m.configure(in)
+}
+
+// onTrial are the versions with which a candidate of a part is tried.
+func (l *lineage) onTrial(p rollback.Part) (engine, content rollback.Version) {
+	engine, content = l.state.Engine.Active, l.state.Content.Active
+	if p == rollback.Engine {
+		return l.state.Engine.Candidate, content
+	}
+	return engine, l.state.Content.Candidate
+}
+
+func (l *lineage) stopBeside() {
+	l.mu.Lock()
+	m := l.beside
+	l.beside = nil
+	l.mu.Unlock()
+	l.retire(m)
+}
+
+// ended hears of the end of a member's process, or that it could not be started.
+func (l *lineage) ended(m *member, cause string) {
+	l.mail.put(func() {
+		switch t := l.state.Trial; m {
+		case l.beside:
+			l.step(rollback.Input{Kind: rollback.BesideEnded, Part: t.Part, Digest: t.Digest, Cause: cause})
+		case l.active:
+			l.mu.Lock()
+			l.lastCause = cause
+			l.mu.Unlock()
+			l.step(rollback.Input{Kind: rollback.Crashed, Cause: cause, Generation: m.generation})
+		}
+	})
+}
+
+// ready hears that a member votes.
+func (l *lineage) ready(m *member) {
+	l.mail.put(func() {
+		t := l.state.Trial
+		if m != l.beside || !t.Beside {
+			return
+		}
+		about := rollback.Input{Part: t.Part, Digest: t.Digest, OK: true}
+		// The self-test and the first votes were asked for in the throw-away cage; from now on what it does on live
+		// events counts.
+		for _, k := range []rollback.Kind{rollback.Loaded, rollback.SelfTested, rollback.Measured} {
+			about.Kind = k
+			l.step(about)
+		}
+	})
+}
+
+// allow takes the refusal of a version back and offers what is configured again. digest is the beginning of one.
+func (l *lineage) allow(digest string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, part := range rollback.Parts() {
+		for _, r := range l.state.Slots(part).Refused {
+			d := r.Version.Digest
+			if digest == "" || !strings.HasPrefix(string(d), digest) {
+				continue
+			}
+			in := l.configured
+			l.mail.put(func() {
+				l.mu.Lock()
+				if l.accepted == nil {
+					l.accepted = map[rollback.Digest]bool{}
+				}
+				l.accepted[d] = true
+				l.mu.Unlock()
+				l.step(rollback.Input{Kind: rollback.Allow, Part: part, Digest: d})
+				go l.offer(in)
+			})
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s has no refused version that begins with %q", ErrUnknown, l.id, digest)
+}
+
+// enable starts or ends the provider at an administrator's word.
+func (l *lineage) enable(on bool) {
+	if on {
+		l.standing.Accept()
+	}
+	l.mail.put(func() {
+		l.mu.Lock()
+		l.off = !on
+		m := l.active
+		l.mu.Unlock()
+		if m != nil {
+			m.enable(on)
+		}
+	})
+}
+
+// stop ends the provider; gone is closed when it has.
+func (l *lineage) stop() {
+	l.mail.put(func() {
+		l.step(rollback.Input{Kind: rollback.Stopping})
+		l.mu.Lock()
+		l.stopping = true
+		t := l.trial
+		l.mu.Unlock()
+		if t != nil {
+			t.cancel()
+		}
+		l.stopBeside()
+		l.replace(nil)
+	})
+}
+
+// problems lists what a person must know about the versions.
+func (l *lineage) problems() []health.Problem {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.state.Problems()
+	for i, v := range []rollback.Version{l.offered.Engine, l.offered.Content} {
+		part := rollback.Parts()[i]
+		if r, refused := l.state.Slots(part).Refusal(v.Digest); refused && l.resumed {
+			out = append(out, health.Problem{
+				Code: rollback.CodeRefused, Severity: health.Warning, Provider: l.id,
+				Title: fmt.Sprintf("%s: the configured %s %s is refused, %s goes on: %s", l.id, part, v,
+					l.state.Slots(part).Active, r.Cause),
+				Fix: fmt.Sprintf("correct it and reload; if it must be: keepout provider allow %s %s", l.id, v.Digest.Short()),
+			})
+		}
+	}
+	var p health.Problem
+	switch {
+	case l.refused == nil:
+	case errors.As(l.refused, &p):
+		p.Provider = l.id
+		out = append(out, p)
+	default:
+		out = append(out, health.Problem{
+			Code: "KO-1708", Severity: health.Warning, Provider: l.id,
+			Title: fmt.Sprintf("what is configured for %s is not used: %v", l.id, l.refused),
+			Fix:   "correct it and reload; what was active before goes on",
+		})
+	}
+	return out
+}
