@@ -37,7 +37,7 @@ $(COMMANDS:%=bin/%): bin/%: FORCE
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@
 	$(GO_BUILD) -o $@/keepout-$* ./providers/$*
-	@cp providers/$*/provider.yaml $@/provider.yaml
+	@cp providers/$*/provider.yaml $(wildcard providers/$*/selftest.*) $@/
 	bin/keepout provider seal $@
 
 # The only engine that links a C library; without that library everything else builds as ever.

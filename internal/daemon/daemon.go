@@ -62,6 +62,7 @@ type Daemon struct {
 	roster  *roster.Roster
 	sensor  *sensor.Sensor
 	control *control.Server
+	noticed noticed
 }
 
 // Run runs the core until ctx ends; signals arrive on reload. Errors of the start are health.Problems or
@@ -73,8 +74,12 @@ func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Si
 	}
 	d.tell(sd.SdNotifyReady)
 	log.Info("watching", slog.String("mode", string(d.Policy().Mode)), slog.String("config", opt.Config))
+	look := time.NewTicker(healthEvery)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			d.status()
 		case <-ctx.Done():
 			d.tell(sd.SdNotifyStopping)
 			log.Info("stopping")
@@ -106,6 +111,9 @@ func (d *Daemon) start() error {
 	loaded, installed, err := d.load()
 	if err != nil {
 		return err
+	}
+	if err := sensor.Probe(); err != nil { // before anything is made, which who may not watch may not make either
+		return sensorProblem(err)
 	}
 	d.config.Store(loaded)
 	if err := d.openState(loaded); err != nil {

@@ -185,7 +185,9 @@ func (d *Docket) Judge(q *sensor.Question) {
 		}
 	}
 	var eff arbiter.Effects
-	e.c, eff = arbiter.New(d.ruling.Policy(), voters)
+	policy := d.ruling.Policy()
+	policy.Hear = q.Event.File.Canary() // each provider must show its own vote, whoever denies first
+	e.c, eff = arbiter.New(policy, voters)
 	d.cases[q.Event.ID], d.flights[key] = e, e
 	todo := d.apply(e, eff)
 	d.mu.Unlock()

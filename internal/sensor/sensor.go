@@ -60,6 +60,16 @@ type Sensor struct {
 	readers sync.WaitGroup
 }
 
+// Probe reports why this process cannot have permission events, or nil. It marks nothing and leaves nothing open.
+func Probe() error {
+	g, err := fanotify.NewPermission()
+	if err != nil {
+		return err
+	}
+	g.Stop()
+	return g.Close()
+}
+
 // New makes the kernel groups and marks nothing yet. It needs root and a kernel with permission events.
 func New(c Config) (*Sensor, error) {
 	perm, err := fanotify.NewPermission()
