@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -31,6 +32,9 @@ func (a *app) doctorCommand() *cobra.Command {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 			defer stop()
 			report, err := doctor.Run(ctx, doctor.Options{RunDir: a.runDir, Version: a.version})
+			if errors.Is(err, context.Canceled) {
+				return errors.New("interrupted; the canaries are removed")
+			}
 			if err != nil {
 				return fmt.Errorf("doctor: %w", err)
 			}
@@ -120,6 +124,9 @@ func (a *app) wrap(text, indent string) []string {
 	if a.width <= 0 {
 		width = math.MaxInt
 	}
+	if a.ascii {
+		text = strings.NewReplacer("µ", "u", "…", "...").Replace(text)
+	}
 	return wrap(text, width)
 }
 
@@ -130,8 +137,10 @@ func (a *app) summary(r *doctor.Report) string {
 	switch {
 	case !r.Reachable:
 		word, colour = "not protected: the core does not answer", red
-	case c.Errors > 0:
+	case !r.Protected():
 		word, colour = "not protected as configured", red
+	case c.Errors > 0:
+		word, colour = "something is wrong", red
 	case c.Warnings > 0:
 		word, colour = "degraded", yellow
 	}

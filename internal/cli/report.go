@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -29,7 +28,7 @@ func (a *app) report(err error) int {
 	var usage usageError
 	switch {
 	case errors.Is(err, control.ErrUnreachable):
-		err, code = a.unreachable(err), exitUnreachable
+		err, code = control.Unreachable(a.runDir, err), exitUnreachable
 	case errors.As(err, &usage) || !a.begun:
 		code = exitUsage
 	}
@@ -91,17 +90,6 @@ func orFailure(s health.Severity) health.Severity {
 		return health.Failure
 	}
 	return s
-}
-
-// unreachable says what to do about a daemon that cannot be asked.
-func (a *app) unreachable(err error) health.Problem {
-	p := health.Problem{Code: "KO-2001", Title: err.Error(), Severity: health.Failure}
-	if errors.Is(err, fs.ErrPermission) {
-		p.Fix = "become root or a member of the group keepout: sudo " + a.command("status")
-	} else {
-		p.Fix = "start keepoutd, or name the run directory of one that runs: keepout --run-dir DIR status"
-	}
-	return p
 }
 
 // wantsJSON reports whether a command line that could not be read asks for JSON.

@@ -10,11 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/control"
 )
 
 // Bounds of laying out and touching.
@@ -25,12 +28,13 @@ const (
 	maxLook  = 512              // entries of a folder that are looked at
 )
 
-// aviary lays out canaries and takes them away again. It is not safe for concurrent use.
+// aviary lays out canaries and takes them away again.
 type aviary struct {
-	name  string // how the names of this run's canaries begin
+	name string // how the names of this run's canaries begin
+
+	mu    sync.Mutex
 	roots map[string]*os.Root
 	laid  []placed
-	found map[string]string // by watch: a file that can be read where nothing can be written
 }
 
 type placed struct {
@@ -42,12 +46,28 @@ func newAviary() *aviary {
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	return &aviary{
-		name:  event.SelftestName + hex.EncodeToString(id[:]),
-		roots: map[string]*os.Root{}, found: map[string]string{},
+		name: event.SelftestName + hex.EncodeToString(id[:]), roots: map[string]*os.Root{},
 	}
 }
 
-// lay puts the trial's canary in place. What cannot be done is said in the trial.
+// layAll puts the canaries in place, several at a time: making a file is an open, too, and a provider that hangs holds
+// each. What cannot be done is said in the trials.
+func (a *aviary) layAll(ctx context.Context, trials []trial) {
+	turns := make(chan struct{}, together)
+	var all sync.WaitGroup
+	for i := range trials {
+		turns <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() {
+			a.lay(&trials[i], i)
+			<-turns
+		})
+	}
+	all.Wait()
+}
+
 func (a *aviary) lay(t *trial, number int) {
 	if t.skipped != "" {
 		return
@@ -66,11 +86,25 @@ func (a *aviary) lay(t *trial, number int) {
 		}
 	}
 	t.skipped = "no canary can be laid out: " + reason(err)
-	if t.provider == "" { // only the mark is to be proved: any file will do
-		if file := a.readable(dir); file != "" {
-			t.path, t.skipped = file, ""
+}
+
+// instead returns a trial with a file that is there already for each watch on which nothing could be laid out: it
+// proves that the path is watched, and nothing about providers.
+func instead(c *control.Checkup, trials []trial) (more []trial) {
+	for _, w := range c.Watch {
+		laid := slices.ContainsFunc(trials, func(t trial) bool { return t.watch == w.Path && t.skipped == "" })
+		if laid || !slices.Contains(w.Events, event.Open) {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(w.Path)
+		if err != nil {
+			continue
+		}
+		if file := readable(dir); file != "" {
+			more = append(more, trial{watch: w.Path, act: event.Open, path: file})
 		}
 	}
+	return more
 }
 
 // filter is how the names of all files begin that are touched; empty when some are not canaries.
@@ -84,6 +118,8 @@ func (a *aviary) filter(trials []trial) string {
 }
 
 func (a *aviary) open(dir string) (*os.Root, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if r := a.roots[dir]; r != nil {
 		return r, nil
 	}
@@ -103,11 +139,13 @@ func (a *aviary) write(root *os.Root, name string, t *trial) error {
 		mode = 0o700
 	}
 	fresh := name + ".new"
+	a.mu.Lock()
+	a.laid = append(a.laid, placed{root, fresh}, placed{root, name})
+	a.mu.Unlock()
 	f, err := root.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return fmt.Errorf("make canary: %w", err)
 	}
-	a.laid = append(a.laid, placed{root, fresh}, placed{root, name})
 	_, err = f.Write(t.content)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write canary: %w", err)
@@ -120,6 +158,8 @@ func (a *aviary) write(root *os.Root, name string, t *trial) error {
 
 // remove takes all canaries away. It may be called more than once.
 func (a *aviary) remove() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var errs []error
 	for _, p := range a.laid {
 		if err := p.root.Remove(p.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -158,23 +198,16 @@ func entries(dir string) []string {
 }
 
 // readable finds a regular file that can be opened without consequences, or "".
-func (a *aviary) readable(path string) string {
-	if file, known := a.found[path]; known {
-		return file
-	}
-	info, err := os.Lstat(path)
-	if err == nil && info.Mode().IsRegular() {
-		a.found[path] = path
+func readable(path string) string {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
 		return path
 	}
 	for _, name := range entries(path) {
 		file := filepath.Join(path, name)
 		if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o444 != 0 {
-			a.found[path] = file
 			return file
 		}
 	}
-	a.found[path] = ""
 	return ""
 }
 

@@ -15,8 +15,8 @@ func checkCore(f *facts) []Finding {
 	n := notes{section: Core}
 	checkSocket(&n, f)
 	if f.status == nil {
-		n.failure("core.reachable", "KO-2001", "the core does not answer: "+health.Unadvised(f.unreachable),
-			"start keepoutd, or name its run directory with --run-dir; with no right to connect, use sudo")
+		p := control.Unreachable(f.runDir, f.unreachable)
+		n.failure("core.reachable", p.Code, "the core does not answer: "+p.Title, p.Fix)
 		n.info("core", "providers, watches and cages: not checked: only the core knows them")
 		return n.all
 	}

@@ -60,6 +60,13 @@ type Report struct {
 // Degraded reports whether something is wrong: a warning or an error.
 func (r *Report) Degraded() bool { return r.Counts.Warnings+r.Counts.Errors > 0 }
 
+// Protected reports whether no provider and no watched path failed its proof. What could not be proved does not count.
+func (r *Report) Protected() bool {
+	return r.Reachable && !slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Severity == health.Failure && (f.Section == Proof || f.Section == Watch)
+	})
+}
+
 // settle orders the findings by section, the worst of each first, and counts them.
 func (r *Report) settle() {
 	rank := map[health.Severity]int{health.Failure: 0, health.Warning: 1, health.Info: 2, OK: 3}

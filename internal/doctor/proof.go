@@ -173,19 +173,41 @@ func proveByTrials(n *notes, f *facts, p *control.CheckupProvider) {
 		n.failure("proof", "KO-1702", fmt.Sprintf("%s runs, but its vote did not come (%s): %s", p.ID,
 			t[0].ballot().Reason, places(t)), explainIt(f, t[0]))
 	}
-	if t := by[unasked]; len(t) > 0 {
+	if t := by[unasked]; len(t) > 0 && f.lost(p.ID) {
+		n.failure("proof", "KO-1702", fmt.Sprintf("%s ended while it was put to the test: %s", p.ID, places(t)),
+			control.Command(f.runDir, "provider list")+" shows the cause in full and the next try")
+	} else if len(t) > 0 {
 		n.failure("proof", "KO-1704", fmt.Sprintf("%s was not asked about its canary: %s", p.ID, places(t)),
 			"see whether the path is watched (below), and "+control.Command(f.runDir, "config reload"))
 	}
 	if t := by[unprovable]; len(t) > 0 {
-		n.warning("proof", "KO-1703", fmt.Sprintf("%s is not provable: it answers, but says: %s", p.ID,
-			strings.TrimSpace(strings.TrimPrefix(t[0].ballot().Vote.Rule, event.SelftestRule))),
+		n.warning("proof", "KO-1703", fmt.Sprintf("%s is not provable: %s", p.ID,
+			strings.Trim(strings.TrimPrefix(t[0].ballot().Vote.Rule, event.SelftestRule), " ()")),
 			"give it a content that knows its self-test object")
 	}
-	if t := by[skipped]; len(t) > 0 {
+	if t := by[skipped]; len(t) > 0 && len(t) < count(by) {
+		n.info("proof", fmt.Sprintf("%s was put to the test elsewhere only, not: %s: %s", p.ID, places(t), t[0].skipped))
+	} else if len(t) > 0 {
 		n.warning("proof", "KO-1705", fmt.Sprintf("%s was not put to the test: %s: %s", p.ID, places(t), t[0].skipped),
 			orElse(tryRoot(f), "see why, and run it again"))
 	}
+}
+
+func count(by map[result][]*trial) (n int) {
+	for _, t := range by {
+		n += len(t)
+	}
+	return n
+}
+
+// lost reports whether a provider votes no more that did before the canaries.
+func (f *facts) lost(id string) bool {
+	if f.after == nil {
+		return false
+	}
+	p := providerOf(f.after, id)
+	return p == nil || p.State != supervisor.Running && p.State != supervisor.Degraded ||
+		p.Restarts != providerOf(f.status, id).Restarts
 }
 
 // explainIt is the command that shows a canary's verdict.
@@ -254,7 +276,7 @@ func checkWatches(f *facts) []Finding {
 }
 
 func watchOne(n *notes, f *facts, w *control.CheckupWatch) {
-	seen, touched, why := 0, 0, ""
+	seen, touched, why, file := 0, 0, "", false
 	for i := range f.trials {
 		t := &f.trials[i]
 		switch {
@@ -264,6 +286,7 @@ func watchOne(n *notes, f *facts, w *control.CheckupWatch) {
 		case t.record != nil:
 			seen++
 			touched++
+			file = file || t.provider == "" && t.content == nil
 		default:
 			touched++
 		}
@@ -272,6 +295,8 @@ func watchOne(n *notes, f *facts, w *control.CheckupWatch) {
 	switch {
 	case remote(f.status, w.Path):
 		n.info("watch", w.Path+" is remote: its files are allowed unasked (KO-1201)")
+	case file:
+		n.ok("watch", w.Path+": the open of a file that lies there was seen")
 	case seen > 0 && seen == touched:
 		n.ok("watch", fmt.Sprintf("%s: every canary was seen (%d)", w.Path, seen))
 	case seen > 0:

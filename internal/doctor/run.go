@@ -59,9 +59,8 @@ func (f *facts) prove(ctx context.Context) (err error) {
 	f.trials = plan(f.checkup)
 	birds := newAviary()
 	defer func() { err = errors.Join(err, birds.remove()) }()
-	for i := range f.trials {
-		birds.lay(&f.trials[i], i)
-	}
+	birds.layAll(ctx, f.trials)
+	f.trials = append(f.trials, instead(f.checkup, f.trials)...)
 	began := time.Now()
 	records, err := collect(ctx, f.runDir, birds.filter(f.trials), began)
 	if err != nil {

@@ -41,6 +41,7 @@ var places = []place{
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
+	{pkg: "docs", layer: base},
 	{pkg: "internal/config", layer: base, peers: []string{"event", "internal/health"}},
 
 	{pkg: "internal/arbiter", layer: core},
@@ -61,7 +62,8 @@ var places = []place{
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/cli", layer: shell, peers: []string{"internal/control", "internal/demo"}},
+	{pkg: "internal/doctor", layer: shell, peers: []string{"internal/control"}},
+	{pkg: "internal/cli", layer: shell, peers: []string{"internal/control", "internal/demo", "internal/doctor"}},
 
 	{pkg: "cmd/*", layer: program},
 	{pkg: "providers/internal/*", layer: program, only: public},

@@ -69,7 +69,7 @@ var privileges = []privilege{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
-			"internal/cli", "internal/demo", "internal/sandbox", "internal/tally", "internal/testenv",
+			"internal/cli", "internal/demo", "internal/doctor", "internal/sandbox", "internal/tally", "internal/testenv",
 			"provider/conformance", "providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
 		},
 	},
