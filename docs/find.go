@@ -13,8 +13,13 @@ type Entry struct {
 	Do    string `json:"do"`
 }
 
+var pattern = regexp.MustCompile(`^KO-[0-9]{4}$`)
+
 // Find returns the entry of a code ("KO-1301").
 func Find(code string) (Entry, bool) {
+	if !pattern.MatchString(code) {
+		return Entry{}, false
+	}
 	topic := ""
 	for line := range strings.Lines(Errors) {
 		line = strings.TrimSpace(line)

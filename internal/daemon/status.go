@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
-	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
@@ -165,10 +163,8 @@ func (d *Daemon) refusedReload(err error) health.Problem {
 		Code: "KO-2007", Severity: health.Failure, Title: "the old configuration stays: " + health.Unadvised(err),
 		Fix: "keepout config check " + d.opt.Config + " --providers-dir " + d.opt.ProvidersDir,
 	}
-	var single *config.Error
-	if joined, many := err.(interface{ Unwrap() []error }); errors.As(err, &single) && //nolint:errorlint // counts
-		(!many || len(joined.Unwrap()) == 1) {
-		p.Fix = single.Fix + "; then " + d.command("config reload")
+	if parts := strings.Split(err.Error(), ". Next: "); len(parts) == 2 { // one thing is wrong
+		p.Fix = parts[1] + "; then " + d.command("config reload")
 	}
 	return p
 }

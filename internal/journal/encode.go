@@ -102,7 +102,8 @@ func OCSF(rec event.Record, origin Origin) []Object {
 	setObjects(&o, ev)
 	o.Unmapped.Keepout = verdictPart(ev, v)
 	if rec.Selftest() { // a canary of ours was recognised: nobody is to be called for that
-		o.SeverityID, o.Message, o.Unmapped.Keepout.Selftest = Informational, "self-test: "+o.Message, true
+		o.SeverityID, o.Message = Informational, "self-test: "+o.Message
+		o.Unmapped.Keepout.Selftest = true
 		return []Object{o}
 	}
 	if v.Outcome != event.Denied && v.Outcome != event.WouldDeny {

@@ -75,7 +75,8 @@ func (j *judge) load(_ context.Context, s provider.Settings) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	rules, err := libyara.Compile(append([]libyara.Source{selftest()}, sources...), "filename", "filepath", "extension", "filetype", "owner")
+	all := append([]libyara.Source{selftest()}, sources...)
+	rules, err := libyara.Compile(all, "filename", "filepath", "extension", "filetype", "owner")
 	if err != nil {
 		return "", fmt.Errorf("compile rules: %w", err)
 	}
@@ -96,7 +97,7 @@ func (j *judge) load(_ context.Context, s provider.Settings) (string, error) {
 	if old := j.inForce.Swap(next); old != nil {
 		old.close()
 	}
-	return fmt.Sprintf("%d rules, %d files, %s", count, len(sources), digest), nil
+	return fmt.Sprintf("%s, %s, %s", plural(count, "rule"), plural(len(sources), "file"), digest), nil
 }
 
 // vote scans the object of one event.

@@ -100,3 +100,11 @@ func readFile(path string, limit int64) ([]byte, error) {
 	}
 	return text, nil
 }
+
+// plural is a number with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
