@@ -144,10 +144,14 @@ func (a *app) summary(r *doctor.Report) string {
 	case c.Warnings > 0:
 		word, colour = "degraded", yellow
 	}
-	return fmt.Sprintf("%s %s  %s in %.1f s: %d ok, %d for information, %s, %s",
-		a.paint.in(colour, a.sign(worst(c))), a.paint.in(colour, word),
+	counts := fmt.Sprintf("%s in %.1f s: %d ok, %d for information, %s, %s",
 		plural(c.OK+c.Info+c.Warnings+c.Errors, "check"), float64(r.TookMS)/1000, c.OK, c.Info,
 		plural(c.Warnings, "warning"), plural(c.Errors, "error"))
+	between := "  "
+	if a.width > 0 && 2+len(word)+len(between)+len(counts) > a.width {
+		between = "\n  "
+	}
+	return a.paint.in(colour, a.sign(worst(c))) + " " + a.paint.in(colour, word) + between + counts
 }
 
 func worst(c doctor.Counts) health.Severity {

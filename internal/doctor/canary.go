@@ -162,6 +162,9 @@ func (a *aviary) remove() error {
 	defer a.mu.Unlock()
 	var errs []error
 	for _, p := range a.laid {
+		if _, err := p.root.Lstat(p.name); errors.Is(err, fs.ErrNotExist) {
+			continue // on a read-only file system, removing what is not there fails in another way
+		}
 		if err := p.root.Remove(p.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove canary: %w", err))
 		}

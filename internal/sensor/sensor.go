@@ -156,6 +156,9 @@ func (s *Sensor) dropMarks(from, to *scope) {
 			}
 			continue
 		}
+		if !f.leads() {
+			continue // its marks stay; it is in no scope any more, so its events are allowed unasked
+		}
 		var keepPerm, keepNotify uint64
 		if n != nil {
 			keepPerm, keepNotify = n.mask(permBits), n.mask(notifyBits)
