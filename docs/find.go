@@ -13,7 +13,7 @@ type Entry struct {
 	Do    string `json:"do"`
 }
 
-var pattern = regexp.MustCompile(`^KO-[0-9]{4}$`)
+var pattern = regexp.MustCompile(`^KO-\d{4}$`)
 
 // Find returns the entry of a code ("KO-1301").
 func Find(code string) (Entry, bool) {

@@ -62,9 +62,9 @@ type problem struct {
 
 // problemsIn takes an error apart.
 func problemsIn(err error) []problem {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the outermost one is meant
-		var out []problem
-		for _, e := range joined.Unwrap() {
+	if parts := joined(err); parts != nil {
+		out := make([]problem, 0, len(parts))
+		for _, e := range parts {
 			out = append(out, problemsIn(e)...)
 		}
 		return out
@@ -83,6 +83,22 @@ func problemsIn(err error) []problem {
 	default:
 		return []problem{{Title: err.Error(), Severity: health.Failure}}
 	}
+}
+
+// joined returns what errors.Join put together, or nil. Whatever else wraps several errors has words of its own.
+func joined(err error) []error {
+	j, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	lines := make([]string, 0, len(j.Unwrap()))
+	for _, e := range j.Unwrap() {
+		lines = append(lines, e.Error())
+	}
+	if strings.Join(lines, "\n") != err.Error() {
+		return nil
+	}
+	return j.Unwrap()
 }
 
 func orFailure(s health.Severity) health.Severity {

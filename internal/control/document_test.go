@@ -70,7 +70,7 @@ func TestDocumentedLines(t *testing.T) {
 			}
 		}
 	}
-	for _, do := range []string{"status", "events", "explain", "mode", "allow", "provider", "reload"} {
+	for _, do := range []string{"status", "events", "explain", "mode", "allow", "provider", "reload", "checkup"} {
 		if !shown[do] {
 			t.Errorf("no example of %q", do)
 		}

@@ -88,7 +88,7 @@ func checkSocket(n *notes, f *facts) {
 	}
 	const fix = "restart keepoutd, which sets it right, and find out who changed it"
 	mode := s.mode.Perm()
-	owned := s.group < 0 && s.gid == 0 || s.group >= 0 && s.gid == uint32(s.group) //nolint:gosec // a group's number
+	owned := s.group < 0 && s.gid == 0 || s.group >= 0 && s.gid == uint32(s.group)
 	switch {
 	case mode&0o007 != 0:
 		n.failure("core.socket", "KO-1718", fmt.Sprintf("everybody may use the admin socket: its mode is %#o", mode), fix)

@@ -127,8 +127,10 @@ func TestFindings(t *testing.T) {
 			}
 			f.after.Providers[0].State = supervisor.Backoff
 		}, "proof error KO-1702", "ended while"},
-		"is not asked": {func(f *facts) { f.trials[0].record.Verdict.Ballots = nil },
-			"proof error KO-1704", "was not asked about its canary: open in /srv"},
+		"is not asked": {
+			func(f *facts) { f.trials[0].record.Verdict.Ballots = nil },
+			"proof error KO-1704", "was not asked about its canary: open in /srv",
+		},
 		"does not know the object": {func(f *facts) {
 			vote(f, func(b *event.Ballot) { b.Vote = event.Vote{Rule: event.SelftestRule + " (old database)"} })
 		}, "proof warning KO-1703", "a is not provable: old database"},
@@ -144,8 +146,10 @@ func TestFindings(t *testing.T) {
 		"the record says denied, the kernel did not": {func(f *facts) {
 			f.trials[0].refused, f.trials[1].refused = false, false
 		}, "proof error KO-1706", "allowed all the same"},
-		"disabled": {func(f *facts) { f.status.Providers[0].State = supervisor.Disabled },
-			"proof warning KO-1303", "disabled"},
+		"disabled": {
+			func(f *facts) { f.status.Providers[0].State = supervisor.Disabled },
+			"proof warning KO-1303", "disabled",
+		},
 		"crashed": {func(f *facts) {
 			p := &f.status.Providers[0]
 			p.State, p.PID, p.Cause = supervisor.Backoff, 0, "exit status 3\nand more"
@@ -157,36 +161,59 @@ func TestFindings(t *testing.T) {
 			}
 			f.trials = append(f.trials, trial{watch: "/srv", act: event.Open, path: "/srv/x", record: &event.Record{}})
 		}, "proof warning KO-1705", "not put to the test: open and exec in /srv: read-only"},
-		"reduced cage": {func(f *facts) { f.status.Providers[0].Confinement = sandbox.Confinement{NoNew: true, Reduced: true} },
-			"cage warning KO-1304", "a is confined by no new; without pids and user"},
+		"reduced cage": {
+			func(f *facts) {
+				f.status.Providers[0].Confinement = sandbox.Confinement{NoNew: true, Reduced: true}
+			},
+			"cage warning KO-1304", "a is confined by no new; without pids and user",
+		},
 		"old kernel": {func(f *facts) { f.kernel.release = "5.14.21-old" }, "kernel.release error KO-1711", "too old"},
-		"no events": {func(f *facts) { f.kernel.events = errors.New("EINVAL") },
-			"kernel.permission_events error KO-1711", "EINVAL"},
-		"no Landlock": {func(f *facts) { f.kernel.landlockErr = errors.New("ENOSYS") },
-			"kernel.landlock warning KO-1712", "ENOSYS"},
+		"no events": {
+			func(f *facts) { f.kernel.events = errors.New("EINVAL") },
+			"kernel.permission_events error KO-1711", "EINVAL",
+		},
+		"no Landlock": {
+			func(f *facts) { f.kernel.landlockErr = errors.New("ENOSYS") },
+			"kernel.landlock warning KO-1712", "ENOSYS",
+		},
 		"no seccomp": {func(f *facts) { f.kernel.seccomp = "log" }, "kernel.seccomp warning KO-1712", "log"},
-		"no user namespaces": {func(f *facts) { f.kernel.userns = 0 },
-			"kernel.user_namespaces warning KO-1712", "switched off"},
+		"no user namespaces": {
+			func(f *facts) { f.kernel.userns = 0 },
+			"kernel.user_namespaces warning KO-1712", "switched off",
+		},
 		"disk full": {func(f *facts) { f.host.state.free = 1 << 20 }, "disk.space error KO-1713", "only 1024 KiB are free"},
-		"disk too small": {func(f *facts) { f.host.state.free = 100 << 20 },
-			"disk.space warning KO-1713", "may still grow by 128 MiB, but only 100 MiB"},
+		"disk too small": {
+			func(f *facts) { f.host.state.free = 100 << 20 },
+			"disk.space warning KO-1713", "may still grow by 128 MiB, but only 100 MiB",
+		},
 		"no inodes": {func(f *facts) { f.host.state.freeInodes = 3 }, "disk.inodes error KO-1713", "only 3 inodes"},
 		"impossible year": {func(f *facts) {
 			f.now = time.Date(1970, 1, 1, 1, 0, 0, 0, time.UTC)
 			f.status.Since = f.now.Add(-time.Hour)
 		}, "clock.year error KO-1714", "1970"},
-		"clock was set": {func(f *facts) { f.status.Since = f.now.Add(-2 * time.Hour) },
-			"clock.jump warning KO-1714", "set by 1h0m0s"},
+		"clock was set": {
+			func(f *facts) { f.status.Since = f.now.Add(-2 * time.Hour) },
+			"clock.jump warning KO-1714", "set by 1h0m0s",
+		},
 		"clock was set back": {func(f *facts) { f.status.Since = f.now }, "clock.jump warning KO-1714", "set by -1h0m0s"},
-		"few descriptors":    {func(f *facts) { f.checkup.Files.Limit = 1024 }, "files.core warning KO-1715", "may open 1024"},
-		"descriptors used up": {func(f *facts) { f.checkup.Files.Open = 19000 },
-			"files.core warning KO-1715", "19000 of 20000"},
+		"few descriptors": {
+			func(f *facts) { f.checkup.Files.Limit = 1024 },
+			"files.core warning KO-1715", "may open 1024",
+		},
+		"descriptors used up": {
+			func(f *facts) { f.checkup.Files.Open = 19000 },
+			"files.core warning KO-1715", "19000 of 20000",
+		},
 		"host out of files": {func(f *facts) { f.host.fileOpen = 900_000 }, "files.host warning KO-1715", "900000"},
 		"another version":   {func(f *facts) { f.version = "2.0.0" }, "core.version warning KO-1716", "version 2.0.0"},
-		"config changed": {func(f *facts) { f.checkup.Config.Changed = true },
-			"core.config warning KO-1717", "/k.yaml says something else"},
-		"config wrong": {func(f *facts) { f.checkup.Config.Wrong = "k:1:1: KO-1001: x. Next: y" },
-			"core.config error KO-1717", "refused at the next start: k:1:1: KO-1001: x"},
+		"config changed": {
+			func(f *facts) { f.checkup.Config.Changed = true },
+			"core.config warning KO-1717", "/k.yaml says something else",
+		},
+		"config wrong": {
+			func(f *facts) { f.checkup.Config.Wrong = "k:1:1: KO-1001: x. Next: y" },
+			"core.config error KO-1717", "refused at the next start: k:1:1: KO-1001: x",
+		},
 		"open socket":   {func(f *facts) { f.socket.mode = 0o666 }, "core.socket error KO-1718", "everybody"},
 		"open folder":   {func(f *facts) { f.socket.dirMode = 0o777 }, "core.socket error KO-1718", "replace"},
 		"foreign group": {func(f *facts) { f.socket.gid, f.socket.group = 5, 7 }, "core.socket warning KO-1718", "group 5"},
@@ -276,7 +303,8 @@ func TestPlan(t *testing.T) {
 	both := []event.Type{event.Open, event.Exec}
 	c := &control.Checkup{
 		Watch: []control.CheckupWatch{
-			{Path: "/a", Events: both}, {Path: "/b", Events: []event.Type{event.Exec, event.Rename}},
+			{Path: "/a", Events: both},
+			{Path: "/b", Events: []event.Type{event.Exec, event.Rename}},
 			{Path: "/c", Events: []event.Type{event.Rename}},
 		},
 		Providers: []control.CheckupProvider{
@@ -335,7 +363,8 @@ func TestCanaries(t *testing.T) {
 		}
 		return path
 	}
-	left, fresh, other := write(event.SelftestName+"old", 2*oldAfter), write(event.SelftestName+"new", 0), write("x", 2*oldAfter)
+	left, fresh := write(event.SelftestName+"old", 2*oldAfter), write(event.SelftestName+"new", 0)
+	other := write("x", 2*oldAfter)
 	trials := []trial{
 		{provider: "a", watch: dir, act: event.Open, content: []byte("a")},
 		{provider: "a", watch: dir, act: event.Exec, content: []byte("a")},

@@ -35,7 +35,6 @@ type trial struct {
 
 	path    string // where it lies
 	skipped string // why nothing was done, or ""
-	failed  error  // of the act; a refusal is not one
 	refused bool   // the kernel said EPERM
 	record  *event.Record
 }

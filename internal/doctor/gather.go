@@ -86,7 +86,7 @@ func disk(path string) diskFacts {
 	if err := unix.Statfs(path, &s); err != nil {
 		return diskFacts{path: path, err: fmt.Errorf("statfs: %w", err)}
 	}
-	block := uint64(max(s.Bsize, 1)) //nolint:gosec // positive
+	block := uint64(max(s.Bsize, 1))
 	return diskFacts{
 		path: path, free: s.Bavail * block, total: s.Blocks * block, freeInodes: s.Ffree, maxInode: s.Files,
 	}

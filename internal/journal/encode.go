@@ -76,7 +76,8 @@ func Encode(rec event.Record, origin Origin) ([][]byte, error) {
 }
 
 // OCSF returns the objects of rec: the activity, and a Detection Finding when it was denied or would have
-// been, unless that was a self-test. A record whose event type is not valid has none. The objects share memory with each other.
+// been, unless that was a self-test. A record whose event type is not valid has none. The objects share memory with
+// each other.
 func OCSF(rec event.Record, origin Origin) []Object {
 	ev, v := &rec.Event, &rec.Verdict
 	if !ev.Type.Valid() {

@@ -136,7 +136,7 @@ func TestDoctorHearsEveryVote(t *testing.T) {
 	need(t)
 	slow := subject("slow", "", event.Enforce)
 	slow.Delay = 100 * time.Millisecond
-	object, err := os.ReadFile(filepath.Join(testenv.ModuleRoot(t), "test/providers/subject/selftest.txt"))
+	object, err := os.ReadFile(filepath.Join(testenv.ModuleRoot(t), "test", "providers", "subject", "selftest.txt"))
 	must(t, err)
 	h := testhost.Start(t, testhost.Options{Providers: []testhost.Provider{slow, hashlist(t, string(object))}})
 	r, _ := examine(t, h)
