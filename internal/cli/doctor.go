@@ -74,20 +74,44 @@ func sectionTitle(s doctor.Section) string {
 
 // printReport prints a report for people.
 func (a *app) printReport(r *doctor.Report) {
-	section := doctor.Section("")
-	for i := range r.Findings {
-		f := &r.Findings[i]
-		if f.Section != section {
-			if section != "" {
-				fmt.Fprintln(a.out)
+	for _, section := range doctor.Sections() {
+		var of []doctor.Finding
+		for _, f := range r.Findings {
+			if f.Section == section {
+				of = append(of, f)
 			}
-			section = f.Section
-			fmt.Fprintln(a.out, a.paint.in(bold, sectionTitle(section)))
 		}
-		a.printFinding(f)
+		if len(of) == 0 {
+			continue
+		}
+		fmt.Fprintln(a.out, a.paint.in(bold, sectionTitle(section)))
+		for _, f := range a.gather(section, of) {
+			a.printFinding(&f)
+		}
+		fmt.Fprintln(a.out)
 	}
-	fmt.Fprintln(a.out)
 	fmt.Fprintln(a.out, a.summary(r))
+}
+
+// gather puts together, on a terminal, what is well with the kernel and the host: a report shall fit on one screen, and
+// what is wrong shall stand out. Elsewhere every finding keeps its line.
+func (a *app) gather(section doctor.Section, findings []doctor.Finding) []doctor.Finding {
+	if a.width <= 0 || section != doctor.Kernel && section != doctor.Host {
+		return findings
+	}
+	var out []doctor.Finding
+	var well []string
+	for _, f := range findings {
+		if f.Severity == doctor.OK {
+			well = append(well, f.Title)
+		} else {
+			out = append(out, f)
+		}
+	}
+	if len(well) > 0 {
+		out = append(out, doctor.Finding{Section: section, Severity: doctor.OK, Title: strings.Join(well, "; ")})
+	}
+	return out
 }
 
 // indentation of a finding's text, and of what continues it.

@@ -31,6 +31,8 @@ func cannedReport() *doctor.Report {
 				Section: doctor.Kernel, Severity: health.Warning, Code: "KO-1712", Title: "no Landlock: \x1b[31mENOSYS",
 				Fix: "add landlock to the lsm= list of the kernel's command line; cages are weaker without it",
 			},
+			{Section: doctor.Kernel, Severity: doctor.OK, Title: "Linux 6.18"},
+			{Section: doctor.Kernel, Severity: doctor.OK, Title: "seccomp filters"},
 			{Section: doctor.Host, Severity: health.Info, Title: "disk: not checked: only the core knows where it writes"},
 		},
 	}

@@ -46,7 +46,7 @@ func checkDisk(n *notes, f *facts) {
 		n.warning("disk.space", "KO-1713", fmt.Sprintf("the journal may still grow by %s, but only %s are free under %s",
 			size(grow), size(s.free), s.path), fix)
 	default:
-		n.ok("disk.space", fmt.Sprintf("%s free under %s; the journal has %s of at most %s", size(s.free), s.path,
+		n.ok("disk.space", fmt.Sprintf("%s free under %s, journal %s of %s", size(s.free), s.path,
 			size(uint64(max(d.JournalBytes, 0))), size(uint64(max(d.JournalMax, 0)))))
 	}
 	if s.maxInode > 0 && s.freeInodes < leastInodes {
