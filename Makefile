@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 COMMANDS  := $(patsubst cmd/%/main.go,%,$(wildcard cmd/*/main.go))
 PROVIDERS := $(filter-out internal hostile yara,$(patsubst providers/%/main.go,%,$(wildcard providers/*/main.go)))
+HOSTILE   := $(patsubst providers/hostile/%/main.go,%,$(wildcard providers/hostile/*/main.go))
 GO_BUILD  := CGO_ENABLED=0 go build -trimpath
 TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 
@@ -29,7 +30,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) yara ## commands into bin/, providers into bin/providers/
+build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) $(HOSTILE:%=bin/hostile/%) yara ## everything into bin/
 
 $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
@@ -38,6 +39,13 @@ $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout 
 	@mkdir -p $@
 	$(GO_BUILD) -o $@/keepout-$* ./providers/$*
 	@cp providers/$*/provider.yaml $(wildcard providers/$*/selftest.*) $@/
+	bin/keepout provider seal $@
+
+# Those that misbehave on purpose, for "keepout drill": beside bin/providers, so that nobody configures one by mistake.
+$(HOSTILE:%=bin/hostile/%): bin/hostile/%: bin/keepout FORCE
+	@mkdir -p $@
+	$(GO_BUILD) -o $@/keepout-$* ./providers/hostile/$*
+	@cp providers/hostile/$*/provider.yaml $@/provider.yaml
 	bin/keepout provider seal $@
 
 # The only engine that links a C library; without that library everything else builds as ever.
@@ -84,7 +92,7 @@ TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
 YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 # What must build for every system: the Linux parts are behind the sensor.
-PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor
+PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback
 
 .PHONY: test test-unit test-root bench fuzz lint $(LANES:%=lane-%)
 

@@ -4,7 +4,13 @@ import (
 	"os"
 	"testing"
 
+	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
+func TestMain(m *testing.M) {
+	if sandbox.IsLauncher() {
+		os.Exit(sandbox.Launch())
+	}
+	os.Exit(testenv.PrivateMounts(m))
+}

@@ -99,6 +99,8 @@ const (
 	ReasonDeadline  Reason = "deadline"          // at least one vote was missing at 80 % of its budget
 	ReasonLost      Reason = "provider-lost"     // at least one awaited provider died
 	ReasonNoCredit  Reason = "no-credit"         // at least one awaited provider's queue was full
+	ReasonBypassed  Reason = "bypassed"          // an awaited provider missed too often and is not waited for
+	ReasonProbe     Reason = "probe"             // of a ballot: a bypassed provider voted on a copy, without effect
 	ReasonShutdown  Reason = "shutdown"          // the platform is stopping
 	ReasonUndecoded Reason = "undecodable-vote"  // an unknown action or enum counts as abstain
 	ReasonCancelled Reason = "cancelled"         // decided before this provider answered

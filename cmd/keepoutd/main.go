@@ -1,19 +1,17 @@
-// Command keepoutd is the core of Keepout: it watches file systems and lets providers vote.
+// Command keepoutd is the guard: it starts the core and answers the kernel whenever the core cannot.
 package main
 
 import (
 	"os"
+	"path/filepath"
 
-	"github.com/keepout-security/keepout/internal/daemon"
-	"github.com/keepout-security/keepout/internal/sandbox"
+	"github.com/keepout-security/keepout/internal/guard"
 )
 
-// version is set by the build.
-var version = "devel"
-
 func main() {
-	if sandbox.IsLauncher() {
-		os.Exit(sandbox.Launch())
+	core := "keepout-core"
+	if exe, err := os.Executable(); err == nil {
+		core = filepath.Join(filepath.Dir(exe), core)
 	}
-	os.Exit(daemon.Main(os.Args[1:], version, os.Stderr))
+	os.Exit(guard.Main(core, os.Args[1:]))
 }

@@ -16,6 +16,8 @@ type Voter struct {
 	Mode       event.Mode    // Audit or Enforce
 	FailClosed bool          // a missing vote counts as DENY instead of ALLOW
 	Budget     time.Duration // time for the vote, from the moment the event was read
+	Bypassed   bool          // its breaker is open: not waited for, its failure policy votes at once
+	Probed     bool          // with Bypassed: it is sent a copy, whose vote is recorded and has no effect
 }
 
 // Policy is what the administrator decided for all cases.
@@ -30,10 +32,11 @@ type Policy struct {
 // Kind says what happened to a case.
 type Kind uint8
 
-// The inputs. Voted and Lost name a voter; Tick only passes time.
+// The inputs. All but Tick, which only passes time, name a voter.
 const (
-	Voted Kind = iota + 1
-	Lost
+	Voted    Kind = iota + 1
+	Lost          // there will be no vote
+	Relieved      // it enforces no more: from now on its vote is recorded and has no effect
 	Tick
 )
 
@@ -48,6 +51,7 @@ type Input struct {
 // Effects are what the caller must do after a step, in this order.
 type Effects struct {
 	Answer bool  // tell the kernel Verdict().Allowed; true exactly once in a case's life
+	Took   bool  // the vote or its loss came in time and was taken down
 	Missed []int // voters that missed their deadline in this step
 	Cancel []int // voters whose vote is no longer wanted
 	Closed bool  // the record is complete; true exactly once, with or after Answer
@@ -79,7 +83,10 @@ func New(policy Policy, voters []Voter) (*Case, Effects) {
 	c.verdict = event.Verdict{Mode: policy.Mode, Outcome: event.Allowed, Allowed: true}
 	for i, v := range voters {
 		c.ballots[i] = event.Ballot{Provider: v.Provider, Mode: v.Mode}
-		if c.enforcing(i) {
+		switch {
+		case v.Bypassed:
+			c.bypass(i)
+		case c.enforcing(i):
 			c.awaited++
 		}
 	}
@@ -96,6 +103,9 @@ func (c *Case) enforcing(i int) bool {
 	return c.policy.Mode == event.Enforce && c.voters[i].Mode == event.Enforce
 }
 
+// due is when a vote with this budget is given up.
+func due(budget time.Duration) time.Duration { return budget * HeadroomPercent / 100 }
+
 // Step applies one input at time now, counted from when the event was read. Inputs for a voter that has already
 // voted or been given up change nothing.
 func (c *Case) Step(now time.Duration, in Input) Effects {
@@ -104,8 +114,13 @@ func (c *Case) Step(now time.Duration, in Input) Effects {
 		return eff
 	}
 	c.expire(&eff, now)
-	if in.Kind != Tick && in.Voter >= 0 && in.Voter < len(c.voters) && !c.done[in.Voter] {
-		c.take(&eff, now, in)
+	if in.Kind != Tick && in.Voter >= 0 && in.Voter < len(c.voters) {
+		switch {
+		case in.Kind == Relieved:
+			c.relieve(in.Voter)
+		case !c.done[in.Voter]:
+			c.take(&eff, now, in)
+		}
 	}
 	if !c.decided && c.awaited == 0 {
 		c.decide(&eff, now)
@@ -117,17 +132,20 @@ func (c *Case) Step(now time.Duration, in Input) Effects {
 // take records a vote or its loss.
 func (c *Case) take(eff *Effects, now time.Duration, in Input) {
 	b := &c.ballots[in.Voter]
-	b.Latency = now
+	b.Latency, eff.Took = now, true
 	if in.Kind == Lost {
 		c.miss(in.Voter, in.Reason)
 		return
 	}
 	c.finish(in.Voter)
 	b.Vote, b.Counted, b.Reason = in.Vote, true, event.ReasonVoted
+	if c.voters[in.Voter].Bypassed {
+		b.Reason = event.ReasonProbe
+	}
 	if in.Reason != "" {
 		b.Vote, b.Reason = event.Vote{Confidence: event.Certain}, in.Reason // a mistake counts as abstain
 	}
-	if c.decided || !c.enforcing(in.Voter) || b.Vote.Action != event.Deny {
+	if c.decided || !c.waits(in.Voter) || b.Vote.Action != event.Deny {
 		return
 	}
 	reason := event.ReasonDenied
@@ -149,7 +167,7 @@ func (c *Case) take(eff *Effects, now time.Duration, in Input) {
 // expire gives up the voters whose time is over.
 func (c *Case) expire(eff *Effects, now time.Duration) {
 	for i, v := range c.voters {
-		if !c.done[i] && now >= v.Budget*HeadroomPercent/100 {
+		if !c.done[i] && now >= due(v.Budget) {
 			c.ballots[i].Latency = now
 			c.miss(i, event.ReasonDeadline)
 			eff.Missed = append(eff.Missed, i)
@@ -160,7 +178,15 @@ func (c *Case) expire(eff *Effects, now time.Duration) {
 // miss replaces a vote by its provider's failure policy.
 func (c *Case) miss(i int, reason event.Reason) {
 	c.finish(i)
+	if c.voters[i].Bypassed {
+		return // its policy has voted
+	}
 	c.ballots[i].Reason = reason
+	c.fail(i, reason)
+}
+
+// fail lets the failure policy of voter i vote.
+func (c *Case) fail(i int, reason event.Reason) {
 	if c.decided || !c.enforcing(i) {
 		return
 	}
@@ -175,7 +201,7 @@ func (c *Case) miss(i int, reason event.Reason) {
 func (c *Case) finish(i int) {
 	c.done[i] = true
 	c.open--
-	if c.enforcing(i) {
+	if c.waits(i) {
 		c.awaited--
 	}
 }
@@ -183,7 +209,7 @@ func (c *Case) finish(i int) {
 // cancelAwaited stops waiting for enforcing voters after a denial; audit voters may finish.
 func (c *Case) cancelAwaited(eff *Effects, now time.Duration) {
 	for i := range c.voters {
-		if !c.done[i] && c.enforcing(i) {
+		if !c.done[i] && c.waits(i) {
 			c.finish(i)
 			c.ballots[i].Reason, c.ballots[i].Latency = event.ReasonCancelled, now
 			eff.Cancel = append(eff.Cancel, i)
@@ -251,7 +277,7 @@ func (c *Case) Deadline() (time.Duration, bool) {
 	var first time.Duration
 	found := false
 	for i, v := range c.voters {
-		if d := v.Budget * HeadroomPercent / 100; !c.done[i] && (!found || d < first) {
+		if d := due(v.Budget); !c.done[i] && (!found || d < first) {
 			first, found = d, true
 		}
 	}

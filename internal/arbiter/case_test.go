@@ -1,6 +1,7 @@
 package arbiter_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -33,6 +34,11 @@ func TestCase(t *testing.T) {
 	enforce := arbiter.Policy{Mode: event.Enforce}
 	a, b := voter("a", event.Enforce, false), voter("b", event.Enforce, false)
 	audit, closed := voter("audit", event.Audit, false), voter("closed", event.Enforce, true)
+	bypassed, shut := voter("bypassed", event.Enforce, false), voter("shut", event.Enforce, true)
+	bypassed.Bypassed, shut.Bypassed = true, true
+	probed := bypassed
+	probed.Probed = true
+	relieve := arbiter.Input{Kind: arbiter.Relieved}
 	late := 40 * time.Millisecond
 
 	tests := []struct {
@@ -143,6 +149,51 @@ func TestCase(t *testing.T) {
 			[]arbiter.Input{vote(0, deny)},
 			0, event.Denied, false, event.ReasonDenied, "a",
 		},
+		{"bypassed", enforce, []arbiter.Voter{bypassed}, nil, 0, event.Unavailable, true, event.ReasonBypassed, "platform"},
+		{"bypassed, fails closed", enforce, []arbiter.Voter{shut}, nil, 0, event.Unavailable, false, event.ReasonBypassed, "shut"},
+		{
+			"bypassed beside one that denies", enforce,
+			[]arbiter.Voter{bypassed, a},
+			[]arbiter.Input{vote(1, deny)},
+			0, event.Denied, false, event.ReasonDenied, "a",
+		},
+		{
+			"a denial on a copy", enforce,
+			[]arbiter.Voter{probed, a},
+			[]arbiter.Input{vote(1, allow), vote(0, deny)},
+			0, event.WouldDeny, true, event.ReasonBypassed, "bypassed",
+		},
+		{
+			"a copy is not waited for, nor cancelled", enforce,
+			[]arbiter.Voter{probed, a},
+			[]arbiter.Input{vote(1, deny), {Kind: arbiter.Tick}},
+			late, event.Denied, false, event.ReasonDenied, "a",
+		},
+		{
+			"relieved while awaited", enforce,
+			[]arbiter.Voter{a, b},
+			[]arbiter.Input{vote(1, allow), relieve, vote(0, deny)},
+			0, event.WouldDeny, true, event.ReasonVoted, "a",
+		},
+		{
+			"relieved after its policy denied", enforce,
+			[]arbiter.Voter{closed, b},
+			[]arbiter.Input{lost(0), relieve, vote(1, allow)},
+			0, event.Allowed, true, event.ReasonVoted, "platform",
+		},
+		{
+			"relieved, but another policy denies", enforce,
+			[]arbiter.Voter{a, shut, b},
+			[]arbiter.Input{lost(0), relieve, vote(2, allow)},
+			0, event.Unavailable, false, event.ReasonBypassed, "shut",
+		},
+		{
+			"relieved after an unsure denial",
+			arbiter.Policy{Mode: event.Enforce, Quorum: 2},
+			[]arbiter.Voter{a, b},
+			[]arbiter.Input{vote(0, unsure), relieve, vote(1, unsure)},
+			0, event.WouldDeny, true, event.ReasonVoted, "a",
+		},
 		{
 			"an undecodable vote abstains", enforce,
 			[]arbiter.Voter{a},
@@ -198,15 +249,19 @@ func TestAnyOrder(t *testing.T) {
 				Mode:   rapid.SampledFrom([]event.Mode{event.Enforce, event.Audit}).Draw(t, "mode"),
 				Budget: time.Duration(rapid.IntRange(1, 100).Draw(t, "budget")) * time.Millisecond,
 			}
+			voters[i].Bypassed = rapid.IntRange(0, 3).Draw(t, "bypassed") == 0
+			voters[i].Probed = voters[i].Bypassed && rapid.Bool().Draw(t, "probed")
 		}
+		run := caseRun{t: t, policy: policy, voters: slices.Clone(voters), spoken: make([]bool, n)}
 		c, eff := arbiter.New(policy, voters)
-		run := caseRun{t: t, policy: policy, voters: voters, spoken: make([]bool, n)}
 		run.check(c, eff)
 		now := time.Duration(0)
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			now += time.Duration(rapid.IntRange(0, 20).Draw(t, "ms")) * time.Millisecond
 			in := arbiter.Input{
-				Kind:   rapid.SampledFrom([]arbiter.Kind{arbiter.Voted, arbiter.Lost, arbiter.Tick}).Draw(t, "kind"),
+				Kind: rapid.SampledFrom([]arbiter.Kind{
+					arbiter.Voted, arbiter.Voted, arbiter.Lost, arbiter.Relieved, arbiter.Tick,
+				}).Draw(t, "kind"),
 				Voter:  rapid.IntRange(-1, n).Draw(t, "voter"),
 				Vote:   rapid.SampledFrom([]event.Vote{allow, deny, unsure, abstain}).Draw(t, "vote"),
 				Reason: event.ReasonLost,
@@ -229,10 +284,13 @@ type caseRun struct {
 	t       *rapid.T
 	policy  arbiter.Policy
 	voters  []arbiter.Voter
-	spoken  []bool // has voted, died or run out of time
+	spoken  []bool // has voted, died, run out of time or been relieved
 	denied  bool   // a certain DENY of an enforcing provider came in time, before the answer
+	unsure  bool   // an unsure one did
 	answers int
 	closes  int
+
+	answered bool
 }
 
 func (r *caseRun) note(now time.Duration, in arbiter.Input) {
@@ -241,14 +299,41 @@ func (r *caseRun) note(now time.Duration, in arbiter.Input) {
 			r.spoken[i] = true
 		}
 	}
-	if in.Kind == arbiter.Tick || in.Voter < 0 || in.Voter >= len(r.voters) || r.spoken[in.Voter] {
+	if in.Kind == arbiter.Tick || in.Voter < 0 || in.Voter >= len(r.voters) {
+		return
+	}
+	if in.Kind == arbiter.Relieved && r.answers == 0 {
+		r.voters[in.Voter].Mode = event.Audit
+	}
+	if in.Kind == arbiter.Relieved || r.spoken[in.Voter] {
 		return
 	}
 	r.spoken[in.Voter] = true
-	enforcing := r.policy.Mode == event.Enforce && r.voters[in.Voter].Mode == event.Enforce
-	if in.Kind == arbiter.Voted && in.Vote == deny && enforcing && r.answers == 0 {
-		r.denied = true
+	if in.Kind == arbiter.Voted && r.waits(in.Voter) && r.answers == 0 {
+		r.denied = r.denied || in.Vote == deny
+		r.unsure = r.unsure || in.Vote == unsure
 	}
+}
+
+// waits reports whether the answer may depend on a voter.
+func (r *caseRun) waits(i int) bool {
+	v := r.voters[i]
+	return r.policy.Mode == event.Enforce && v.Mode == event.Enforce && !v.Bypassed
+}
+
+// over reports whether there is nobody left to wait for.
+func (r *caseRun) over() bool {
+	for i := range r.voters {
+		if r.waits(i) && !r.spoken[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// closed reports whether some provider's failure policy may deny.
+func (r *caseRun) closed() bool {
+	return slices.ContainsFunc(r.voters, func(v arbiter.Voter) bool { return v.Mode == event.Enforce && v.FailClosed })
 }
 
 func (r *caseRun) check(c *arbiter.Case, eff arbiter.Effects) {
@@ -259,6 +344,14 @@ func (r *caseRun) check(c *arbiter.Case, eff arbiter.Effects) {
 	}
 	if r.answers == 1 && r.denied && c.Verdict().Allowed {
 		r.t.Fatalf("allowed over a DENY: %+v", c.Verdict())
+	}
+	if r.over() && r.answers != 1 {
+		r.t.Fatal("it waits, and there is nobody to wait for")
+	}
+	if r.answers == 1 && !r.answered {
+		if r.answered = true; !c.Verdict().Allowed && !r.denied && !r.unsure && !r.closed() {
+			r.t.Fatalf("denied by nobody: %+v", c.Verdict())
+		}
 	}
 	if r.policy.Mode == event.Monitor && r.answers == 1 && !c.Verdict().Allowed {
 		r.t.Fatal("a monitoring host denied")

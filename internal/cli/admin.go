@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/wire"
 )
 
 // order sends a request that has no answer but success, and says what it did.
@@ -87,6 +89,23 @@ func (a *app) providerCommand() *cobra.Command {
 			return a.order(cmd, control.Request{Do: "provider", Provider: args[0]}, args[0]+" is disabled")
 		},
 	}
+	limit := 0
+	logs := &cobra.Command{
+		Use: "logs ID", Short: "Print the end of what a provider wrote to standard error",
+		Args: exactArgs(1, "a provider's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := control.Request{Do: "logs", Provider: args[0], Limit: limit}
+			return a.ask(cmd.Context(), req, func(r control.Reply) error {
+				if a.output == "json" {
+					return printJSON(a.out, map[string]string{"provider": args[0], "line": r.Log})
+				}
+				// It is the provider's text: nothing in it may command the terminal.
+				_, err := fmt.Fprintln(a.out, wire.Clip(strings.ReplaceAll(r.Log, "\t", "  ")))
+				return err
+			})
+		},
+	}
+	logs.Flags().IntVar(&limit, "last", 0, "only the last so many lines")
 	seal := &cobra.Command{
 		Use: "seal DIR", Short: "Write the executable's digest into a provider's manifest",
 		Args: exactArgs(1, "a provider's folder"),
@@ -102,17 +121,28 @@ func (a *app) providerCommand() *cobra.Command {
 			return err
 		},
 	}
-	return group("provider", "List providers, switch them on and off, seal a manifest", list, enable, disable, seal)
+	return group("provider", "List providers, switch them on and off, read their logs, seal a manifest",
+		list, enable, disable, logs, seal)
+}
+
+// checkProviders tells all that is wrong with manifests, executables and contents.
+func checkProviders(ctx context.Context, loaded *config.Loaded, dir string) error {
+	installed, err := loaded.Resolve(dir)
+	errs := append(make([]error, 0, len(installed)+1), err)
+	for i := range installed {
+		errs = append(errs, installed[i].CheckContent(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 func (a *app) configCommand() *cobra.Command {
 	var providers string
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Check a configuration file and the providers it names", Args: exactArgs(1, "a file"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			loaded, err := config.Load(args[0])
 			if err == nil && providers != "" {
-				_, err = loaded.Resolve(providers)
+				err = checkProviders(cmd.Context(), loaded, providers)
 			}
 			if err != nil {
 				return err
@@ -127,7 +157,8 @@ func (a *app) configCommand() *cobra.Command {
 			return err
 		},
 	}
-	check.Flags().StringVar(&providers, "providers-dir", "", "also check manifests and digests in this folder")
+	check.Flags().StringVar(&providers, "providers-dir", "",
+		"also check manifests, digests and contents of the providers in this folder")
 	explain := &cobra.Command{
 		Use: "explain", Short: "Print a commented example with every key and its default", Args: exactArgs(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/health"
@@ -116,6 +117,7 @@ var digest = strings.Repeat("5eed", 16)
 
 func cannedStatus() control.Status {
 	since := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	until := since.Add(2 * time.Second)
 	return control.Status{
 		Version: "1.2.3", Mode: event.Enforce, Tier: "B", PID: 4711, Since: since, Config: "/etc/keepout/keepout.yaml",
 		Problems: []health.Problem{
@@ -129,8 +131,16 @@ func cannedStatus() control.Status {
 			{
 				ID: "hashlist", State: supervisor.Running, Mode: event.Enforce, PID: 5001, UID: 60001,
 				Engine: "hashlist 1.0", Content: "3 entries", Restarts: 1, Processed: 12,
-				Counters: session.Counters{Delivered: 12, Answered: 9, Late: 1, Bypassed: 2, Dropped: 4},
+				Counters: session.Counters{Delivered: 12, Answered: 9, Late: 1, Bypassed: 2, Dropped: 4, Skipped: 3},
 				Latency:  docket.Quantiles{P50: 210, P99: 1_300_000},
+				Breaker: []docket.BreakerStatus{
+					{Type: event.Open, State: arbiter.Open, Since: since, Until: &until, Misses: 5, Bypassed: 6, Openings: 1},
+					{Type: event.Exec, Since: since},
+				},
+				Demoted: &docket.Demotion{
+					Why: docket.DenyStorm, Since: since,
+					Cause: "hashlist: content denied 14 objects that it had allowed, 9 of them owned by packages, in 3.2s",
+				},
 			},
 			{
 				ID: "clamav", State: supervisor.Backoff, Mode: event.Audit, Cause: "signal: killed", RetryMS: 3999,

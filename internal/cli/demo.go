@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/keepout-security/keepout/internal/demo"
+	"github.com/keepout-security/keepout/internal/playground"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -37,8 +38,8 @@ func (a *app) demoCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&opt.Once, "once", false, "end after the story, without the live view")
-	cmd.Flags().StringVar(&stage, demo.StageFlag, "", "the folder of a demonstration that is under way")
-	if err := cmd.Flags().MarkHidden(demo.StageFlag); err != nil {
+	cmd.Flags().StringVar(&stage, playground.StageFlag, "", "the folder of a demonstration that is under way")
+	if err := cmd.Flags().MarkHidden(playground.StageFlag); err != nil {
 		panic(err) // only when there is no such flag
 	}
 	return cmd

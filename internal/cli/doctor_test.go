@@ -18,7 +18,7 @@ func cannedReport() *doctor.Report {
 		Findings: []doctor.Finding{
 			{Section: doctor.Core, Severity: doctor.OK, Title: "the core answers: version 1.2.3, mode enforce, process 4711"},
 			{
-				Section: doctor.Proof, Severity: health.Failure, Code: "KO-1701", Provider: "yara",
+				Section: doctor.Proof, Severity: health.Failure, Code: "KO-1801", Provider: "yara",
 				Title: "yara runs, but did not recognise its canary: it voted ALLOW: open and exec in /srv, open in " +
 					"/home/with/a/rather/long/name",
 				Fix: "keepout explain /srv/.keepout-selftest-0123456789ab-4; reinstall the provider",
@@ -28,7 +28,7 @@ func cannedReport() *doctor.Report {
 				Title: "hashlist denied its canary: open and exec in /srv (210µs)",
 			},
 			{
-				Section: doctor.Kernel, Severity: health.Warning, Code: "KO-1712", Title: "no Landlock: \x1b[31mENOSYS",
+				Section: doctor.Kernel, Severity: health.Warning, Code: "KO-1812", Title: "no Landlock: \x1b[31mENOSYS",
 				Fix: "add landlock to the lsm= list of the kernel's command line; cages are weaker without it",
 			},
 			{Section: doctor.Kernel, Severity: doctor.OK, Title: "Linux 6.18"},
@@ -84,7 +84,7 @@ func TestDoctorOfAnOlderCore(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	code, out, errs := d.run(t, "doctor")
-	if code != exitDegraded || errs != "" || !strings.Contains(out, "KO-1716 the core (1.2.3) cannot be examined") ||
+	if code != exitDegraded || errs != "" || !strings.Contains(out, "KO-1816 the core (1.2.3) cannot be examined") ||
 		!strings.Contains(out, "KO-1601") {
 		t.Errorf("code %d, %s%s", code, out, errs)
 	}

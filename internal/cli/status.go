@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
@@ -111,19 +112,20 @@ func (a *app) printProviders(w io.Writer, list []roster.Status, causes bool) err
 	}
 	// Colour would upset the columns, so it comes last.
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PROVIDER\tMODE\tSTATE\tPID\tASKED\tANSWERED\tLATE\tBYPASSED\tDROPPED\tP50\tP99\tCONTENT")
+	fmt.Fprintln(t, "PROVIDER\tMODE\tSTATE\tPID\tASKED\tANSWERED\tMISSED\tBYPASSED\tDROPPED\tP50\tP99\tCONTENT")
 	for i := range list {
 		p := &list[i]
 		c := p.Counters
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", p.ID, p.Mode, p.State, orDash(p.PID),
-			c.Delivered, c.Answered, c.Late, c.Bypassed, c.Dropped, micros(p.Latency.P50), micros(p.Latency.P99),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", p.ID, p.Mode, standing(p), orDash(p.PID),
+			c.Delivered, c.Answered, missed(p), c.Bypassed+c.Skipped, c.Dropped, micros(p.Latency.P50), micros(p.Latency.P99),
 			cmp.Or(p.Content, "-"))
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
 	for i := range list {
-		if p := &list[i]; p.State == supervisor.Backoff {
+		p := &list[i]
+		if p.State == supervisor.Backoff {
 			cause := ""
 			if causes {
 				cause = p.Cause + "; "
@@ -131,8 +133,51 @@ func (a *app) printProviders(w io.Writer, list []roster.Status, causes bool) err
 			fmt.Fprintf(w, "  %s: %snext try in %s\n", p.ID, cause,
 				(time.Duration(p.RetryMS) * time.Millisecond).Round(100*time.Millisecond))
 		}
+		a.printStanding(w, p)
 	}
 	return nil
+}
+
+// printStanding says why a provider is not waited for, or enforces nothing.
+func (a *app) printStanding(w io.Writer, p *roster.Status) {
+	if d := p.Demoted; d != nil {
+		fmt.Fprintf(w, "  in audit since %s: %s\n", d.Since.Local().Format(time.TimeOnly), wire.Clip(d.Cause))
+	}
+	for _, b := range p.Breaker {
+		if b.State == arbiter.Closed {
+			continue
+		}
+		when := "since " + b.Since.Local().Format(time.TimeOnly)
+		if b.Until != nil {
+			when += ", tried again at " + b.Until.Local().Format(time.TimeOnly)
+		}
+		fmt.Fprintf(w, "  %s: breaker of %s events %s %s: %d votes missing, %d events passed by\n", p.ID, b.Type, b.State,
+			when, b.Misses, b.Bypassed)
+	}
+}
+
+// standing is a provider's state in one word: whether it runs, and if it does, whether it counts.
+func standing(p *roster.Status) string {
+	if p.State != supervisor.Running && p.State != supervisor.Degraded {
+		return string(p.State)
+	}
+	for _, b := range p.Breaker {
+		if b.State != arbiter.Closed {
+			return "bypassed"
+		}
+	}
+	if p.Demoted != nil {
+		return "demoted"
+	}
+	return string(p.State)
+}
+
+// missed is how many votes of a provider were late, could not be asked for, or were garbage.
+func missed(p *roster.Status) (n uint64) {
+	for _, b := range p.Breaker {
+		n += b.Misses
+	}
+	return n
 }
 
 func orDash(n int) string {

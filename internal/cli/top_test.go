@@ -16,6 +16,7 @@ import (
 	"charm.land/lipgloss/v2"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/health"
@@ -42,6 +43,7 @@ func topStatus() *control.Status {
 				ID: "hashlist", State: supervisor.Running, Mode: event.Enforce, PID: 5001,
 				Counters: session.Counters{Delivered: 1234570, Answered: 1234569, Late: 1},
 				Latency:  docket.Quantiles{P50: 210, P99: 1300},
+				Breaker:  []docket.BreakerStatus{{Type: event.Open, Misses: 1}, {Type: event.Exec}},
 			},
 			{
 				ID: "clamav", State: supervisor.Backoff, Mode: event.Enforce, Cause: "signal: killed",
@@ -344,6 +346,24 @@ func TestCount(t *testing.T) {
 	} {
 		if got := count(n); got != want || len(got) > 6 {
 			t.Errorf("count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+// TestStanding: the one word for a provider says first what keeps its votes from counting.
+func TestStanding(t *testing.T) {
+	t.Parallel()
+	demoted := &docket.Demotion{Why: docket.Slow}
+	half := []docket.BreakerStatus{{Type: event.Open}, {Type: event.Exec, State: arbiter.HalfOpen}}
+	for want, p := range map[string]roster.Status{
+		"running":  {State: supervisor.Running, Breaker: half[:1]},
+		"degraded": {State: supervisor.Degraded},
+		"demoted":  {State: supervisor.Running, Demoted: demoted},
+		"bypassed": {State: supervisor.Degraded, Demoted: demoted, Breaker: half},
+		"backoff":  {State: supervisor.Backoff, Demoted: demoted, Breaker: half},
+	} {
+		if got := standing(&p); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

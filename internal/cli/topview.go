@@ -183,7 +183,7 @@ func (m topModel) providers() []string {
 		{"P99", 7, true},
 		{"ASKED", 6, true},
 		{"ANSWERED", 8, true},
-		{"LATE", 5, true},
+		{"MISS", 5, true},
 		{"BYPASSED", 8, true},
 		{"DROPPED", 7, true},
 	}
@@ -196,8 +196,8 @@ func (m topModel) providers() []string {
 		p := &m.status.Providers[i]
 		c := p.Counters
 		cells := []string{
-			wire.Clip(p.ID), string(p.State), string(p.Mode), micros(p.Latency.P50), micros(p.Latency.P99),
-			count(c.Delivered), count(c.Answered), count(c.Late), count(c.Bypassed), count(c.Dropped),
+			wire.Clip(p.ID), standing(p), string(p.Mode), micros(p.Latency.P50), micros(p.Latency.P99),
+			count(c.Delivered), count(c.Answered), count(missed(p)), count(c.Bypassed + c.Skipped), count(c.Dropped),
 		}
 		ink := func(i int, cell string) string { return m.inkProvider(p, i, cell) }
 		lines = append(lines, row(columns, cells, ink))
@@ -206,11 +206,13 @@ func (m topModel) providers() []string {
 }
 
 func (m topModel) inkProvider(p *roster.Status, i int, cell string) string {
-	lost := map[int]uint64{7: p.Counters.Late, 8: p.Counters.Bypassed, 9: p.Counters.Dropped}
+	lost := map[int]uint64{7: missed(p), 8: p.Counters.Bypassed + p.Counters.Skipped, 9: p.Counters.Dropped}
 	n, isLost := lost[i]
 	switch {
 	case i == 0:
 		return m.paint.in(bold, cell)
+	case i == 1 && standing(p) != string(p.State):
+		return m.paint.in(yellow, cell)
 	case i == 1:
 		return m.paint.in(stateColour(p.State), cell)
 	case isLost && n > 0:

@@ -26,6 +26,8 @@ type Config struct {
 	Quorum int `yaml:"quorum"`
 	// Vital adds paths to what no provider may ever deny.
 	Vital []string `yaml:"vital"`
+	// Updates says how a new engine or content comes into force.
+	Updates Updates `yaml:"updates"`
 	// Journal bounds the journal.
 	Journal Journal `yaml:"journal"`
 	// Providers lists who votes.
@@ -77,6 +79,8 @@ type Provider struct {
 	Content string `yaml:"content"`
 	// Limits are at most what its manifest asks for.
 	Limits Limits `yaml:"limits"`
+	// Grants is what it may have of what its manifest asks for; where a key is missing, only what is harmless.
+	Grants Allowed `yaml:"grants"`
 	// Settings are passed to the provider; its manifest names the keys.
 	Settings map[string]string `yaml:"settings"`
 }
@@ -87,7 +91,15 @@ type Limits struct {
 	CPU       Percent `yaml:"cpu"`       // of one processor, for example 50%
 	Processes uint64  `yaml:"processes"` // processes and threads
 	Files     uint64  `yaml:"fds"`       // open descriptors
+	State     Size    `yaml:"state"`     // in its state folder, on disk; default: 64MiB
+	Log       Size    `yaml:"log"`       // kept of what it writes to standard error, on disk; default: 256KiB
 }
+
+// Defaults of limits that always hold.
+const (
+	defaultState = 64 << 20
+	defaultLog   = 256 << 10
+)
 
 // HardLimit bounds every budget.
 const HardLimit = 10 * time.Second
@@ -97,7 +109,7 @@ func Default() Config {
 	return Config{
 		Version: 1, Mode: event.Monitor, StallLimit: Duration(time.Second),
 		Budgets: Budgets{Metadata: Duration(50 * time.Millisecond), Content: Duration(2 * time.Second)},
-		Journal: Journal{FileSize: 16 << 20, Files: 8, Record: "notable"},
+		Journal: Journal{FileSize: 16 << 20, Files: 8, Record: "notable"}, Updates: defaultUpdates(),
 	}
 }
 
@@ -135,6 +147,7 @@ const (
 	CodeExecutable = "KO-1004"
 	CodeDigest     = "KO-1005"
 	CodeManifest   = "KO-1006"
+	CodeGrant      = "KO-1008"
 )
 
 func checked(d *document, c Config) (*Loaded, error) {
@@ -176,6 +189,7 @@ func checked(d *document, c Config) (*Loaded, error) {
 			bad(fmt.Sprintf("$.vital[%d]", i), "write an absolute path", "vital path %q is relative", v)
 		}
 	}
+	l.Updates.check(bad)
 	l.checkWatches(bad)
 	l.checkProviders(bad)
 	if len(errs) > 0 {
@@ -232,6 +246,7 @@ func (l *Loaded) checkProviders(bad refusal) {
 				bad(at+"."+word.key, "write allow or deny", "%s %q is not known", word.key, word.v)
 			}
 		}
+		p.Grants.check(at+".grants", bad)
 		if p.Content != "" && !filepath.IsAbs(p.Content) {
 			bad(at+".content", "write an absolute path", "content %q is relative", p.Content)
 		}

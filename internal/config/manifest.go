@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/content"
 )
 
 // ManifestFile is the manifest's name in a provider's folder.
@@ -30,8 +31,9 @@ type Manifest struct {
 	Protocol   []uint32        `yaml:"protocol"`   // major versions of the wire protocol
 	Events     []ManifestEvent `yaml:"events"`
 	Settings   []string        `yaml:"settings"` // keys that an administrator may set
-	Grants     Limits          `yaml:"grants"`   // the most it asks for
+	Grants     Grants          `yaml:"grants"`   // the most it asks for
 	Health     Health          `yaml:"health"`
+	Schema     content.Schema  `yaml:"content_schema"` // what its content must look like
 
 	dir string
 	doc *document
@@ -65,6 +67,12 @@ func readManifest(dir string) (*Manifest, error) {
 	m := &Manifest{dir: dir, Health: Health{Heartbeat: Duration(2 * time.Second)}}
 	var err error
 	m.doc, err = decodeFile(filepath.Join(dir, ManifestFile), CodeManifest, m)
+	if m.Grants.State == 0 {
+		m.Grants.State = defaultState
+	}
+	if m.Grants.Log == 0 {
+		m.Grants.Log = defaultLog
+	}
 	return m, err
 }
 
@@ -107,12 +115,14 @@ func (m *Manifest) check() error {
 	if len(m.Events) == 0 {
 		bad("$.events", "list what the provider may see", "no events")
 	}
+	m.checkGrants(bad)
 	if h := time.Duration(m.Health.Heartbeat); h < 100*time.Millisecond || h > 10*time.Second {
 		bad("$.health.heartbeat", "choose 100ms to 10s", "heartbeat %v is out of range", h)
 	}
 	if s := m.Health.Selftest; s != "" && !plainName(s) {
 		bad("$.health.selftest", "name a file in the manifest's folder", "selftest %q is not a plain file name", s)
 	}
+	m.checkSchema(bad)
 	return errors.Join(errs...)
 }
 

@@ -15,6 +15,7 @@ type Installed struct {
 	Provider
 	Manifest *Manifest
 	Limits   Limits            // the smaller of what is asked for and what is allowed
+	Rights   Rights            // what is both asked for and allowed
 	Values   map[string]string // settings for the provider
 }
 
@@ -53,7 +54,15 @@ func (l *Loaded) resolveOne(at, dir string, p Provider) (Installed, error) {
 	if err := f.Close(); err != nil {
 		return Installed{}, fmt.Errorf("close executable: %w", err)
 	}
-	in := Installed{Provider: p, Manifest: m, Limits: lesser(m.Grants, p.Limits), Values: maps.Clone(p.Settings)}
+	rights, err := m.rights(p)
+	if err != nil {
+		return Installed{}, errors.Join(err, l.doc.at(at+".id", CodeProvider,
+			fmt.Sprintf("provider %q cannot be started", p.ID), "see the line above"))
+	}
+	in := Installed{
+		Provider: p, Manifest: m, Limits: lesser(m.Grants.Limits, p.Limits), Rights: rights,
+		Values: maps.Clone(p.Settings),
+	}
 	if in.Values == nil {
 		in.Values = map[string]string{}
 	}
@@ -92,6 +101,7 @@ func lesser(asked, allowed Limits) Limits {
 	return Limits{
 		Memory: smaller(asked.Memory, allowed.Memory), CPU: smaller(asked.CPU, allowed.CPU),
 		Processes: smaller(asked.Processes, allowed.Processes), Files: smaller(asked.Files, allowed.Files),
+		State: smaller(asked.State, allowed.State), Log: smaller(asked.Log, allowed.Log),
 	}
 }
 

@@ -84,7 +84,8 @@ func TestResolve(t *testing.T) {
 		t.Fatalf("%d providers", len(got))
 	}
 	p := got[0]
-	if want := (Limits{Memory: 32 << 20, CPU: 20, Processes: 8, Files: 64}); p.Limits != want {
+	want := Limits{Memory: 32 << 20, CPU: 20, Processes: 8, Files: 64, State: defaultState, Log: defaultLog}
+	if p.Limits != want {
 		t.Errorf("limits %+v, want the smaller of both: %+v", p.Limits, want)
 	}
 	if want := map[string]string{"on_miss": "deny", "depth": "3"}; !reflect.DeepEqual(p.Values, want) {
@@ -153,7 +154,7 @@ func TestResolveRefuses(t *testing.T) {
 		}},
 		{"unknown key", map[int]string{7: "setting: [depth]"}, "{id: lists}", []string{
 			`DIR/lists/provider.yaml:7:1: KO-1006: unknown key "setting". Next: the keys of the file are: version, ` +
-				`id, title, roles, executable, sha256, protocol, events, settings, grants, health`,
+				`id, title, roles, executable, sha256, protocol, events, settings, grants, health, content_schema`,
 		}},
 		{"wrong type", map[int]string{8: "grants: {memory: 64}"}, "{id: lists}", []string{
 			`DIR/lists/provider.yaml:8:18: KO-1006: memory: "64" is not a size. Next: write a number and a unit, ` +

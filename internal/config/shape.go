@@ -85,6 +85,10 @@ func (s *shape) check(n ast.Node, t reflect.Type, name string) {
 		want = s.checkList(n, t, name)
 	case t.Kind() == reflect.String:
 		want = s.checkString(n, name)
+	case t.Kind() == reflect.Bool:
+		if _, ok := n.(*ast.BoolNode); !ok {
+			want = "true or false"
+		}
 	default:
 		want = checkInteger(n, t)
 	}
@@ -110,12 +114,7 @@ func (s *shape) checkStruct(n ast.Node, t reflect.Type, name string) (want strin
 		return "keys with values"
 	}
 	known := map[string]reflect.Type{}
-	var keys []string
-	for f := range t.Fields() {
-		if key := f.Tag.Get("yaml"); key != "" {
-			known[key], keys = f.Type, append(keys, key)
-		}
-	}
+	keys := keysIn(t, known)
 	for _, pair := range pairs {
 		key := pair.Key.GetToken().Value
 		if t, ok := known[key]; ok {
@@ -126,6 +125,23 @@ func (s *shape) checkStruct(n ast.Node, t reflect.Type, name string) (want strin
 	}
 	return ""
 }
+
+// keysIn lists the keys of a struct, with those of structs that are part of it, and notes their types in known.
+func keysIn(t reflect.Type, known map[string]reflect.Type) (keys []string) {
+	for f := range t.Fields() {
+		switch key := f.Tag.Get("yaml"); key {
+		case "":
+		case inline:
+			keys = append(keys, keysIn(f.Type, known)...)
+		default:
+			known[key], keys = f.Type, append(keys, key)
+		}
+	}
+	return keys
+}
+
+// inline is the tag of a struct whose keys are those of the struct around it.
+const inline = ",inline"
 
 func (s *shape) checkMap(n ast.Node, t reflect.Type) (want string) {
 	pairs, ok := entries(n)

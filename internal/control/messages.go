@@ -13,7 +13,7 @@ import (
 
 // Request is one line from a client. Do says what; the other fields belong to some verbs.
 type Request struct {
-	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, reload, checkup
+	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, logs, reload, checkup
 	Mode     event.Mode `json:"mode,omitempty"`
 	Provider string     `json:"provider,omitempty"`
 	Enable   bool       `json:"enable,omitempty"`
@@ -23,7 +23,7 @@ type Request struct {
 	Reason   string     `json:"reason,omitempty"`
 	Follow   bool       `json:"follow,omitempty"`
 	Denied   bool       `json:"denied,omitempty"` // events: only what was or would have been denied
-	Limit    int        `json:"limit,omitempty"`  // events: at most the last so many
+	Limit    int        `json:"limit,omitempty"`  // events, logs: at most the last so many
 	Name     string     `json:"name,omitempty"`   // events: only files whose name begins with this
 }
 
@@ -33,6 +33,7 @@ type Reply struct {
 	Status  *Status         `json:"status,omitempty"`
 	Checkup *Checkup        `json:"checkup,omitempty"`
 	Record  *event.Record   `json:"record,omitempty"`
+	Log     string          `json:"log,omitempty"`  // logs: one line that a provider wrote to standard error
 	Lost    uint64          `json:"lost,omitempty"` // records so far that a follower was too slow for
 	End     bool            `json:"end,omitempty"`
 }
@@ -42,7 +43,8 @@ type Status struct {
 	Version   string              `json:"version"`
 	Mode      event.Mode          `json:"mode"`
 	Tier      string              `json:"tier"` // B: fanotify
-	PID       int                 `json:"pid"`
+	PID       int                 `json:"pid"`  // of the core
+	Guard     GuardStatus         `json:"guard"`
 	Since     time.Time           `json:"since"`
 	Config    string              `json:"config"`
 	Problems  []health.Problem    `json:"problems"`
@@ -52,6 +54,21 @@ type Status struct {
 	Watching  []sensor.Filesystem `json:"watching"`
 	Journal   JournalStatus       `json:"journal"`
 	Allowed   []Allowance         `json:"allowances"`
+}
+
+// GuardStatus says who answers when the core cannot, and when it last had to.
+type GuardStatus struct {
+	PID   int    `json:"pid"`
+	Cores uint32 `json:"cores"` // started since the guard; the first one counts
+	Gap   *Gap   `json:"gap,omitempty"`
+}
+
+// Gap is a time in which no engine was asked, because there was no core that could.
+type Gap struct {
+	Cause    string    `json:"cause"` // exited, killed, stalled or stopped
+	LengthMS int64     `json:"length_ms"`
+	Decided  uint64    `json:"decided"` // events that the guard allowed
+	Until    time.Time `json:"until"`
 }
 
 // JournalStatus says how the trail on disk is doing.

@@ -11,6 +11,7 @@ import (
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/guard/link"
 )
 
 // checkup gathers what "keepout doctor" must know. It reads the configuration, the manifests and the self-test files
@@ -71,7 +72,7 @@ func configOnDisk(path string, inForce *config.Loaded) control.CheckupConfig {
 
 // openFiles counts the core's descriptors.
 func openFiles() control.CheckupFiles {
-	out := control.CheckupFiles{Wanted: maxFiles}
+	out := control.CheckupFiles{Wanted: link.MaxFiles}
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
 		out.Limit = min(l.Cur, math.MaxInt64) // "no limit" must fit into a reader's signed number

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -21,12 +20,15 @@ import (
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/guard/link"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/journal"
+	"github.com/keepout-security/keepout/internal/owned"
 	"github.com/keepout-security/keepout/internal/pardon"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
 	"github.com/keepout-security/keepout/internal/supervisor"
 	"github.com/keepout-security/keepout/internal/trail"
 )
@@ -40,10 +42,6 @@ type Options struct {
 	Version      string
 }
 
-// maxFiles is the descriptor limit of the core: with docket.MaxInFlight questions and what readers take at once,
-// the kernel never finds our table full, which it would answer by refusing the opener.
-const maxFiles = 16384
-
 // Daemon is the core.
 type Daemon struct {
 	opt   Options
@@ -54,21 +52,25 @@ type Daemon struct {
 	config    atomic.Pointer[config.Loaded]
 	mode      atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
 
-	lock    *durable.FileLock
-	journal *journal.Journal
-	trail   *trail.Trail
-	pardons *pardon.List
-	docket  *docket.Docket
-	roster  *roster.Roster
-	sensor  *sensor.Sensor
-	control *control.Server
-	noticed noticed
+	lock     *durable.FileLock
+	journal  *journal.Journal
+	trail    *trail.Trail
+	pardons  *pardon.List
+	packages *owned.Set
+	guard    *link.Link
+	gap      link.Gap // before this core
+	docket   *docket.Docket
+	roster   *roster.Roster
+	sensor   *sensor.Sensor
+	control  *control.Server
+	noticed  noticed
 }
 
 // Run runs the core until ctx ends; signals arrive on reload. Errors of the start are health.Problems or
 // config.Errors.
 func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Signal) error {
-	d := &Daemon{opt: opt, log: log, since: time.Now()}
+	d := &Daemon{opt: opt, log: log, since: time.Now(), packages: owned.New()}
+	go d.loadPackages()
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.stop())
 	}
@@ -112,27 +114,28 @@ func (d *Daemon) start() error {
 	if err != nil {
 		return err
 	}
-	if err := sensor.Probe(); err != nil { // before anything is made, which who may not watch may not make either
-		return sensorProblem(err)
+	// Before anything is made, which who may not watch may not make either.
+	if d.guard, err = link.Attach(); err != nil {
+		return guardProblem(err)
 	}
 	d.config.Store(loaded)
 	if err := d.openState(loaded); err != nil {
 		return err
 	}
-	raiseFileLimit()
-	d.docket = docket.New(d, d.trail)
-	d.sensor, err = sensor.New(sensor.Config{Vital: loaded.Vital, Provider: sandbox.IsProvider, Judge: d.docket})
-	if err != nil {
-		return sensorProblem(err)
+	if err := d.openSensor(loaded); err != nil {
+		return err
 	}
 	d.roster, err = roster.New(roster.Config{
 		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
-		Supervisor: supervisor.Defaults(),
+		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned,
 	})
 	if err != nil {
 		return err
 	}
 	if err := d.roster.Apply(installed, loaded.Budgets); err != nil {
+		return err
+	}
+	if d.gap, err = d.guard.TakeOver(); err != nil {
 		return err
 	}
 	if err := d.sensor.Start(watches(loaded)); err != nil {
@@ -146,6 +149,25 @@ func (d *Daemon) start() error {
 		Code: "core.started", Title: "The platform started", Severity: journal.Informational,
 		Detail: fmt.Sprintf("version %s, mode %s, %s", d.opt.Version, loaded.Mode, d.opt.Config),
 	})
+	d.noteGap()
+	return nil
+}
+
+// openSensor takes up the kernel's group, and makes what judges its events.
+func (d *Daemon) openSensor(loaded *config.Loaded) error {
+	pulse := d.guard.Pulse
+	pulse.Limit.Store(int64(loaded.StallLimit))
+	group, err := fanotify.Adopt(link.GroupFD, &pulse.Taken, &pulse.Answered)
+	if err != nil {
+		return sensorProblem(err)
+	}
+	d.docket = docket.New(d, d.trail, func() { pulse.Beat.Add(1) })
+	d.sensor, err = sensor.New(sensor.Config{
+		Group: group, Vital: d.vital(loaded), Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
+	})
+	if err != nil {
+		return sensorProblem(err)
+	}
 	return nil
 }
 
@@ -192,8 +214,14 @@ func (d *Daemon) openState(loaded *config.Loaded) error {
 
 // notable reports whether a record goes to the journal.
 func (d *Daemon) notable(rec *event.Record) bool {
-	return d.config.Load().Journal.Record == "all" || rec.Event.Type == event.Exec ||
-		rec.Verdict.Outcome != event.Allowed || rec.Verdict.Reason == event.ReasonAllowance
+	v := &rec.Verdict
+	switch {
+	case d.config.Load().Journal.Record == "all", rec.Event.Type == event.Exec:
+		return true
+	case v.Allowed && v.Reason == event.ReasonBypassed:
+		return false // the change journal says from when to when; each open would drown that
+	}
+	return v.Outcome != event.Allowed || v.Reason == event.ReasonAllowance
 }
 
 // stop undoes start, as far as it came. First nobody new waits, then those who wait are answered, then the
@@ -211,6 +239,7 @@ func (d *Daemon) stop() error {
 	}
 	if d.sensor != nil {
 		errs = append(errs, d.sensor.Stop())
+		d.guard.Leave()
 	}
 	if d.roster != nil {
 		d.roster.Close()
@@ -260,8 +289,10 @@ func (d *Daemon) reload() error {
 	}
 	d.config.Store(loaded)
 	d.mode.Store(nil)
-	d.sensor.ResolveVital(loaded.Vital)
+	d.guard.Pulse.Limit.Store(int64(loaded.StallLimit))
+	d.sensor.ResolveVital(d.vital(loaded))
 	d.roster.Reload()
+	go d.loadPackages()
 	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))
 	d.journal.Note(journal.Note{
 		Code: "config.reloaded", Title: "The configuration was reloaded", Severity: journal.Informational,
@@ -301,35 +332,4 @@ func (d *Daemon) Digest(file int, size int64) string {
 		return "" // the record says no digest; the verdict does not depend on it
 	}
 	return digest
-}
-
-// raiseFileLimit makes room for the questions in flight. Where it is refused, less room is left and the docket's
-// own bound no longer protects; status tells refused opens.
-func raiseFileLimit() {
-	var l syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || l.Cur >= maxFiles {
-		return
-	}
-	l.Cur, l.Max = maxFiles, max(l.Max, maxFiles)
-	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
-}
-
-func sensorProblem(err error) error {
-	p := health.Problem{Code: "KO-1102", Severity: health.Failure, Title: "no permission events: " + err.Error()}
-	switch {
-	case os.Geteuid() != 0:
-		p.Title, p.Fix = "watching needs root (CAP_SYS_ADMIN)", "start keepoutd as root, for example with sudo"
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
-		p.Fix = "use a kernel from Linux 5.15 on with CONFIG_FANOTIFY_ACCESS_PERMISSIONS=y"
-	default:
-		p.Fix = "give the container or service CAP_SYS_ADMIN in the first user namespace"
-	}
-	return p
-}
-
-func watchProblem(err error) error {
-	return health.Problem{
-		Code: "KO-1103", Severity: health.Failure, Title: err.Error(),
-		Fix: "correct the paths under watch: in the configuration",
-	}
 }

@@ -83,9 +83,5 @@ func logTo(w io.Writer, verbose, asJSON bool) slog.Handler {
 
 // besideBinary is the providers folder that the build leaves beside keepoutd.
 func besideBinary() string {
-	exe, err := os.Executable()
-	if err != nil {
-		return "providers"
-	}
-	return filepath.Join(filepath.Dir(exe), "providers")
+	return filepath.Join(filepath.Dir(os.Args[0]), "providers") // the program itself runs from memory
 }

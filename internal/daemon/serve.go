@@ -37,6 +37,8 @@ func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(cont
 		return d.allow(req)
 	case "provider":
 		return d.setProvider(req)
+	case "logs":
+		return d.serveLogs(req, reply)
 	case "reload":
 		if err := d.reload(); err != nil {
 			return d.refusedReload(err)
@@ -183,6 +185,36 @@ func (d *Daemon) allow(req control.Request) error {
 		Code: "allowance.added", Title: "An administrator allowed a content", Severity: journal.Medium,
 		Detail: fmt.Sprintf("%s until %s: %s", p.SHA256, p.Until.Format(time.RFC3339), p.Reason),
 	})
+	return nil
+}
+
+// Bounds of a provider's log as it is shown.
+const (
+	maxLogShown = 256 << 10 // bytes of its end
+	maxLogLine  = 4 << 10   // bytes of one line; the rest is left out
+)
+
+// serveLogs sends the end of a provider's log, a line a reply.
+func (d *Daemon) serveLogs(req control.Request, reply func(control.Reply) error) error {
+	text, err := d.roster.Log(req.Provider, maxLogShown)
+	if err != nil {
+		return health.Problem{
+			Code: "KO-2011", Severity: health.Failure, Title: err.Error(), Fix: d.command("provider list"),
+		}
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	if req.Limit > 0 && len(lines) > req.Limit {
+		lines = lines[len(lines)-req.Limit:]
+	}
+	for _, line := range lines {
+		line = strings.ToValidUTF8(line[:min(len(line), maxLogLine)], "?")
+		if line == "" {
+			continue // an empty reply would say nothing
+		}
+		if err := reply(control.Reply{Log: line}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

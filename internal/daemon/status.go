@@ -11,7 +11,11 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/guard/link"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -33,7 +37,13 @@ func (d *Daemon) status() control.Status {
 			SHA256: p.SHA256, Until: p.Until, Reason: p.Reason, Used: p.Used,
 		})
 	}
-	s.Problems = d.noticed.carry(problems(&s, d.sensor.Health(), d.command), time.Now())
+	s.Guard = control.GuardStatus{PID: os.Getppid(), Cores: d.gap.Cores}
+	if d.gap.Cause != link.None {
+		s.Guard.Gap = &control.Gap{
+			Cause: d.gap.Cause.String(), LengthMS: d.gap.Length.Milliseconds(), Decided: d.gap.Decided, Until: d.since,
+		}
+	}
+	s.Problems = d.noticed.carry(problems(&s, d.sensor.Health(), d.command, d.gapProblem()...), time.Now())
 	return s
 }
 
@@ -57,9 +67,12 @@ func (n *noticed) carry(problems []health.Problem, now time.Time) []health.Probl
 	return problems
 }
 
-// problems derives what a person must know; command makes a hint that can be typed as it stands. It is pure.
-func problems(s *control.Status, sensorErr error, command func(string) string) []health.Problem {
-	out := []health.Problem{}
+// problems derives what a person must know, beside more; command makes a hint that can be typed as it stands. It is
+// pure.
+func problems(
+	s *control.Status, sensorErr error, command func(string) string, more ...health.Problem,
+) []health.Problem {
+	out := slices.Clone(more)
 	add := func(code string, severity health.Severity, fix, format string, args ...any) {
 		out = append(out, health.Problem{Code: code, Severity: severity, Fix: fix, Title: fmt.Sprintf(format, args...)})
 	}
@@ -95,9 +108,10 @@ func problems(s *control.Status, sensorErr error, command func(string) string) [
 	enforcing := 0
 	for i := range s.Providers {
 		p := &s.Providers[i]
-		if p.Mode == event.Enforce && up(p.State) {
+		if p.Mode == event.Enforce && up(p.State) && p.Demoted == nil {
 			enforcing++
 		}
+		out = append(out, standingProblems(p, command)...)
 		if q, bad := providerProblem(p, command); bad {
 			out = append(out, q)
 		}
@@ -111,6 +125,44 @@ func problems(s *control.Status, sensorErr error, command func(string) string) [
 	return out
 }
 
+// vital returns the paths that no provider may deny beside the usual ones: what the administrator names, and our own.
+func (d *Daemon) vital(loaded *config.Loaded) []string {
+	out := append([]string{}, loaded.Vital...)
+	for _, name := range []string{"keepoutd", "keepout-core", "keepout"} {
+		out = append(out, filepath.Join(filepath.Dir(os.Args[0]), name))
+	}
+	return out
+}
+
+// standingProblems says why a provider that runs is not waited for.
+func standingProblems(p *roster.Status, command func(string) string) (out []health.Problem) {
+	enable := command("provider enable " + p.ID)
+	switch {
+	case p.Demoted == nil:
+	case p.Demoted.Why == docket.DenyStorm:
+		out = append(out, health.Problem{
+			Code: "KO-1312", Severity: health.Failure, Provider: p.ID, Title: p.Demoted.Cause + "; it is in audit",
+			Fix: "give it back its old content; if these denials are meant: " + enable,
+		})
+	default:
+		out = append(out, health.Problem{
+			Code: "KO-1311", Severity: health.Warning, Provider: p.ID, Title: p.Demoted.Cause + "; it is in audit",
+			Fix: "raise budgets: or give it more room; it enforces again when it is faster, or now: " + enable,
+		})
+	}
+	for _, b := range p.Breaker {
+		if b.State != arbiter.Closed && up(p.State) {
+			out = append(out, health.Problem{
+				Code: "KO-1310", Severity: health.Warning, Provider: p.ID,
+				Title: fmt.Sprintf("%s is bypassed for %s: %d votes missing so far, %d events passed by", p.ID, b.Type,
+					b.Misses, b.Bypassed),
+				Fix: "see what it waits for; it is tried on copies and comes back by itself",
+			})
+		}
+	}
+	return out
+}
+
 func up(s supervisor.State) bool { return s == supervisor.Running || s == supervisor.Degraded }
 
 func providerProblem(p *roster.Status, command func(string) string) (health.Problem, bool) {
@@ -120,7 +172,11 @@ func providerProblem(p *roster.Status, command func(string) string) (health.Prob
 		if !p.Confinement.Reduced {
 			return q, false
 		}
-		q.Code, q.Title, q.Fix = "KO-1304", p.ID+" runs in a reduced cage", command("doctor")+" names what is missing"
+		q.Code, q.Title = "KO-1304", p.ID+" runs in a reduced cage: "+strings.Join(p.Confinement.Missing(), "; ")
+		q.Fix = "docs/threat-model.md says what each layer needs and stops"
+		if !p.Confinement.Weak() {
+			q.Severity = health.Info // the other layers make up for it
+		}
 	case supervisor.Degraded:
 		q.Code, q.Title = "KO-1302", fmt.Sprintf("%s is degraded: %s", p.ID, brief(p.Detail))
 		q.Fix = command("provider list") + " shows it in full; mend its content, then " + command("config reload")

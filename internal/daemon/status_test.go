@@ -14,8 +14,11 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
@@ -55,8 +58,29 @@ func TestProblems(t *testing.T) {
 			want:   []string{"KO-1601", "KO-1303"},
 		},
 		"reduced": {
-			change: func(s *control.Status) { s.Providers[0].Confinement = sandbox.Confinement{Reduced: true} },
-			want:   []string{"KO-1304"},
+			change: func(s *control.Status) {
+				s.Providers[0].Confinement = sandbox.Confinement{
+					Reduced: true, Layers: []sandbox.Layer{{Name: "user", Why: "keepoutd is not root"}},
+				}
+			},
+			want: []string{"KO-1304"},
+		},
+		"bypassed": {
+			change: func(s *control.Status) {
+				s.Providers[0].Breaker = []docket.BreakerStatus{{Type: event.Open, State: arbiter.HalfOpen}}
+			}, want: []string{"KO-1310"},
+		},
+		"too slow": {
+			change: func(s *control.Status) {
+				s.Providers[0].Demoted = &docket.Demotion{Why: docket.Slow, Cause: "a: slow"}
+			},
+			want: []string{"KO-1601", "KO-1311"},
+		},
+		"deny-storm": {
+			change: func(s *control.Status) {
+				s.Providers[0].Demoted = &docket.Demotion{Why: docket.DenyStorm, Cause: "a: denies"}
+			},
+			want: []string{"KO-1312", "KO-1601"},
 		},
 		"audit only": {
 			change: func(s *control.Status) { s.Providers[0].Mode = event.Audit }, want: []string{"KO-1601"},
@@ -81,6 +105,17 @@ func TestProblems(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestProblemsBeside: what is known from elsewhere is listed among the others, the worst first.
+func TestProblemsBeside(t *testing.T) {
+	s := control.Status{Mode: event.Monitor, Watching: []sensor.Filesystem{{Path: "/srv"}}}
+	command := func(args string) string { return "keepout " + args }
+	gap := health.Problem{Code: "KO-1107", Severity: health.Warning, Title: "gap"}
+	got := problems(&s, nil, command, gap)
+	if len(got) != 2 || got[0].Code != "KO-1107" || got[1].Code != "KO-1501" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/playground"
 	"github.com/keepout-security/keepout/internal/supervisor"
 )
 
@@ -79,7 +80,7 @@ func explained(r result, ids, deciders []string) error {
 // healthy accepts a status in which every engine that takes part votes and nothing is wrong.
 func (s *show) healthy(st *control.Status) error {
 	for _, id := range s.ids {
-		p := find(st, id)
+		p := playground.Find(st, id)
 		if p == nil {
 			return fmt.Errorf("%s is not there", id)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keepout-security/keepout/internal/playground"
 	"github.com/keepout-security/keepout/internal/testenv"
 )
 
@@ -36,7 +37,7 @@ var folder = regexp.MustCompile(`\$ cd (\S+/` + homePattern + `\S+)`)
 func begin(t *testing.T, args ...string) *demonstration {
 	t.Helper()
 	testenv.Need(t, testenv.Root, testenv.Fanotify, testenv.MountNS)
-	packages := []string{"./cmd/keepoutd", "./cmd/keepout", "./providers/hashlist"}
+	packages := []string{"./cmd/keepoutd", "./cmd/keepout-core", "./cmd/keepout", "./providers/hashlist"}
 	if testenv.Probe(testenv.ClamAV) == nil {
 		packages = append(packages, "./providers/clamav")
 	}
@@ -102,7 +103,7 @@ func (d *demonstration) gone(t *testing.T) {
 	if _, err := os.Lstat(d.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left behind: %v", d.dir, err)
 	}
-	if left := children(os.Getpid()); len(left) > 0 {
+	if left := playground.Children(os.Getpid()); len(left) > 0 {
 		t.Errorf("processes are left behind: %v", left)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -183,8 +184,8 @@ func TestKilled(t *testing.T) {
 	}
 	d.read(t, "") // until the last process that holds the pipe is gone
 	_ = d.cmd.Wait()
-	if !waitAll(20 * time.Second) {
-		t.Errorf("processes are left behind: %v", children(os.Getpid()))
+	if !playground.WaitAll(20 * time.Second) {
+		t.Errorf("processes are left behind: %v", playground.Children(os.Getpid()))
 	}
 	d.gone(t)
 }
@@ -195,9 +196,9 @@ func TestFailureIsTold(t *testing.T) {
 	d.read(t, "keepoutd --config")
 	killed := false
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !killed; {
-		for _, stage := range children(d.cmd.Process.Pid) {
-			for _, p := range children(stage.pid) {
-				killed = killed || p.name == "keepoutd" && unix.Kill(p.pid, unix.SIGKILL) == nil
+		for _, stage := range playground.Children(d.cmd.Process.Pid) {
+			for _, p := range playground.Children(stage.PID) {
+				killed = killed || p.Name == "keepoutd" && unix.Kill(p.PID, unix.SIGKILL) == nil
 			}
 		}
 	}
@@ -214,10 +215,10 @@ func TestStageAloneIsRefused(t *testing.T) {
 	testenv.Need(t, testenv.Root, testenv.MountNS)
 	bin := testenv.Build(t, "./cmd/keepout")
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, lockName), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, playground.LockName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	held, err := lock(filepath.Join(dir, lockName))
+	held, err := os.OpenFile(filepath.Join(dir, playground.LockName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +227,7 @@ func TestStageAloneIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, fd := range map[string]*os.File{"no lock": nil, "another file": other, "no namespace": held} {
-		cmd := exec.Command(filepath.Join(bin, "keepout"), "demo", fmt.Sprintf("--%s=%s", StageFlag, dir))
+		cmd := exec.Command(filepath.Join(bin, "keepout"), "demo", fmt.Sprintf("--%s=%s", playground.StageFlag, dir))
 		if fd != nil {
 			cmd.ExtraFiles = []*os.File{fd}
 		}
@@ -234,7 +235,7 @@ func TestStageAloneIsRefused(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), "keepout demo") {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
-		if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
+		if _, err := os.Stat(filepath.Join(dir, playground.LockName)); err != nil {
 			t.Errorf("%s: it removed something: %v", name, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/playground"
 	"github.com/keepout-security/keepout/internal/supervisor"
 )
 
@@ -93,11 +94,11 @@ func (s *show) victim() string {
 
 func (s *show) kill(ctx context.Context) error {
 	id := s.victim()
-	st, err := s.p.status(ctx)
+	st, err := s.p.Status(ctx)
 	if err != nil {
 		return err
 	}
-	before := find(st, id)
+	before := playground.Find(st, id)
 	if before == nil || before.PID <= 1 {
 		return fmt.Errorf("%s has no process to kill", id)
 	}
@@ -116,8 +117,8 @@ func (s *show) kill(ctx context.Context) error {
 	if err := s.outage(ctx, id, before.PID); err != nil {
 		return err
 	}
-	after, err := s.p.until(ctx, id+" is back", func(st *control.Status) error {
-		p := find(st, id)
+	after, err := s.p.Until(ctx, id+" is back", func(st *control.Status) error {
+		p := playground.Find(st, id)
 		if p == nil || p.State != supervisor.Running || p.PID == before.PID {
 			return fmt.Errorf("%s does not vote", id)
 		}
@@ -137,7 +138,7 @@ func (s *show) kill(ctx context.Context) error {
 	if o.done.Load() == undisturbed {
 		return errors.New("no open was made while the provider was away")
 	}
-	s.good("%s was started again and votes as pid %d, %.1f s later", id, find(after, id).PID, back.Seconds())
+	s.good("%s was started again and votes as pid %d, %.1f s later", id, playground.Find(after, id).PID, back.Seconds())
 	s.good("meanwhile %d opens, %d failed, the longest took %.1f ms", o.done.Load(), o.failed.Load(),
 		float64(o.longest.Load())/1e6)
 	return nil
@@ -145,8 +146,8 @@ func (s *show) kill(ctx context.Context) error {
 
 // outage shows that the provider is gone, and that the others go on denying.
 func (s *show) outage(ctx context.Context, id string, pid int) error {
-	st, err := s.p.until(ctx, id+" is gone", func(st *control.Status) error {
-		p := find(st, id)
+	st, err := s.p.Until(ctx, id+" is gone", func(st *control.Status) error {
+		p := playground.Find(st, id)
 		if p != nil && p.PID == pid {
 			return fmt.Errorf("%s is still there", id)
 		}
@@ -155,7 +156,7 @@ func (s *show) outage(ctx context.Context, id string, pid int) error {
 	if err != nil {
 		return err
 	}
-	s.note("%s: %s, %s", id, find(st, id).State, find(st, id).Cause)
+	s.note("%s: %s, %s", id, playground.Find(st, id).State, playground.Find(st, id).Cause)
 	if len(s.ids) == 1 {
 		s.note("no other engine is here: everything is allowed until it is back")
 		return nil

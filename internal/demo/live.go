@@ -15,6 +15,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/playground"
 )
 
 const (
@@ -35,7 +36,7 @@ func (s *show) live(ctx context.Context) error {
 	wg.Go(func() { s.traffic(ctx) })
 	err := s.view(ctx)
 	select {
-	case <-s.p.exited:
+	case <-s.p.Exited:
 		return errors.New("keepoutd has ended by itself")
 	default:
 		return ignoreEnd(ctx, err)
@@ -52,7 +53,7 @@ func (s *show) view(ctx context.Context) error {
 	if !enter(ctx, readTime) {
 		return nil
 	}
-	err := s.opt.Live(ctx, filepath.Join(s.dir, runDir))
+	err := s.opt.Live(ctx, filepath.Join(s.dir, playground.RunDir))
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func (s *show) plain(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.command("keepout --run-dir run " + line)
-	cmd := exec.CommandContext(ctx, s.opt.Exe, "--run-dir", runDir, "events", "--follow", "--last", "1")
+	cmd := exec.CommandContext(ctx, s.opt.Exe, "--run-dir", playground.RunDir, "events", "--follow", "--last", "1")
 	cmd.Dir, cmd.Stderr = s.dir, os.Stderr
 	cmd.Env = append(os.Environ(), "NO_COLOR=1")
 	out, err := cmd.StdoutPipe()
@@ -143,12 +144,12 @@ func (s *show) relay(ctx context.Context, lines <-chan string) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.p.exited:
+		case <-s.p.Exited:
 			return errors.New("keepoutd has ended")
 		case <-tick.C:
 		}
 		if n%statusEvery == 0 {
-			st, err := s.p.status(ctx)
+			st, err := s.p.Status(ctx)
 			if err != nil {
 				return err
 			}

@@ -14,13 +14,8 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/playground"
 )
-
-// StageFlag is the hidden flag by which Run tells the second process its folder.
-const StageFlag = "stage"
-
-// lockFD is the descriptor of the folder's lock in the second process.
-const lockFD = 3
 
 // stepTime bounds each command of the story.
 const stepTime = 20 * time.Second
@@ -33,14 +28,14 @@ type show struct {
 	dir  string
 	list []engine
 	ids  []string // of the engines that take part
-	p    *platform
+	p    *playground.Platform
 }
 
 // Perform tells the story in the folder that Run made, and leaves it as it found it. Run starts it as a
 // process with a mount namespace of its own; anywhere else it refuses. It returns ErrTold when it has said
 // itself what went wrong.
 func Perform(ctx context.Context, opt Options, dir string) error {
-	if err := entrusted(dir); err != nil {
+	if err := playground.Entrusted(dir, "keepout demo"); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGPIPE)
@@ -66,14 +61,14 @@ func (s *show) end(ctx context.Context, err error) error {
 		s.bad("%v", err)
 		if s.p != nil {
 			s.note("keepoutd said:")
-			s.output(s.p.lastLog())
+			s.output(s.p.LastLog())
 		}
 	}
 	down := []error{err}
 	if s.p != nil {
-		down = append(down, s.p.stop())
+		down = append(down, s.p.Stop())
 	}
-	down = append(down, unmountPlayground(s.dir), os.RemoveAll(s.dir))
+	down = append(down, playground.Unmount(filepath.Join(s.dir, playgroundDir)), os.RemoveAll(s.dir))
 	if untold := errors.Join(down[1:]...); untold != nil {
 		s.bad("%v", untold)
 	}
@@ -127,23 +122,23 @@ func (s *show) steps() []step {
 func (s *show) start(ctx context.Context) error {
 	s.command("cd " + s.dir)
 	s.command("mount -t tmpfs playground playground    " + s.paint(grey, "# in a mount namespace of its own"))
-	if err := mountPlayground(s.dir); err != nil {
+	if err := playground.Mount(filepath.Join(s.dir, playgroundDir)); err != nil {
 		return err
 	}
-	if err := probeMark(filepath.Join(s.dir, playgroundDir)); err != nil {
+	if err := playground.ProbeMark(filepath.Join(s.dir, playgroundDir)); err != nil {
 		return err
 	}
 	if err := furnish(s.dir, s.ids); err != nil {
 		return err
 	}
 	s.command("keepoutd --config keepout.yaml --state-dir state --run-dir run &")
-	p, err := startPlatform(s.bin, s.dir)
+	p, err := playground.Start(s.bin, s.dir, filepath.Join(s.bin, "providers"))
 	if err != nil {
 		return err
 	}
 	s.p = p
 	began := time.Now()
-	if _, err := p.until(ctx, "every provider votes", s.healthy); err != nil {
+	if _, err := p.Until(ctx, "every provider votes", s.healthy); err != nil {
 		return err
 	}
 	took := time.Since(began)
@@ -223,7 +218,7 @@ func (s *show) doctor(ctx context.Context) error {
 // explained shows why an act on a file was denied, and checks that one of the deciders decided.
 func (s *show) explained(ctx context.Context, file string, act event.Type, deciders []string) error {
 	path := filepath.Join(s.dir, file)
-	if err := s.p.denied(ctx, path, act); err != nil {
+	if err := s.p.Denied(ctx, path, act); err != nil {
 		return err
 	}
 	r := s.sh(ctx, "keepout --run-dir run explain $PWD/"+file)

@@ -53,5 +53,6 @@ func (d *Docket) expire() (left int, closing bool) {
 	left, closing = len(d.cases), d.closing
 	d.mu.Unlock()
 	todo.run()
+	d.beat()
 	return left, closing
 }

@@ -32,12 +32,27 @@ type giveUp struct {
 }
 
 func (a *actions) add(b actions) {
-	a.answers = append(a.answers, b.answers...)
-	a.giveUps = append(a.giveUps, b.giveUps...)
-	a.records = append(a.records, b.records...)
-	a.later = append(a.later, b.later...)
+	a.answers = joined(a.answers, b.answers)
+	a.giveUps = joined(a.giveUps, b.giveUps)
+	a.records = joined(a.records, b.records)
+	a.later = joined(a.later, b.later)
 	if b.trail != nil {
 		a.trail = b.trail
+	}
+}
+
+// joined appends b to a, and takes b over where a is empty, which is nearly always.
+func joined[T any](a, b []T) []T {
+	if len(a) == 0 {
+		return b
+	}
+	return append(a, b...)
+}
+
+// tell has news told after everything else.
+func (a *actions) tell(st *Standing, news []Change) {
+	if len(news) > 0 {
+		a.later = append(a.later, func() { st.tell(news) })
 	}
 }
 
@@ -61,10 +76,10 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 	var todo actions
 	id := e.q.Event.ID
 	for _, i := range eff.Missed {
-		todo.giveUps = append(todo.giveUps, giveUp{e.members[i].Session, id, event.ReasonDeadline})
+		todo.giveUps = append(todo.giveUps, giveUp{e.seats[i].member.Session, id, event.ReasonDeadline})
 	}
 	for _, i := range eff.Cancel {
-		todo.giveUps = append(todo.giveUps, giveUp{e.members[i].Session, id, event.ReasonCancelled})
+		todo.giveUps = append(todo.giveUps, giveUp{e.seats[i].member.Session, id, event.ReasonCancelled})
 	}
 	if e.sending { // some may only now be asked: deliver says it to them again
 		e.early = append(e.early, todo.giveUps...)
@@ -135,6 +150,7 @@ func (d *Docket) file(e *entry) actions {
 		d.counts.WouldDeny.Add(1) // known only now, and counted as allowed before
 	}
 	v.Shared = uint32(len(e.joined))
+	e.compare(v.Ballots)
 	rec := event.Record{Event: e.q.Event, Verdict: v}
 	if e.copy < 0 {
 		return actions{records: []event.Record{rec}, trail: d.trail}
@@ -196,7 +212,7 @@ func (d *Docket) overload(q *sensor.Question, reason event.Reason, asked []quest
 		Outcome: event.Unavailable, Allowed: true, Reason: reason, DecidedBy: arbiter.Platform, Mode: policy.Mode,
 	}
 	for _, a := range asked {
-		if policy.Mode == event.Enforce && a.member.Mode == event.Enforce && a.member.FailClosed {
+		if policy.Mode == event.Enforce && a.member.mode() == event.Enforce && a.member.FailClosed {
 			v.Allowed, v.DecidedBy = false, a.member.ID
 		}
 	}

@@ -1,6 +1,7 @@
 package docket
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ type Member struct {
 	Metadata   time.Duration // budget for a vote without the content
 	Content    time.Duration // budget for a vote with the descriptor
 	Latency    *Latency
+	Standing   *Standing  // nil: always waited for
+	Beside     *Agreement // set for a candidate that runs beside another member; nil otherwise
 }
 
 // Ruling is what the docket needs from the administrator's decisions.
@@ -57,6 +60,7 @@ type Trail interface {
 type Docket struct {
 	ruling Ruling
 	trail  Trail
+	beat   func()
 	panel  atomic.Pointer[panel]
 	counts Counts
 
@@ -66,6 +70,7 @@ type Docket struct {
 	waiting int  // questions in flight, joined ones included
 	closing bool // no new questions are asked
 
+	seed    maphash.Seed
 	wake    chan struct{}
 	digests chan struct{} // one place for each running digest
 }
@@ -80,7 +85,7 @@ type panel struct {
 type entry struct {
 	c       *arbiter.Case
 	q       *sensor.Question
-	members []*Member
+	seats   []seat
 	flight  flight
 	joined  []*sensor.Question
 	sending bool     // the question's descriptor is in use for delivery
@@ -90,6 +95,15 @@ type entry struct {
 	closed  bool     // the case is complete, but its answer is still due
 	pardon  string
 	copy    int // descriptor of a denied object, kept for its digest; or -1
+}
+
+// seat is one member's part in a case.
+type seat struct {
+	member  *Member
+	typ     event.Type // as which it is asked
+	route   arbiter.Route
+	byActor bool
+	budget  time.Duration
 }
 
 // flight identifies identical questions. The panel is part of it, so that nobody joins a question that was put to
@@ -104,11 +118,12 @@ type flight struct {
 	actor   uint64 // 0 when no asked provider looks at the actor
 }
 
-// New makes an empty docket and starts its clock, which Close ends.
-func New(ruling Ruling, trail Trail) *Docket {
+// New makes an empty docket and starts its clock, which Close ends. The clock calls beat, which must not block, each
+// time that it has looked at every deadline.
+func New(ruling Ruling, trail Trail, beat func()) *Docket {
 	d := &Docket{
-		ruling: ruling, trail: trail, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
-		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests),
+		ruling: ruling, trail: trail, beat: beat, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
+		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests), seed: maphash.MakeSeed(),
 	}
 	d.panel.Store(&panel{})
 	go d.clock()
@@ -175,31 +190,48 @@ func (d *Docket) Judge(q *sensor.Question) {
 		d.mu.Unlock()
 		return
 	}
-	e := &entry{q: q, flight: key, sending: true, copy: -1, members: make([]*Member, len(asked))}
-	voters := make([]arbiter.Voter, len(asked))
-	for i, a := range asked {
-		e.members[i] = a.member
-		voters[i] = arbiter.Voter{
-			Provider: a.member.ID, Mode: a.member.Mode, FailClosed: a.member.FailClosed,
-			Budget: a.budget(),
-		}
-	}
-	var eff arbiter.Effects
-	policy := d.ruling.Policy()
-	policy.Hear = q.Event.File.Canary() // each provider must show its own vote, whoever denies first
-	e.c, eff = arbiter.New(policy, voters)
-	d.cases[q.Event.ID], d.flights[key] = e, e
-	todo := d.apply(e, eff)
+	e := &entry{q: q, flight: key, sending: true, copy: -1, seats: make([]seat, len(asked))}
+	todo := d.open(e, asked)
 	d.mu.Unlock()
 	todo.run()
 	d.rouse()
 	d.deliver(e, asked)
 }
 
+// open opens the case of a question. Preconditions: mu is held.
+func (d *Docket) open(e *entry, asked []question) actions {
+	var todo actions
+	voters := make([]arbiter.Voter, len(asked))
+	for i, a := range asked {
+		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget()}
+		if st := a.member.Standing; st != nil && a.member.Session != nil {
+			var news []Change
+			x.route, news = st.route(a.typ, e.q.Event.Time)
+			todo.tell(st, news)
+		}
+		e.seats[i] = x
+		voters[i] = arbiter.Voter{
+			Provider: a.member.ID, Mode: a.member.mode(), FailClosed: a.member.FailClosed, Budget: x.budget,
+			Bypassed: x.route != arbiter.Ask, Probed: x.route == arbiter.Probe,
+		}
+	}
+	var eff arbiter.Effects
+	policy := d.ruling.Policy()
+	policy.Hear = e.q.Event.File.Canary() // each provider must show its own vote, whoever denies first
+	e.c, eff = arbiter.New(policy, voters)
+	d.cases[e.q.Event.ID], d.flights[e.flight] = e, e
+	todo.add(d.apply(e, eff))
+	return todo
+}
+
 // deliver sends the event to everybody who is asked, and then gives an answer that fell due meanwhile: until
 // then the descriptor must stay open.
 func (d *Docket) deliver(e *entry, asked []question) {
 	for i, a := range asked {
+		if e.seats[i].route == arbiter.Skip {
+			a.member.Session.Skip()
+			continue
+		}
 		file := -1
 		if a.descriptor {
 			file = e.q.File
@@ -231,10 +263,16 @@ func (d *Docket) Voted(s *session.Session, id uint64, vote event.Vote, reason ev
 		return
 	}
 	i := e.index(s)
+	now := time.Now()
+	var todo actions
 	if i >= 0 {
-		e.members[i].Latency.Add(time.Since(e.q.Event.Time))
+		took := now.Sub(e.q.Event.Time)
+		e.seats[i].member.Latency.Add(took)
+		if reason == "" && e.c.Expects(i, took) {
+			todo = d.rule(e, i, now, vote)
+		}
 	}
-	todo := d.stepLocked(e, arbiter.Input{Kind: arbiter.Voted, Voter: i, Vote: vote, Reason: reason})
+	todo.add(d.stepAt(e, now, arbiter.Input{Kind: arbiter.Voted, Voter: i, Vote: vote, Reason: reason}))
 	d.mu.Unlock()
 	todo.run()
 }
@@ -258,7 +296,7 @@ func (d *Docket) Close() {
 	d.closing = true
 	var todo actions
 	for _, e := range d.cases {
-		for i := range e.members {
+		for i := range e.seats {
 			todo.add(d.stepLocked(e, arbiter.Input{Kind: arbiter.Lost, Voter: i, Reason: event.ReasonShutdown}))
 		}
 	}
@@ -278,6 +316,14 @@ func (m *Member) filter() *session.Filter {
 		return nil
 	}
 	return m.Session.Filter()
+}
+
+// mode is what the member's votes may do now.
+func (m *Member) mode() event.Mode {
+	if m.Standing != nil && m.Standing.audit.Load() {
+		return event.Audit
+	}
+	return m.Mode
 }
 
 // deliver sends the event to a provider that is up.
@@ -300,13 +346,11 @@ func (d *Docket) step(id uint64, in arbiter.Input) {
 }
 
 // stepLocked is step with mu held; the actions run after it is released.
-func (d *Docket) stepLocked(e *entry, in arbiter.Input) actions {
-	return d.apply(e, e.c.Step(time.Since(e.q.Event.Time), in))
-}
+func (d *Docket) stepLocked(e *entry, in arbiter.Input) actions { return d.stepAt(e, time.Now(), in) }
 
 func (e *entry) index(s *session.Session) int {
-	for i, m := range e.members {
-		if m.Session == s {
+	for i := range e.seats {
+		if e.seats[i].member.Session == s {
 			return i
 		}
 	}

@@ -436,6 +436,13 @@ func TestAnyPanel(t *testing.T) {
 				FailClosed: rapid.Bool().Draw(rt, "closed"),
 				Mode:       rapid.SampledFrom([]event.Mode{event.Enforce, event.Audit}).Draw(rt, "mode"),
 			}
+			if rapid.Bool().Draw(rt, "standing") {
+				m.Standing = standing(new(news), func(w *docket.Watch) {
+					w.Numbers.Breaker.Misses = rapid.IntRange(1, 3).Draw(rt, "misses")
+					w.Numbers.Storm.Objects = rapid.IntRange(1, 3).Draw(rt, "objects")
+					w.Owned = func(string) bool { return true }
+				})
+			}
 			p := &peer{script: scripts[does], credit: rapid.Uint32Range(1, 3).Draw(rt, "credit"), Member: m}
 			p.poor = rapid.Bool().Draw(rt, "poor")
 			peers = append(peers, p.join(r, "p"+strconv.Itoa(i)))
@@ -458,6 +465,11 @@ func TestAnyPanel(t *testing.T) {
 		for id := range uint64(n) {
 			if !r.kernel.of(id + 1)[0] && !mayDeny {
 				rt.Fatalf("question %d was denied", id+1)
+			}
+		}
+		for _, p := range peers {
+			if c := p.Session.Counters(); c.Delivered != c.Answered+c.Late+c.Bypassed+c.Pending {
+				rt.Fatalf("%s: %+v", p.ID, c)
 			}
 		}
 	})

@@ -99,7 +99,7 @@ func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, ruling: &ruling{mode: event.Enforce}, kernel: &kernel{answers: map[uint64][]bool{}}, trail: &trail{},
 	}
-	r.d = docket.New(r.ruling, r.trail)
+	r.d = docket.New(r.ruling, r.trail, func() {})
 	t.Cleanup(r.d.Close)
 	return r
 }

@@ -1,13 +1,10 @@
 package doctor
 
 import (
-	"encoding/json"
-	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
-	"github.com/keepout-security/keepout/internal/roster"
+	"github.com/keepout-security/keepout/internal/health"
+	"github.com/keepout-security/keepout/internal/sandbox"
 )
 
 // checkCages says by which layers each running provider is confined.
@@ -16,133 +13,62 @@ func checkCages(f *facts) []Finding {
 	if f.status == nil {
 		return nil // checkCore has said so
 	}
+	const fix = "docs/threat-model.md says what each layer needs and stops"
 	for i := range f.status.Providers {
 		p := &f.status.Providers[i]
 		if p.PID == 0 {
 			continue // the proof says that it does not run
 		}
-		l := layersOf(p)
-		title := p.ID + " is confined by " + list(l.on)
-		if len(l.on) == 0 {
-			title = p.ID + " is not confined"
-		}
-		if len(l.off)+len(l.reasons) == 0 && !l.reduced {
+		c := &p.Confinement
+		title := p.ID + " " + layers(c)
+		switch {
+		case len(c.Layers) == 0 || c.Weak():
+			n.warning("cage", "KO-1304", title, fix).Provider = p.ID
+		case c.Reduced: // the other layers make up for it
+			n.add(Finding{
+				Check: "cage", Severity: health.Info, Code: "KO-1304", Title: title, Fix: fix, Provider: p.ID,
+			})
+		default:
 			n.ok("cage", title).Provider = p.ID
-			continue
 		}
-		if len(l.off) > 0 {
-			title += "; without " + list(l.off)
-		}
-		if len(l.reasons) > 0 {
-			title += ": " + strings.Join(l.reasons, "; ")
-		}
-		n.warning("cage", "KO-1304", title, "start keepoutd as root; docs/limits.md says what each layer needs").
-			Provider = p.ID
 	}
 	return n.all
 }
 
-// layers is a confinement in words.
-type layers struct {
-	on, off []string // names
-	reasons []string // why something is missing
-	reduced bool
-}
-
-// layersOf reads a confinement by its JSON, so that a layer which a later version adds is shown by its name: what is
-// true is on, what is false is off, "reduced" is either a flag or holds the reasons, and of an object about one layer
-// a text is its reason.
-func layersOf(p *roster.Status) (l layers) {
-	b, err := json.Marshal(p.Confinement)
-	if err != nil {
-		return layers{reduced: true, reasons: []string{err.Error()}}
-	}
-	var fields map[string]any
-	if err := json.Unmarshal(b, &fields); err != nil {
-		return layers{reduced: true, reasons: []string{err.Error()}}
-	}
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		l.take(key, fields[key])
-	}
-	return l
-}
-
-func (l *layers) take(key string, value any) {
-	name := strings.ReplaceAll(key, "_", " ")
-	switch v := value.(type) {
-	case bool:
+// layers is a cage in words: what holds, what holds in part, and what does not, with the reasons.
+func layers(c *sandbox.Confinement) string {
+	var on, partly, off []string
+	for _, l := range c.Layers {
+		because := l.Name
+		if l.Why != "" {
+			because += " (" + l.Why + ")"
+		}
 		switch {
-		case key == "reduced":
-			l.reduced = l.reduced || v
-		case v:
-			l.on = append(l.on, name)
+		case !l.Holds:
+			off = append(off, because)
+		case l.Why != "":
+			partly = append(partly, because)
 		default:
-			l.off = append(l.off, name)
-		}
-	case string:
-		if v != "" && explains(key) {
-			l.reasons = append(l.reasons, v)
-		} else if v != "" {
-			l.on = append(l.on, name+" "+v)
-		}
-	case float64:
-		if v != 0 {
-			l.on = append(l.on, fmt.Sprintf("%s %v", name, v))
-		}
-	case []any:
-		for _, each := range v {
-			l.item(key, each)
-		}
-	case map[string]any:
-		l.object(name, v)
-	}
-}
-
-// explains reports whether a text under this key says why something is missing.
-func explains(key string) bool {
-	return slices.ContainsFunc([]string{"reduced", "reason", "why", "missing", "lack"}, func(word string) bool {
-		return strings.Contains(key, word)
-	})
-}
-
-func (l *layers) item(key string, value any) {
-	switch v := value.(type) {
-	case string:
-		if explains(key) {
-			l.reasons = append(l.reasons, v)
-		} else {
-			l.on = append(l.on, v)
-		}
-	case map[string]any:
-		name, _ := v["name"].(string)
-		if layer, ok := v["layer"].(string); ok {
-			name = layer
-		}
-		l.object(name, v)
-	}
-}
-
-// object is about one layer: a flag says whether it is on, texts beside its name say why not.
-func (l *layers) object(name string, fields map[string]any) {
-	on, said := true, ""
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		switch v := fields[key].(type) {
-		case bool:
-			on = on && v
-		case string:
-			if key != "name" && key != "layer" && v != "" {
-				said = v
-			}
+			on = append(on, l.Name)
 		}
 	}
-	switch {
-	case on:
-		l.on = append(l.on, name)
-	case said == "":
-		l.off = append(l.off, name)
-	default:
-		l.off = append(l.off, name+" ("+said+")")
+	some := "in part by "
+	if len(on) == 0 {
+		some = "confined in part by "
 	}
+	var parts []string
+	for _, part := range []struct {
+		words string
+		names []string
+	}{{"confined by ", on}, {some, partly}, {"without ", off}} {
+		if len(part.names) > 0 {
+			parts = append(parts, part.words+list(part.names))
+		}
+	}
+	if len(on)+len(partly) == 0 {
+		parts = append([]string{"not confined"}, parts...)
+	}
+	return "is " + strings.Join(parts, "; ")
 }
 
 // list joins words as in a sentence.

@@ -22,6 +22,7 @@ func checkCore(f *facts) []Finding {
 	}
 	n.ok("core.reachable", fmt.Sprintf("the core answers: version %s, mode %s, process %d", f.status.Version,
 		f.status.Mode, f.status.PID))
+	checkGuard(&n, f)
 	checkVersion(&n, f)
 	checkConfig(&n, f)
 	problems(&n, f)
@@ -30,12 +31,12 @@ func checkCore(f *facts) []Finding {
 
 func checkVersion(n *notes, f *facts) {
 	if f.checkup == nil {
-		n.warning("core.version", "KO-1716", fmt.Sprintf("the core (%s) cannot be examined by this command (%s): %v",
+		n.warning("core.version", "KO-1816", fmt.Sprintf("the core (%s) cannot be examined by this command (%s): %v",
 			f.status.Version, f.version, f.checkupErr), "use the keepout of the same version, or restart keepoutd")
 		return
 	}
 	if f.status.Version != f.version {
-		n.warning("core.version", "KO-1716", fmt.Sprintf("this command is version %s, the running core is %s",
+		n.warning("core.version", "KO-1816", fmt.Sprintf("this command is version %s, the running core is %s",
 			f.version, f.status.Version), "restart keepoutd if it was upgraded; otherwise use its own keepout")
 	}
 }
@@ -49,10 +50,10 @@ func checkConfig(n *notes, f *facts) {
 	case c.Wrong != "":
 		what, fix := health.Split(c.Wrong)
 		what, _, _ = strings.Cut(what, "\n")
-		n.failure("core.config", "KO-1717", "the configuration on disk would be refused at the next start: "+what,
+		n.failure("core.config", "KO-1817", "the configuration on disk would be refused at the next start: "+what,
 			orElse(fix, "keepout config check "+file)).Subject = file
 	case c.Changed:
-		n.warning("core.config", "KO-1717", file+" says something else than what is in force", reload).Subject = file
+		n.warning("core.config", "KO-1817", file+" says something else than what is in force", reload).Subject = file
 	default:
 		n.ok("core.config", file+" is what is in force")
 	}
@@ -91,15 +92,15 @@ func checkSocket(n *notes, f *facts) {
 	owned := s.group < 0 && s.gid == 0 || s.group >= 0 && s.gid == uint32(s.group)
 	switch {
 	case mode&0o007 != 0:
-		n.failure("core.socket", "KO-1718", fmt.Sprintf("everybody may use the admin socket: its mode is %#o", mode), fix)
+		n.failure("core.socket", "KO-1818", fmt.Sprintf("everybody may use the admin socket: its mode is %#o", mode), fix)
 	case s.dirMode.Perm()&0o022 != 0 && s.dirMode&fs.ModeSticky == 0:
-		n.failure("core.socket", "KO-1718", fmt.Sprintf("others may replace the admin socket: the mode of its folder is "+
+		n.failure("core.socket", "KO-1818", fmt.Sprintf("others may replace the admin socket: the mode of its folder is "+
 			"%#o", s.dirMode.Perm()), "choose a --run-dir that only root can write to")
 	case s.uid == 0 && !owned:
-		n.warning("core.socket", "KO-1718", fmt.Sprintf("the admin socket belongs to group %d, not to root or keepout",
+		n.warning("core.socket", "KO-1818", fmt.Sprintf("the admin socket belongs to group %d, not to root or keepout",
 			s.gid), fix)
 	case mode != 0o660:
-		n.warning("core.socket", "KO-1718", fmt.Sprintf("the mode of the admin socket is %#o, not 0660", mode), fix)
+		n.warning("core.socket", "KO-1818", fmt.Sprintf("the mode of the admin socket is %#o, not 0660", mode), fix)
 	case s.group >= 0:
 		n.ok("core.socket", "the admin socket is for root and the group keepout")
 	default:

@@ -25,17 +25,21 @@ func good() *facts {
 	status := func(allowed uint64) *control.Status {
 		s := &control.Status{
 			Version: "1.2.3", Mode: event.Enforce, Config: "/k.yaml", Since: now.Add(-time.Hour), PID: 7,
+			Guard:    control.GuardStatus{PID: 6, Cores: 1},
 			Watching: []sensor.Filesystem{{Path: "/srv", Kind: "local"}},
 			Providers: []roster.Status{{
 				ID: "a", State: supervisor.Running, Mode: event.Enforce, PID: 8,
-				Confinement: sandbox.Confinement{User: true, PIDs: true, NoNew: true},
+				Confinement: sandbox.Confinement{Layers: []sandbox.Layer{
+					{Name: "user", Holds: true}, {Name: "net", Why: "granted"}, {Name: "landlock", Holds: true},
+				}},
 			}},
 		}
 		s.Verdicts.Allowed = allowed
 		return s
 	}
 	f := &facts{
-		version: "1.2.3", runDir: "/x", now: now, status: status(10), after: status(12),
+		version: "1.2.3", runDir: "/x", now: now, guard: guardFacts{name: "keepoutd", parent: 6, locked: true},
+		status: status(10), after: status(12),
 		checkup: &control.Checkup{
 			Watch: []control.CheckupWatch{{Path: "/srv", Events: []event.Type{event.Open, event.Exec}}},
 			Providers: []control.CheckupProvider{{
@@ -107,45 +111,45 @@ func TestFindings(t *testing.T) {
 	for name, c := range map[string]row{
 		"allows everything": {
 			func(f *facts) { vote(f, func(b *event.Ballot) { b.Vote = event.Vote{Action: event.Allow} }) },
-			"proof error KO-1701", "it voted ALLOW: open and exec in /srv",
+			"proof error KO-1801", "it voted ALLOW: open and exec in /srv",
 		},
 		"audit provider misses": {func(f *facts) {
 			vote(f, func(b *event.Ballot) { b.Mode, b.Vote = event.Audit, event.Vote{Action: event.Allow} })
-		}, "proof error KO-1701", "it voted ALLOW"},
+		}, "proof error KO-1801", "it voted ALLOW"},
 		"misses in monitor mode": {func(f *facts) {
 			for i := range f.trials {
 				f.trials[i].record.Verdict.Mode, f.trials[i].refused = event.Monitor, false
 			}
 			vote(f, func(b *event.Ballot) { b.Vote = event.Vote{Action: event.Abstain} })
-		}, "proof error KO-1701", "it voted ABSTAIN"},
+		}, "proof error KO-1801", "it voted ABSTAIN"},
 		"hangs": {func(f *facts) {
 			vote(f, func(b *event.Ballot) { b.Counted, b.Reason, b.Vote = false, event.ReasonDeadline, event.Vote{} })
-		}, "proof error KO-1702", "did not come (deadline)"},
+		}, "proof error KO-1802", "did not come (deadline)"},
 		"dies meanwhile": {func(f *facts) {
 			for i := range f.trials {
 				f.trials[i].record.Verdict.Ballots = nil
 			}
 			f.after.Providers[0].State = supervisor.Backoff
-		}, "proof error KO-1702", "ended while"},
+		}, "proof error KO-1802", "ended while"},
 		"is not asked": {
 			func(f *facts) { f.trials[0].record.Verdict.Ballots = nil },
-			"proof error KO-1704", "was not asked about its canary: open in /srv",
+			"proof error KO-1804", "was not asked about its canary: open in /srv",
 		},
 		"does not know the object": {func(f *facts) {
 			vote(f, func(b *event.Ballot) { b.Vote = event.Vote{Rule: event.SelftestRule + " (old database)"} })
-		}, "proof warning KO-1703", "a is not provable: old database"},
+		}, "proof warning KO-1803", "a is not provable: old database"},
 		"no self-test": {func(f *facts) {
 			f.checkup.Providers[0].Selftest, f.checkup.Providers[0].Problem = nil, "the manifest names no self-test file"
-		}, "proof warning KO-1703", "a cannot be proved: the manifest names no self-test file"},
+		}, "proof warning KO-1803", "a cannot be proved: the manifest names no self-test file"},
 		"denied in vain": {func(f *facts) {
 			for i := range f.trials {
 				v := &f.trials[i].record.Verdict
 				v.Allowed, v.Reason, f.trials[i].refused = true, event.ReasonAllowance, false
 			}
-		}, "proof error KO-1706", "allowed all the same (allowance)"},
+		}, "proof error KO-1806", "allowed all the same (allowance)"},
 		"the record says denied, the kernel did not": {func(f *facts) {
 			f.trials[0].refused, f.trials[1].refused = false, false
-		}, "proof error KO-1706", "allowed all the same"},
+		}, "proof error KO-1806", "allowed all the same"},
 		"disabled": {
 			func(f *facts) { f.status.Providers[0].State = supervisor.Disabled },
 			"proof warning KO-1303", "disabled",
@@ -160,64 +164,76 @@ func TestFindings(t *testing.T) {
 				f.trials[i].skipped, f.trials[i].record = "read-only file system", nil
 			}
 			f.trials = append(f.trials, trial{watch: "/srv", act: event.Open, path: "/srv/x", record: &event.Record{}})
-		}, "proof warning KO-1705", "not put to the test: open and exec in /srv: read-only"},
-		"reduced cage": {
-			func(f *facts) {
-				f.status.Providers[0].Confinement = sandbox.Confinement{NoNew: true, Reduced: true}
-			},
-			"cage warning KO-1304", "a is confined by no new; without pids and user",
+		}, "proof warning KO-1805", "not put to the test: open and exec in /srv: read-only"},
+		"weak cage": {func(f *facts) {
+			c := &f.status.Providers[0].Confinement
+			c.Reduced, c.Layers[0] = true, sandbox.Layer{Name: "user", Why: "not root"}
+			c.Layers[2].Why = "ABI 1"
+		}, "cage warning KO-1304", "a is confined in part by landlock (ABI 1); without user (not root) and net (granted)"},
+		"no cage": {
+			func(f *facts) { f.status.Providers[0].Confinement = sandbox.Confinement{} },
+			"cage warning KO-1304", "a is not confined",
 		},
-		"old kernel": {func(f *facts) { f.kernel.release = "5.14.21-old" }, "kernel.release error KO-1711", "too old"},
+		"guard gone": {func(f *facts) { f.guard.parent = 1 }, "core.guard error KO-1819", "its parent is process 1"},
+		"other guard": {
+			func(f *facts) { f.guard.name = "sh" },
+			"core.guard error KO-1819", `process 6 is "sh", not keepoutd`,
+		},
+		"guard not locked": {
+			func(f *facts) { f.guard.locked = false },
+			"core.guard warning KO-1819", "process 6, is not locked",
+		},
+		"old kernel": {func(f *facts) { f.kernel.release = "5.14.21-old" }, "kernel.release error KO-1811", "too old"},
 		"no events": {
 			func(f *facts) { f.kernel.events = errors.New("EINVAL") },
-			"kernel.permission_events error KO-1711", "EINVAL",
+			"kernel.permission_events error KO-1811", "EINVAL",
 		},
 		"no Landlock": {
 			func(f *facts) { f.kernel.landlockErr = errors.New("ENOSYS") },
-			"kernel.landlock warning KO-1712", "ENOSYS",
+			"kernel.landlock warning KO-1812", "ENOSYS",
 		},
-		"no seccomp": {func(f *facts) { f.kernel.seccomp = "log" }, "kernel.seccomp warning KO-1712", "log"},
+		"no seccomp": {func(f *facts) { f.kernel.seccomp = "log" }, "kernel.seccomp warning KO-1812", "log"},
 		"no user namespaces": {
 			func(f *facts) { f.kernel.userns = 0 },
-			"kernel.user_namespaces warning KO-1712", "switched off",
+			"kernel.user_namespaces warning KO-1812", "switched off",
 		},
-		"disk full": {func(f *facts) { f.host.state.free = 1 << 20 }, "disk.space error KO-1713", "only 1024 KiB are free"},
+		"disk full": {func(f *facts) { f.host.state.free = 1 << 20 }, "disk.space error KO-1813", "only 1024 KiB are free"},
 		"disk too small": {
 			func(f *facts) { f.host.state.free = 100 << 20 },
-			"disk.space warning KO-1713", "may still grow by 128 MiB, but only 100 MiB",
+			"disk.space warning KO-1813", "may still grow by 128 MiB, but only 100 MiB",
 		},
-		"no inodes": {func(f *facts) { f.host.state.freeInodes = 3 }, "disk.inodes error KO-1713", "only 3 inodes"},
+		"no inodes": {func(f *facts) { f.host.state.freeInodes = 3 }, "disk.inodes error KO-1813", "only 3 inodes"},
 		"impossible year": {func(f *facts) {
 			f.now = time.Date(1970, 1, 1, 1, 0, 0, 0, time.UTC)
 			f.status.Since = f.now.Add(-time.Hour)
-		}, "clock.year error KO-1714", "1970"},
+		}, "clock.year error KO-1814", "1970"},
 		"clock was set": {
 			func(f *facts) { f.status.Since = f.now.Add(-2 * time.Hour) },
-			"clock.jump warning KO-1714", "set by 1h0m0s",
+			"clock.jump warning KO-1814", "set by 1h0m0s",
 		},
-		"clock was set back": {func(f *facts) { f.status.Since = f.now }, "clock.jump warning KO-1714", "set by -1h0m0s"},
+		"clock was set back": {func(f *facts) { f.status.Since = f.now }, "clock.jump warning KO-1814", "set by -1h0m0s"},
 		"few descriptors": {
 			func(f *facts) { f.checkup.Files.Limit = 1024 },
-			"files.core warning KO-1715", "may open 1024",
+			"files.core warning KO-1815", "may open 1024",
 		},
 		"descriptors used up": {
 			func(f *facts) { f.checkup.Files.Open = 19000 },
-			"files.core warning KO-1715", "19000 of 20000",
+			"files.core warning KO-1815", "19000 of 20000",
 		},
-		"host out of files": {func(f *facts) { f.host.fileOpen = 900_000 }, "files.host warning KO-1715", "900000"},
-		"another version":   {func(f *facts) { f.version = "2.0.0" }, "core.version warning KO-1716", "version 2.0.0"},
+		"host out of files": {func(f *facts) { f.host.fileOpen = 900_000 }, "files.host warning KO-1815", "900000"},
+		"another version":   {func(f *facts) { f.version = "2.0.0" }, "core.version warning KO-1816", "version 2.0.0"},
 		"config changed": {
 			func(f *facts) { f.checkup.Config.Changed = true },
-			"core.config warning KO-1717", "/k.yaml says something else",
+			"core.config warning KO-1817", "/k.yaml says something else",
 		},
 		"config wrong": {
 			func(f *facts) { f.checkup.Config.Wrong = "k:1:1: KO-1001: x. Next: y" },
-			"core.config error KO-1717", "refused at the next start: k:1:1: KO-1001: x",
+			"core.config error KO-1817", "refused at the next start: k:1:1: KO-1001: x",
 		},
-		"open socket":   {func(f *facts) { f.socket.mode = 0o666 }, "core.socket error KO-1718", "everybody"},
-		"open folder":   {func(f *facts) { f.socket.dirMode = 0o777 }, "core.socket error KO-1718", "replace"},
-		"foreign group": {func(f *facts) { f.socket.gid, f.socket.group = 5, 7 }, "core.socket warning KO-1718", "group 5"},
-		"closed socket": {func(f *facts) { f.socket.mode = 0o600 }, "core.socket warning KO-1718", "0600"},
+		"open socket":   {func(f *facts) { f.socket.mode = 0o666 }, "core.socket error KO-1818", "everybody"},
+		"open folder":   {func(f *facts) { f.socket.dirMode = 0o777 }, "core.socket error KO-1818", "replace"},
+		"foreign group": {func(f *facts) { f.socket.gid, f.socket.group = 5, 7 }, "core.socket warning KO-1818", "group 5"},
+		"closed socket": {func(f *facts) { f.socket.mode = 0o600 }, "core.socket warning KO-1818", "0600"},
 		"what the core says": {func(f *facts) {
 			f.status.Problems = []health.Problem{{Code: "KO-1401", Severity: health.Warning, Title: "lost", Fix: "room"}}
 		}, "core.problem warning KO-1401", "lost"},
@@ -255,12 +271,28 @@ func TestUnwatched(t *testing.T) {
 		f.after.Verdicts.Allowed = f.status.Verdicts.Allowed + counted
 		r := examine(f)
 		found := slices.ContainsFunc(r.Findings, func(f Finding) bool {
-			return f.Section == Watch && f.Severity == health.Failure && f.Code == "KO-1704" && f.Subject == "/srv" &&
+			return f.Section == Watch && f.Severity == health.Failure && f.Code == "KO-1804" && f.Subject == "/srv" &&
 				strings.Contains(f.Title, says)
 		})
 		if !found || r.Protected() {
 			t.Errorf("%d counted: %+v", counted, r.Findings)
 		}
+	}
+}
+
+// TestReducedCage: a layer that others make up for is for information.
+func TestReducedCage(t *testing.T) {
+	t.Parallel()
+	f := good()
+	c := &f.status.Providers[0].Confinement
+	c.Reduced, c.Layers = true, append(c.Layers, sandbox.Layer{Name: "cgroup", Why: "not delegated"})
+	r := examine(f)
+	said := slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Section == Cage && f.Severity == health.Info && f.Code == "KO-1304" && f.Provider == "a" &&
+			f.Title == "a is confined by user and landlock; without net (granted) and cgroup (not delegated)"
+	})
+	if r.Degraded() || !said {
+		t.Errorf("%+v", r.Findings)
 	}
 }
 
@@ -333,20 +365,16 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestLayers: a cage that a later version describes in another way is still shown, layer by layer.
-func TestLayers(t *testing.T) {
+// TestGuardFacts: what is read about a process is what the kernel says about this one.
+func TestGuardFacts(t *testing.T) {
 	t.Parallel()
-	var l layers
-	l.take("user", true)
-	l.take("net_ns", false)
-	l.take("landlock", map[string]any{"on": true, "abi": 7.0})
-	l.take("seccomp", map[string]any{"active": false, "reason": "not built in"})
-	l.take("layers", []any{map[string]any{"name": "cgroup", "on": false, "why": "not delegated"}})
-	l.take("reduced", []any{"started by an ordinary user"})
-	if !slices.Equal(l.on, []string{"user", "landlock"}) ||
-		!slices.Equal(l.off, []string{"net ns", "seccomp (not built in)", "cgroup (not delegated)"}) ||
-		!slices.Equal(l.reasons, []string{"started by an ordinary user"}) {
-		t.Errorf("%+v", l)
+	g := gatherGuard(os.Getpid(), os.Getpid())
+	name, err := os.ReadFile("/proc/self/comm")
+	if g.err != nil || err != nil || g.name != strings.TrimSpace(string(name)) || g.parent != os.Getppid() {
+		t.Errorf("%+v, want name %q (%v) and parent %d", g, name, err, os.Getppid())
+	}
+	if g := gatherGuard(os.Getpid(), 0); g.err == nil {
+		t.Error("no guard is one")
 	}
 }
 

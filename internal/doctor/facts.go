@@ -20,6 +20,7 @@ type facts struct {
 	checkupErr  error
 	after       *control.Status // when the canaries were done; may be nil
 
+	guard  guardFacts
 	trials []trial
 	socket socketFacts
 	kernel kernelFacts
@@ -37,6 +38,14 @@ type trial struct {
 	skipped string // why nothing was done, or ""
 	refused bool   // the kernel said EPERM
 	record  *event.Record
+}
+
+// guardFacts describes the guard's process.
+type guardFacts struct {
+	err    error  // it or the core cannot be looked at
+	name   string // of the process that the core names
+	parent int    // of the core
+	locked bool   // some of its memory
 }
 
 // socketFacts describes the admin socket.

@@ -41,16 +41,16 @@ func checkDisk(n *notes, f *facts) {
 	const fix = "make room on that file system, or lower journal.file_size and journal.files in the configuration"
 	switch {
 	case s.free < leastFree:
-		n.failure("disk.space", "KO-1713", fmt.Sprintf("only %s are free under %s", size(s.free), s.path), fix)
+		n.failure("disk.space", "KO-1813", fmt.Sprintf("only %s are free under %s", size(s.free), s.path), fix)
 	case s.free < grow+leastFree:
-		n.warning("disk.space", "KO-1713", fmt.Sprintf("the journal may still grow by %s, but only %s are free under %s",
+		n.warning("disk.space", "KO-1813", fmt.Sprintf("the journal may still grow by %s, but only %s are free under %s",
 			size(grow), size(s.free), s.path), fix)
 	default:
 		n.ok("disk.space", fmt.Sprintf("%s free under %s, journal %s of %s", size(s.free), s.path,
 			size(uint64(max(d.JournalBytes, 0))), size(uint64(max(d.JournalMax, 0)))))
 	}
 	if s.maxInode > 0 && s.freeInodes < leastInodes {
-		n.failure("disk.inodes", "KO-1713", fmt.Sprintf("only %d inodes are free under %s", s.freeInodes, s.path),
+		n.failure("disk.inodes", "KO-1813", fmt.Sprintf("only %d inodes are free under %s", s.freeInodes, s.path),
 			"remove files on that file system")
 	} else if s.maxInode > 0 {
 		n.ok("disk.inodes", fmt.Sprintf("%d inodes free", s.freeInodes))
@@ -60,7 +60,7 @@ func checkDisk(n *notes, f *facts) {
 func checkClock(n *notes, f *facts) {
 	c := &f.host.clock
 	if y := f.now.Year(); y < firstYear || y > lastYear {
-		n.failure("clock.year", "KO-1714", "the clock says "+f.now.UTC().Format(time.RFC3339)+", which cannot be",
+		n.failure("clock.year", "KO-1814", "the clock says "+f.now.UTC().Format(time.RFC3339)+", which cannot be",
 			"set it, for example with timedatectl; allowances and the journal depend on it")
 	} else {
 		n.ok("clock.year", "the clock says "+f.now.UTC().Format(time.RFC3339))
@@ -71,7 +71,7 @@ func checkClock(n *notes, f *facts) {
 		// The monotonic clock stands still while the host sleeps, and it may have slept before the core started.
 		asleep := jump > 0 && jump <= c.suspended+mostJump
 		if jump.Abs() > mostJump && !asleep {
-			n.warning("clock.jump", "KO-1714", fmt.Sprintf("the clock was set by %v since the core started",
+			n.warning("clock.jump", "KO-1814", fmt.Sprintf("the clock was set by %v since the core started",
 				jump.Round(time.Second)), "find out who sets it; times in the journal before and after do not compare")
 		} else {
 			n.ok("clock.jump", "the clock was not set since the core started")
@@ -97,7 +97,7 @@ func checkFiles(n *notes, f *facts) {
 	case h.fileNrErr != nil:
 		n.info("files.host", "open files of the host: not known: "+h.fileNrErr.Error())
 	case h.fileOpen > h.fileMax/100*mostUsed:
-		n.warning("files.host", "KO-1715", fmt.Sprintf("the host has %d of %d files open", h.fileOpen, h.fileMax),
+		n.warning("files.host", "KO-1815", fmt.Sprintf("the host has %d of %d files open", h.fileOpen, h.fileMax),
 			"raise fs.file-max: with no descriptor left the kernel refuses opens by itself")
 	default:
 		n.ok("files.host", fmt.Sprintf("the host has %d files open, far below its limit", h.fileOpen))
@@ -108,10 +108,10 @@ func coreFiles(n *notes, c control.CheckupFiles) {
 	const fix = "raise the service's LimitNOFILE: with no descriptor left the kernel refuses opens by itself"
 	switch {
 	case c.Limit < c.Wanted:
-		n.warning("files.core", "KO-1715", fmt.Sprintf("the core may open %d files, which is less than %d", c.Limit,
+		n.warning("files.core", "KO-1815", fmt.Sprintf("the core may open %d files, which is less than %d", c.Limit,
 			c.Wanted), fix)
 	case uint64(max(c.Open, 0)) > c.Limit/100*mostUsed:
-		n.warning("files.core", "KO-1715", fmt.Sprintf("the core has %d of %d files open", c.Open, c.Limit), fix)
+		n.warning("files.core", "KO-1815", fmt.Sprintf("the core has %d of %d files open", c.Open, c.Limit), fix)
 	default:
 		n.ok("files.core", fmt.Sprintf("the core has %d of %d files open", c.Open, c.Limit))
 	}

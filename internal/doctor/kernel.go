@@ -20,7 +20,7 @@ func checkKernel(f *facts) []Finding {
 	if _, err := fmt.Sscanf(k.release, "%d.%d", &major, &minor); err != nil {
 		n.info("kernel.release", fmt.Sprintf("release %q cannot be read as a version", k.release))
 	} else if major < minMajor || major == minMajor && minor < minMinor {
-		n.failure("kernel.release", "KO-1711", "Linux "+k.release+" is too old",
+		n.failure("kernel.release", "KO-1811", "Linux "+k.release+" is too old",
 			fmt.Sprintf("use Linux %d.%d or later", minMajor, minMinor))
 	} else {
 		n.ok("kernel.release", "Linux "+k.release)
@@ -44,7 +44,7 @@ func permissionEvents(n *notes, f *facts) {
 	case k.eventsUntry == "" && k.events == nil:
 		n.ok("kernel.permission_events", "permission events with pidfds: a group could be made")
 	case k.eventsUntry == "":
-		n.failure("kernel.permission_events", "KO-1711", "no permission events: "+k.events.Error(),
+		n.failure("kernel.permission_events", "KO-1811", "no permission events: "+k.events.Error(),
 			"run as root in the first user namespace, on a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS=y")
 	case f.status != nil:
 		n.ok("kernel.permission_events", "permission events: the running core has them")
@@ -55,27 +55,27 @@ func permissionEvents(n *notes, f *facts) {
 
 func cageFeatures(n *notes, k *kernelFacts) {
 	if k.landlockErr != nil {
-		n.warning("kernel.landlock", "KO-1712", "no Landlock: "+k.landlockErr.Error(),
+		n.warning("kernel.landlock", "KO-1812", "no Landlock: "+k.landlockErr.Error(),
 			"add landlock to the lsm= list of the kernel's command line; cages are weaker without it")
 	} else {
 		n.ok("kernel.landlock", fmt.Sprintf("Landlock, ABI %d", k.landlock))
 	}
 	switch {
 	case k.seccompErr != nil:
-		n.warning("kernel.seccomp", "KO-1712", "no seccomp filters: "+k.seccompErr.Error(),
+		n.warning("kernel.seccomp", "KO-1812", "no seccomp filters: "+k.seccompErr.Error(),
 			"use a kernel with CONFIG_SECCOMP_FILTER=y; cages are weaker without it")
 	case !strings.Contains(k.seccomp, "errno"):
-		n.warning("kernel.seccomp", "KO-1712", "seccomp cannot refuse calls: its actions are "+k.seccomp,
+		n.warning("kernel.seccomp", "KO-1812", "seccomp cannot refuse calls: its actions are "+k.seccomp,
 			"use a kernel with CONFIG_SECCOMP_FILTER=y; cages are weaker without it")
 	default:
 		n.ok("kernel.seccomp", "seccomp filters")
 	}
 	switch {
 	case k.usernsErr != nil:
-		n.warning("kernel.user_namespaces", "KO-1712", "no user namespaces: "+k.usernsErr.Error(),
+		n.warning("kernel.user_namespaces", "KO-1812", "no user namespaces: "+k.usernsErr.Error(),
 			"use a kernel with CONFIG_USER_NS=y; cages are weaker without it")
 	case k.userns == 0:
-		n.warning("kernel.user_namespaces", "KO-1712", "user namespaces are switched off",
+		n.warning("kernel.user_namespaces", "KO-1812", "user namespaces are switched off",
 			"sysctl user.max_user_namespaces=1024; cages are weaker without them")
 	default:
 		n.ok("kernel.user_namespaces", "user namespaces")

@@ -137,7 +137,7 @@ func proveOne(n *notes, f *facts, p *control.CheckupProvider) {
 		return
 	case len(p.Selftest) == 0:
 		why, fix := health.Split(p.Problem)
-		n.warning("proof", "KO-1703", p.ID+" cannot be proved: "+orElse(why, "it has no self-test file"),
+		n.warning("proof", "KO-1803", p.ID+" cannot be proved: "+orElse(why, "it has no self-test file"),
 			orElse(fix, "ask its vendor for health.selftest; docs/write-a-provider.md says how"))
 		return
 	}
@@ -162,33 +162,33 @@ func proveByTrials(n *notes, f *facts, p *control.CheckupProvider) {
 		n.ok("proof", title)
 	}
 	if t := by[ineffective]; len(t) > 0 {
-		n.failure("proof", "KO-1706", fmt.Sprintf("%s denied its canary, but it was allowed all the same (%s): %s", p.ID,
+		n.failure("proof", "KO-1806", fmt.Sprintf("%s denied its canary, but it was allowed all the same (%s): %s", p.ID,
 			t[0].record.Verdict.Reason, places(t)), explainIt(f, t[0]))
 	}
 	if t := by[missed]; len(t) > 0 {
-		n.failure("proof", "KO-1701", fmt.Sprintf("%s runs, but did not recognise its canary: it voted %s: %s", p.ID,
+		n.failure("proof", "KO-1801", fmt.Sprintf("%s runs, but did not recognise its canary: it voted %s: %s", p.ID,
 			strings.ToUpper(t[0].ballot().Vote.Action.String()), places(t)), explainIt(f, t[0])+"; reinstall the provider")
 	}
 	if t := by[silent]; len(t) > 0 {
-		n.failure("proof", "KO-1702", fmt.Sprintf("%s runs, but its vote did not come (%s): %s", p.ID,
+		n.failure("proof", "KO-1802", fmt.Sprintf("%s runs, but its vote did not come (%s): %s", p.ID,
 			t[0].ballot().Reason, places(t)), explainIt(f, t[0]))
 	}
 	if t := by[unasked]; len(t) > 0 && f.lost(p.ID) {
-		n.failure("proof", "KO-1702", fmt.Sprintf("%s ended while it was put to the test: %s", p.ID, places(t)),
+		n.failure("proof", "KO-1802", fmt.Sprintf("%s ended while it was put to the test: %s", p.ID, places(t)),
 			control.Command(f.runDir, "provider list")+" shows the cause in full and the next try")
 	} else if len(t) > 0 {
-		n.failure("proof", "KO-1704", fmt.Sprintf("%s was not asked about its canary: %s", p.ID, places(t)),
+		n.failure("proof", "KO-1804", fmt.Sprintf("%s was not asked about its canary: %s", p.ID, places(t)),
 			"see whether the path is watched (below), and "+control.Command(f.runDir, "config reload"))
 	}
 	if t := by[unprovable]; len(t) > 0 {
-		n.warning("proof", "KO-1703", fmt.Sprintf("%s is not provable: %s", p.ID,
+		n.warning("proof", "KO-1803", fmt.Sprintf("%s is not provable: %s", p.ID,
 			strings.Trim(strings.TrimPrefix(t[0].ballot().Vote.Rule, event.SelftestRule), " ()")),
 			"give it a content that knows its self-test object")
 	}
 	if t := by[skipped]; len(t) > 0 && len(t) < count(by) {
 		n.info("proof", fmt.Sprintf("%s was put to the test elsewhere only, not: %s: %s", p.ID, places(t), t[0].skipped))
 	} else if len(t) > 0 {
-		n.warning("proof", "KO-1705", fmt.Sprintf("%s was not put to the test: %s: %s", p.ID, places(t), t[0].skipped),
+		n.warning("proof", "KO-1805", fmt.Sprintf("%s was not put to the test: %s: %s", p.ID, places(t), t[0].skipped),
 			orElse(tryRoot(f), "see why, and run it again"))
 	}
 }
@@ -300,16 +300,16 @@ func watchOne(n *notes, f *facts, w *control.CheckupWatch) {
 	case seen > 0 && seen == touched:
 		n.ok("watch", fmt.Sprintf("%s: every canary was seen (%d)", w.Path, seen))
 	case seen > 0:
-		n.warning("watch", "KO-1704", fmt.Sprintf("%s: of %d canaries only %d were seen", w.Path, touched, seen),
+		n.warning("watch", "KO-1804", fmt.Sprintf("%s: of %d canaries only %d were seen", w.Path, touched, seen),
 			"see above which provider was not asked; "+fix)
 	case touched > 0 && counted(f) == 0:
-		n.failure("watch", "KO-1704", w.Path+" is not watched: a canary was opened there, and nothing was counted", fix)
+		n.failure("watch", "KO-1804", w.Path+" is not watched: a canary was opened there, and nothing was counted", fix)
 	case touched > 0 && voting(f):
-		n.failure("watch", "KO-1704", w.Path+" is not watched: a canary was opened there, and nobody was asked", fix)
+		n.failure("watch", "KO-1804", w.Path+" is not watched: a canary was opened there, and nobody was asked", fix)
 	case touched > 0:
 		n.info("watch", w.Path+": the open of a canary was counted, but no provider is there to be asked")
 	case why != "":
-		n.warning("watch", "KO-1705", w.Path+": not known whether it is watched: "+why, tryRoot(f))
+		n.warning("watch", "KO-1805", w.Path+": not known whether it is watched: "+why, tryRoot(f))
 	default:
 		n.info("watch", w.Path+": nothing waits for a verdict there, so a canary proves nothing")
 	}

@@ -30,6 +30,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	f.status, f.unreachable = status(ctx, opt.RunDir)
 	var err error
 	if f.status != nil {
+		f.guard = gatherGuard(f.status.PID, f.status.Guard.PID)
 		f.checkup, f.checkupErr = checkup(ctx, opt.RunDir)
 	}
 	if f.checkup != nil {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package durable
 
 import (
@@ -10,17 +12,8 @@ import (
 	"syscall"
 )
 
-// tempPrefix begins the name of every file that WriteFile has not finished; CleanTemps knows it by that.
+// tempPrefix begins the name of every file and folder that is not finished; CleanTemps knows it by that.
 const tempPrefix = ".keepout-tmp-"
-
-// tempFile is what WriteFile needs of a file, so that tests can let each step go wrong.
-type tempFile interface {
-	Name() string
-	Write(data []byte) (int, error)
-	Chmod(mode fs.FileMode) error
-	Sync() error
-	Close() error
-}
 
 // WriteFile replaces path by data, atomically and durably: a temporary file in the same folder, write,
 // fsync, rename, fsync of the folder. The mode is set exactly, whatever the umask. A symbolic link at path
@@ -28,37 +21,25 @@ type tempFile interface {
 // an error that says "sync folder" leaves open whether the old or the new content would survive a power
 // cut. Concurrent calls for one path are safe, the last rename wins.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	return writeFile(path, data, mode, func(dir string) (tempFile, error) {
-		// os.CreateTemp opens with mode 0600: a secret is never readable by others, not even for a moment.
-		return os.CreateTemp(dir, tempPrefix+"*")
-	})
-}
-
-func writeFile(path string, data []byte, mode fs.FileMode, create func(dir string) (tempFile, error)) error {
-	dir := filepath.Dir(path)
-	temp, err := create(dir)
-	if err != nil {
-		return fmt.Errorf("create a temporary file for %s: %w", path, err)
-	}
-	if err := fill(temp, data, mode); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return errors.Join(fmt.Errorf("replace %s: %w", path, err), os.Remove(temp.Name()))
-	}
-	return SyncDir(dir)
+	return WriteFileOn(OS(), path, data, mode)
 }
 
 // fill closes the file in every case; the first error is the one that says why.
-func fill(temp tempFile, data []byte, mode fs.FileMode) error {
+func fill(temp File, data []byte, mode fs.FileMode) error {
 	_, err := temp.Write(data)
-	if err == nil {
-		err = temp.Chmod(mode)
+	return errors.Join(err, fillRest(temp, err == nil, mode))
+}
+
+// fillRest sets the mode and syncs, if what was written is whole, and closes.
+func fillRest(f File, whole bool, mode fs.FileMode) error {
+	var err error
+	if whole {
+		err = f.Chmod(mode)
 	}
-	if err == nil {
-		err = temp.Sync()
+	if whole && err == nil {
+		err = f.Sync()
 	}
-	return errors.Join(err, temp.Close())
+	return errors.Join(err, f.Close())
 }
 
 // SyncDir makes the names in dir durable: files created, renamed or removed there before the call stay so

@@ -1,3 +1,5 @@
+//go:build unix
+
 package durable
 
 import (
@@ -86,21 +88,36 @@ func (f faulty) Chmod(mode fs.FileMode) error {
 func (f faulty) Sync() error  { return errors.Join(f.fails("sync"), f.File.Sync()) }
 func (f faulty) Close() error { return errors.Join(f.fails("close"), f.File.Close()) }
 
+// faultyDisk is the real one, whose named step fails.
+type faultyDisk struct {
+	Disk
+	step string
+}
+
+func (d faultyDisk) CreateTemp(dir string) (File, error) {
+	if d.step == "create" {
+		return nil, syscall.EIO
+	}
+	f, err := os.CreateTemp(dir, tempPrefix+"*")
+	return faulty{f, d.step}, err
+}
+
+func (d faultyDisk) Rename(from, to string) error {
+	if d.step == "rename" {
+		return syscall.EIO
+	}
+	return d.Disk.Rename(from, to)
+}
+
 func TestWriteFileKeepsTheOldContentWhenAStepFails(t *testing.T) {
-	for _, step := range []string{"create", "write", "chmod", "sync", "close"} {
+	for _, step := range []string{"create", "write", "chmod", "sync", "close", "rename"} {
 		t.Run(step, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "state.json")
 			if err := WriteFile(path, []byte("old"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			err := writeFile(path, []byte("new"), 0o600, func(dir string) (tempFile, error) {
-				if step == "create" {
-					return nil, syscall.EIO
-				}
-				f, err := os.CreateTemp(dir, tempPrefix+"*")
-				return faulty{f, step}, err
-			})
+			err := WriteFileOn(faultyDisk{OS(), step}, path, []byte("new"), 0o600)
 			if !errors.Is(err, syscall.EIO) {
 				t.Fatalf("error is %v, want EIO", err)
 			}

@@ -24,10 +24,11 @@ const inbox = 64
 
 // member is one provider. Its goroutine owns sup and proc; mu guards the rest.
 type member struct {
-	r       *Roster
-	id      string
-	slot    int
-	latency *docket.Latency
+	r        *Roster
+	id       string
+	slot     int
+	latency  *docket.Latency
+	standing *docket.Standing
 
 	in   chan happening
 	gone chan struct{} // closed when the goroutine has ended
@@ -59,6 +60,9 @@ func newMember(r *Roster, id string, slot int, predecessor *member) *member {
 		r: r, id: id, slot: slot, latency: docket.NewLatency(),
 		in: make(chan happening, inbox), gone: make(chan struct{}),
 	}
+	m.standing = docket.NewStanding(docket.Watch{
+		ID: id, Numbers: docket.DefaultNumbers(), Owned: r.c.Owned, Tell: m.heard,
+	})
 	go func() {
 		if predecessor != nil {
 			<-predecessor.gone
@@ -79,7 +83,25 @@ func (m *member) configure(in config.Installed) {
 	case first:
 		m.enable(true)
 	case again:
+		m.standing.Renew()
 		m.in <- happening{again: true}
+	}
+}
+
+// reload asks a running provider to read its content again. Its cage holds the file or folder that was there when it
+// started: one that was put in its place is seen only by a new process.
+func (m *member) reload() {
+	s, _ := m.ready()
+	m.mu.Lock()
+	moved := m.proc != nil && m.proc.ContentMoved()
+	m.mu.Unlock()
+	switch {
+	case s == nil:
+	case moved:
+		m.in <- happening{again: true}
+	default:
+		// A provider that cannot take it is ending, and reads its content when it starts again.
+		_ = s.Reload()
 	}
 }
 
@@ -207,6 +229,7 @@ func (m *member) status() Status {
 		Detail: m.beat.Detail, Restarts: m.sup.Restarts, RetryMS: m.sup.RetryIn(time.Now()).Milliseconds(),
 		Processed: m.beat.Processed, Counters: m.past, Latency: m.latency.Quantiles(), Cause: m.sup.Cause,
 	}
+	s.Breaker, s.Demoted = m.standing.Status()
 	if s.State == "" {
 		s.State = supervisor.Disabled
 	}

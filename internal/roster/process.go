@@ -1,14 +1,11 @@
 package roster
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
-	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/session"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -40,6 +37,7 @@ func (m *member) start() {
 	})
 	s := m.current
 	m.mu.Unlock()
+	m.standing.Restarted()
 	go m.await(proc, s)
 }
 
@@ -50,12 +48,22 @@ func (m *member) spawn(in config.Installed) (*sandbox.Process, error) {
 		return nil, err
 	}
 	defer func() { _ = program.Close() }() // only read
-	return sandbox.Start(sandbox.Spec{
-		Program: program.Name(), Slot: m.slot, StateDir: m.stateDir(),
+	log := newLog(filepath.Join(m.r.c.StateDir, logDir, m.id), int64(in.Limits.Log))
+	proc, err := sandbox.Start(sandbox.Spec{
+		Program: program.Name(), Slot: m.slot, StateDir: m.stateDir(), Content: in.Content,
+		Mounts: in.Rights.Mounts, Sockets: in.Rights.Sockets, Network: in.Rights.Network,
 		Limits: sandbox.Limits{
-			Memory: uint64(in.Limits.Memory), Processes: in.Limits.Processes, Files: in.Limits.Files,
+			Memory: uint64(in.Limits.Memory), CPU: uint64(in.Limits.CPU), Processes: in.Limits.Processes,
+			Files: in.Limits.Files, State: uint64(in.Limits.State),
 		},
+		Groups: m.r.groups, Log: log,
 	}, program)
+	if err != nil {
+		log.close()
+		return nil, err
+	}
+	go func() { <-proc.Done(); log.close() }()
+	return proc, nil
 }
 
 func grantOf(manifest *config.Manifest) session.Grant {
@@ -148,6 +156,7 @@ func (l *link) Beat(_ *session.Session, b session.Beat) {
 	news := l.m.beatAt.IsZero() || l.m.beat.Degraded != b.Degraded
 	l.m.beat, l.m.beatAt = b, time.Now()
 	l.m.mu.Unlock()
+	l.m.standing.Heartbeat(b.Content)
 	if news {
 		l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})
 	}
@@ -176,37 +185,4 @@ func (l *link) Ended(s *session.Session, err error) {
 		}
 		l.send(supervisor.Input{Kind: supervisor.Broke, Cause: cause})
 	}()
-}
-
-// report writes a change of state to the log and the change journal.
-func (m *member) report(before, after supervisor.Provider) {
-	if before.State == after.State {
-		return
-	}
-	note := journal.Note{Provider: m.id, Severity: journal.Informational}
-	level := slog.LevelInfo
-	switch {
-	case after.State == supervisor.Running && before.State == supervisor.Loading:
-		note.Code, note.Title = "provider.running", "provider is voting"
-	case after.State == supervisor.Running:
-		note.Code, note.Title = "provider.recovered", "provider is well again"
-	case after.State == supervisor.Degraded:
-		m.mu.Lock()
-		note.Detail = m.beat.Detail
-		m.mu.Unlock()
-		note.Code, note.Title, note.Severity = "provider.degraded", "provider is degraded", journal.Medium
-		level = slog.LevelWarn
-	case after.State == supervisor.Backoff:
-		note.Code, note.Title, note.Severity = "provider.ended", "provider ended", journal.High
-		level = slog.LevelWarn
-		note.Detail = fmt.Sprintf("%s; restart in %v", after.Cause, after.RetryIn(time.Now()).Round(time.Second))
-	case after.State == supervisor.Disabled:
-		note.Code, note.Title = "provider.disabled", "provider was disabled"
-	default:
-		m.r.c.Log.Debug("provider state", slog.String("provider", m.id), slog.String("state", string(after.State)))
-		return
-	}
-	m.r.c.Log.LogAttrs(context.Background(), level, "provider changed", slog.String("provider", m.id),
-		slog.String("state", string(after.State)), slog.String("detail", note.Detail))
-	m.r.c.Notes.Note(note)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -39,12 +40,24 @@ type Config struct {
 	Notes      Notes
 	Log        *slog.Logger
 	Supervisor supervisor.Config
+	Owned      func(path string) bool // whether the distribution's packages own a path; may be nil. It must not block
+	Alarms     Alarms                 // may be nil
+}
+
+// Alarms hears of what may be the fault of the newest engine or content. It is called from goroutines of its own.
+type Alarms interface {
+	// Tripped says that a provider denies what it should not, or has been bypassed for too long. content is the
+	// version concerned, in the provider's words; cause is one sentence that begins with the provider's id.
+	Tripped(provider, content, cause string)
+	// Breaker says that a provider is bypassed for some type of events, or no more for any.
+	Breaker(provider string, open bool)
 }
 
 // Roster is safe for concurrent use.
 type Roster struct {
-	c     Config
-	slots *slots
+	c      Config
+	slots  *slots
+	groups *sandbox.Groups
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -60,7 +73,14 @@ func New(c Config) (*Roster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Roster{c: c, slots: s, members: map[string]*member{}, leaving: map[string]*member{}}, nil
+	logs := filepath.Join(c.StateDir, logDir)
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		return nil, fmt.Errorf("logs of providers: %w", err)
+	}
+	return &Roster{
+		c: c, slots: s, groups: sandbox.NewGroups(c.StateDir), members: map[string]*member{},
+		leaving: map[string]*member{},
+	}, nil
 }
 
 // Apply makes the roster what the configuration says: new providers are started, those that are gone are
@@ -119,6 +139,7 @@ func (r *Roster) convene() {
 		}
 		out = append(out, &docket.Member{
 			ID: id, Session: s, Absent: absent, Mode: in.Mode, FailClosed: in.OnFailure == "deny", Latency: m.latency,
+			Standing: m.standing,
 			Metadata: time.Duration(r.budgets.Metadata), Content: time.Duration(r.budgets.Content),
 		})
 	}
@@ -147,11 +168,15 @@ func (r *Roster) find(id string) (*member, error) {
 	return m, nil
 }
 
-// SetEnabled starts or drains one provider until the next Apply.
+// SetEnabled starts or drains one provider until the next Apply. One that runs already gets a new start: what it was
+// bypassed or demoted for is forgiven.
 func (r *Roster) SetEnabled(id string, enabled bool) error {
 	m, err := r.find(id)
 	if err != nil {
 		return err
+	}
+	if enabled {
+		m.standing.Accept()
 	}
 	m.enable(enabled)
 	return nil
@@ -163,10 +188,7 @@ func (r *Roster) Reload() {
 	members := slices.Collect(maps.Values(r.members))
 	r.mu.Unlock()
 	for _, m := range members {
-		if s, _ := m.ready(); s != nil {
-			// A provider that cannot take it is ending, and reads its content when it starts again.
-			_ = s.Reload()
-		}
+		m.reload()
 	}
 }
 
@@ -195,30 +217,44 @@ func (r *Roster) Close() {
 	for _, m := range append(members, leaving...) {
 		<-m.gone
 	}
+	r.groups.Close()
 }
+
+// Log returns the end of what a provider wrote to standard error, oldest first, at most max bytes of it.
+func (r *Roster) Log(id string, max int64) ([]byte, error) {
+	if _, err := r.find(id); err != nil {
+		return nil, err
+	}
+	return readLog(filepath.Join(r.c.StateDir, logDir, id), max)
+}
+
+// logDir is the folder of the providers' logs, below the roster's. It is not the providers'.
+const logDir = "logs"
 
 // Status is what is known of one provider.
 type Status struct {
-	ID          string              `json:"id"`
-	State       supervisor.State    `json:"state"`
-	Mode        event.Mode          `json:"mode"`
-	PID         int                 `json:"pid,omitempty"`
-	UID         uint32              `json:"uid,omitempty"`
-	Engine      string              `json:"engine,omitempty"`
-	Content     string              `json:"content,omitempty"`
-	Cause       string              `json:"cause,omitempty"` // why it is not running, or last stopped
-	Detail      string              `json:"detail,omitempty"`
-	Restarts    int                 `json:"restarts"`
-	RetryMS     int64               `json:"retry_ms,omitempty"`
-	Processed   uint64              `json:"processed"` // as the provider says
-	Counters    session.Counters    `json:"counters"`
-	Latency     docket.Quantiles    `json:"latency_us"`
-	Confinement sandbox.Confinement `json:"confinement"`
+	ID          string                 `json:"id"`
+	State       supervisor.State       `json:"state"`
+	Mode        event.Mode             `json:"mode"`
+	PID         int                    `json:"pid,omitempty"`
+	UID         uint32                 `json:"uid,omitempty"`
+	Engine      string                 `json:"engine,omitempty"`
+	Content     string                 `json:"content,omitempty"`
+	Cause       string                 `json:"cause,omitempty"` // why it is not running, or last stopped
+	Detail      string                 `json:"detail,omitempty"`
+	Restarts    int                    `json:"restarts"`
+	RetryMS     int64                  `json:"retry_ms,omitempty"`
+	Processed   uint64                 `json:"processed"` // as the provider says
+	Counters    session.Counters       `json:"counters"`
+	Latency     docket.Quantiles       `json:"latency_us"`
+	Breaker     []docket.BreakerStatus `json:"breaker"`
+	Demoted     *docket.Demotion       `json:"demoted,omitempty"` // why it does not enforce although Mode says so
+	Confinement sandbox.Confinement    `json:"confinement"`
 }
 
 // sameProcess reports whether a running provider need not be replaced.
 func sameProcess(a, b config.Installed) bool {
 	return a.Manifest.SHA256 == b.Manifest.SHA256 && a.Content == b.Content && a.Limits == b.Limits &&
-		reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
+		reflect.DeepEqual(a.Rights, b.Rights) && reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
 		a.Manifest.Health == b.Manifest.Health
 }

@@ -202,7 +202,10 @@ func (g *rig) install(id string, p config.Provider) config.Installed {
 	if p.Mode == "" {
 		p.Mode = event.Enforce
 	}
-	return config.Installed{Provider: p, Manifest: m, Limits: m.Grants, Values: p.Settings}
+	return config.Installed{
+		Provider: p, Manifest: m, Limits: m.Grants.Limits, Values: p.Settings,
+		Rights: config.Rights{Mounts: []string{"/lib", "/lib64", "/usr/lib"}}, // test binaries are linked dynamically
+	}
 }
 
 func (g *rig) apply(installed ...config.Installed) {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -10,11 +11,15 @@ import (
 // TestImageIsInMemory: what the launcher is executed from must not be on a file system that can be watched, and must be
 // this very program.
 func TestImageIsInMemory(t *testing.T) {
-	to, err := os.Readlink(image())
+	if image() == nil {
+		t.Fatal("the launcher is not executed from memory")
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", image().Fd())
+	to, err := os.Readlink(path)
 	if err != nil || !strings.HasPrefix(to, "/memfd:") {
 		t.Fatalf("the launcher is executed from %q (%v), want memory", to, err)
 	}
-	copied, err := os.ReadFile(image())
+	copied, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,9 @@ func start(t testing.TB, spec Spec, program *os.File) *Process {
 		spec.StateDir = stateDir(t)
 	}
 	spec.Program = program.Name()
+	if spec.Mounts == nil {
+		spec.Mounts = []string{"/usr", "/lib", "/lib64", "/bin", ProcPath} // with the race detector it is linked dynamically
+	}
 	p, err := Start(spec, program)
 	must(t, err)
 	t.Cleanup(func() {
@@ -104,13 +107,15 @@ func TestProviderHasOnlyWhatItNeeds(t *testing.T) {
 	limits := Limits{Memory: 1 << 46, // the race detector reserves a lot
 		Processes: 90, Files: 77}
 	state := stateDir(t)
-	p := start(t, Spec{Slot: 3, Limits: limits, StateDir: state}, program(t))
+	groups := NewGroups(state)
+	t.Cleanup(groups.Close)
+	p := start(t, Spec{Slot: 3, Limits: limits, StateDir: state, Groups: groups}, program(t))
 	r := receive(t, p)
 
 	if len(r.Args) != 1 || filepath.Base(r.Args[0]) != childName {
 		t.Errorf("arguments %q", r.Args)
 	}
-	if !slices.Equal(r.Env, environment()) {
+	if !slices.Equal(r.Env, environment(state)) {
 		t.Errorf("environment %q", r.Env)
 	}
 	if r.Dir != "/" || r.Umask != 0o077 {

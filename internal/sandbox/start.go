@@ -7,8 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,19 +20,20 @@ import (
 // first.
 const sendBuffer = 4 << 20
 
-// maxLog bounds what is kept of a provider's standard error, in bytes.
-const maxLog = 16 << 10
-
 // Process is a running provider. Its methods may be called concurrently.
 type Process struct {
 	PID           int
 	Auth, Control *wire.Conn
 	Confinement   Confinement
 
-	cmd  *exec.Cmd
-	log  tail
-	done chan struct{}
-	err  error
+	cmd     *exec.Cmd
+	log     tail
+	content string
+	held    unix.Stat_t // of content when it was mounted
+	group   *group
+	done    chan struct{}
+	err     error
+	ended   atomic.Pointer[string] // why we ended it, if we did
 }
 
 // Start starts the provider whose program is open in file, which stays the caller's.
@@ -41,19 +41,82 @@ func Start(spec Spec, program *os.File) (*Process, error) {
 	if spec.Slot < 0 || spec.Slot >= MaxProviders {
 		return nil, fmt.Errorf("slot %d, want 0 to %d", spec.Slot, MaxProviders-1)
 	}
-	l := launch{Program: spec.Program, Limits: spec.Limits}
-	p := &Process{done: make(chan struct{}), Confinement: Confinement{NoNew: true, Reduced: true}}
-	if os.Geteuid() == 0 {
-		l.UID = FirstUID + uint32(spec.Slot)
-		p.Confinement = Confinement{User: true, PIDs: true, NoNew: true}
-	}
+	l, why := plan(spec)
+	p := &Process{done: make(chan struct{}), log: tail{also: spec.Log}}
 	if err := makeStateDir(spec.StateDir, int(l.UID)); err != nil {
 		return nil, err
 	}
+	if l.Layers.has(LayerCgroup) && spec.Groups != nil {
+		var err error
+		if p.group, err = spec.Groups.create(spec.Slot, spec.Limits); err != nil {
+			return nil, fmt.Errorf("start %s: %w", spec.Program, err)
+		}
+		l.Cgroup = !p.group.empty()
+		why[LayerCgroup] = p.group.why
+	}
+	p.Confinement = confinement(l, why)
+	p.content = spec.Content
+	_ = unix.Stat(p.content, &p.held) // what does not exist is not mounted
 	if err := p.start(l, program); err != nil {
+		p.group.remove()
 		return nil, errors.Join(fmt.Errorf("start %s: %w", spec.Program, err), p.closeConns())
 	}
 	return p, nil
+}
+
+// plan decides which layers can be put on, and says why the others cannot.
+func plan(spec Spec) (l launch, why map[Layers]string) {
+	l = launch{
+		Program: spec.Program, Layers: AllLayers, Limits: spec.Limits, StateDir: spec.StateDir, Content: spec.Content,
+		Mounts: spec.Mounts, Sockets: spec.Sockets, Network: spec.Network,
+	}
+	why = map[Layers]string{}
+	leave := func(layers Layers, reason string) {
+		for one := Layers(1); one < layerEnd; one <<= 1 {
+			if (l.Layers & layers).has(one) {
+				why[one] = reason
+			}
+		}
+		l.Layers &^= layers
+	}
+	if spec.Only != 0 {
+		leave(AllLayers&^spec.Only, "left out")
+	}
+	if os.Geteuid() != 0 {
+		leave(AllLayers&^unprivileged, "keepoutd is not root")
+	}
+	if _, err := landlockVersion(); err != nil {
+		leave(LayerLandlock, err.Error())
+	}
+	if spec.Network {
+		leave(LayerNet, granted)
+	}
+	if spec.Groups == nil && l.Layers.has(LayerCgroup) {
+		leave(LayerCgroup, "left out")
+	}
+	if l.Layers.has(LayerUser) {
+		l.UID = FirstUID + uint32(spec.Slot)
+		if err := usernsProblem(); err != nil {
+			why[LayerUser] = "no user namespace, only a user id: " + err.Error()
+		} else {
+			l.Userns = true
+		}
+	}
+	return l, why
+}
+
+func confinement(l launch, why map[Layers]string) Confinement {
+	c := Confinement{User: l.UID != 0, PIDs: l.Layers.has(LayerPID), NoNew: l.Layers.has(LayerNoNew)}
+	for i, name := range layerNames {
+		one := Layers(1) << i
+		holds := l.Layers.has(one)
+		if one == LayerCgroup {
+			holds = l.Cgroup
+		}
+		c.Layers = append(c.Layers, Layer{Name: name, Holds: holds, Why: why[one]})
+	}
+	c.Reduced = len(c.Missing()) > 0
+	return c
 }
 
 // makeStateDir makes the one directory that a provider may write to.
@@ -83,62 +146,65 @@ func (p *Process) start(l launch, program *os.File) error {
 	}
 	p.Control = control
 	defer closeFile(theirControl)
-	instructions, err := instructionFile(l)
+	instructions, tell, err := os.Pipe()
 	if err != nil {
-		return err
+		return fmt.Errorf("pipe: %w", err)
 	}
 	defer closeFile(instructions)
-
+	path, memory := launcherPath()
 	p.cmd = &exec.Cmd{
-		Path: image(), Args: []string{launcherName}, Env: []string{"GOMAXPROCS=1"}, Stderr: &p.log,
-		ExtraFiles:  []*os.File{theirAuth, theirControl, program, instructions},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
+		Path: path, Args: []string{launcherName}, Env: []string{"GOMAXPROCS=1"}, Stderr: &p.log,
+		ExtraFiles:  append([]*os.File{theirAuth, theirControl, program, instructions}, memory...),
+		SysProcAttr: attributes(l),
 		WaitDelay:   time.Second, // for a grandchild that holds standard error open
 	}
-	if p.Confinement.PIDs {
-		p.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+	if err := p.run(l); err != nil {
+		return errors.Join(err, tell.Close())
 	}
-	return p.run()
+	// The launcher waits for its instructions, so whatever it does is counted by the group.
+	err = p.group.add(p.PID)
+	if err == nil {
+		err = json.NewEncoder(tell).Encode(l)
+	}
+	if err = errors.Join(err, tell.Close()); err != nil {
+		p.Kill()
+		<-p.done
+		return fmt.Errorf("instruct the launcher: %w", err)
+	}
+	return nil
 }
 
-// image is what the launcher is executed from: a copy of this program in memory, which is on no file system that can
-// be watched. Go forks with CLONE_VFORK: the forking thread keeps its processor slot and waits for the child's exec. If
-// that exec raised a permission event, and the collector wanted to stop the world just then, the readers that must
-// answer the event would be stopped, for a thread that waits for the answer.
-var image = sync.OnceValue(func() string {
-	const self = "/proc/self/exe"
-	program, err := os.Open(self)
-	if err != nil {
-		return self
-	}
-	defer closeFile(program)
-	info, err := program.Stat()
-	if err != nil {
-		return self
-	}
-	// Open for the life of the process. Hosts with vm.memfd_noexec=1 want MFD_EXEC said, kernels before 6.3 do not
-	// know it; with vm.memfd_noexec=2 nothing helps, and only then the file itself is used.
-	memory, err := unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) {
-		memory, err = unix.MemfdCreate("keepoutd", unix.MFD_CLOEXEC)
-	}
-	if err != nil {
-		return self
-	}
-	for left := int(info.Size()); left > 0; {
-		n, err := unix.Sendfile(memory, int(program.Fd()), nil, left)
-		if err != nil || n == 0 {
-			_ = unix.Close(memory)
-			return self
+// attributes are the namespaces that a process must be born into. The cgroup namespace comes later: its root is the
+// group that the process is in when it is made.
+func attributes(l launch) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	for _, n := range []struct {
+		layer Layers
+		flags uintptr
+	}{
+		{LayerMount, unix.CLONE_NEWNS}, {LayerPID, unix.CLONE_NEWPID}, {LayerNet, unix.CLONE_NEWNET},
+		{LayerIPC, unix.CLONE_NEWIPC | unix.CLONE_NEWUTS},
+	} {
+		if l.Layers.has(n.layer) {
+			a.Cloneflags |= n.flags
 		}
-		left -= n
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), memory)
-})
+	if !l.Userns {
+		return a
+	}
+	// The id is the same inside and outside. From its first instruction on the launcher is the provider's user, so
+	// that the sensor knows whatever it does; in its own namespace it keeps what it needs to build the cage.
+	a.Cloneflags |= unix.CLONE_NEWUSER
+	id := []syscall.SysProcIDMap{{ContainerID: int(l.UID), HostID: int(l.UID), Size: 1}}
+	a.UidMappings, a.GidMappings, a.GidMappingsEnableSetgroups = id, id, true
+	a.Credential = &syscall.Credential{Uid: l.UID, Gid: l.UID}
+	a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP}
+	return a
+}
 
 // run starts the command on a thread that waits for it: the parent death signal is sent when the thread that
 // started a child ends, not when the process does (prctl(2)).
-func (p *Process) run() error {
+func (p *Process) run(l launch) error {
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -147,7 +213,13 @@ func (p *Process) run() error {
 		if err != nil {
 			return
 		}
+		stop := make(chan struct{})
+		if l.Layers.has(LayerLimits) && l.Limits.State > 0 {
+			go p.watchState(l.StateDir, l.Limits.State, p.cmd.Process.Pid, stop)
+		}
 		p.err = p.cmd.Wait()
+		close(stop)
+		p.group.remove()
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
@@ -155,23 +227,6 @@ func (p *Process) run() error {
 	}
 	p.PID = p.cmd.Process.Pid
 	return nil
-}
-
-// instructionFile makes a pipe's reading end that holds the instructions; they are far smaller than a pipe.
-func instructionFile(l launch) (*os.File, error) {
-	b, err := json.Marshal(l)
-	if err != nil {
-		return nil, fmt.Errorf("encode instructions: %w", err)
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	_, err = w.Write(b)
-	if err := errors.Join(err, w.Close()); err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	return r, nil
 }
 
 // Kill ends the provider, and with its pid namespace everything that it started.
@@ -183,11 +238,31 @@ func (p *Process) Kill() {
 	}
 }
 
+// end is Kill with the reason, which Cause tells.
+func (p *Process) end(reason string) {
+	p.ended.CompareAndSwap(nil, &reason)
+	p.Kill()
+}
+
+// ContentMoved reports whether another file or folder is at the content's path than when the provider was started: the
+// provider still sees the old one.
+func (p *Process) ContentMoved() bool {
+	if p.content == "" || !p.Confinement.has(LayerMount) {
+		return false
+	}
+	var now unix.Stat_t
+	_ = unix.Stat(p.content, &now) // what does not exist is the zero value
+	return now.Dev != p.held.Dev || now.Ino != p.held.Ino
+}
+
 // Done is closed when the process has ended and been waited for.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Cause says in one line why the process ended. Preconditions: Done is closed.
 func (p *Process) Cause() string {
+	if reason := p.ended.Load(); reason != nil {
+		return *reason
+	}
 	last := p.log.lastLine()
 	switch {
 	case p.err == nil && last == "":
@@ -219,32 +294,4 @@ func (p *Process) closeConns() error {
 
 func closeFile(f *os.File) {
 	_ = f.Close() // the child has its own
-}
-
-// tail keeps the last maxLog bytes written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b[max(0, len(b)-maxLog):]...)
-	if extra := len(t.buf) - maxLog; extra > 0 {
-		t.buf = append(t.buf[:0], t.buf[extra:]...)
-	}
-	return len(b), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.buf)
-}
-
-// lastLine returns the last line that is not empty, fit for a terminal.
-func (t *tail) lastLine() string {
-	lines := strings.Split(strings.TrimSpace(t.String()), "\n")
-	return wire.Clip(lines[len(lines)-1])
 }

@@ -56,6 +56,9 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 		for rest := buf[:n]; len(rest) > 0; {
 			var raw fanotify.Event
 			raw, rest, err = fanotify.Parse(rest)
+			if raw.File >= 0 {
+				g.Take()
+			}
 			if err != nil {
 				s.counts.malformed.Add(1)
 				release(g, raw)

@@ -27,7 +27,9 @@ type Judge interface {
 
 // Config is what a sensor needs.
 type Config struct {
+	Group    *fanotify.Group       // holds the callers; the sensor's from now on
 	Vital    []string              // paths that no provider may deny, beside DefaultVital
+	Own      []string              // the platform's own files and folders: nor those, nor what lies below them
 	Provider func(uid uint32) bool // whether a user id is a provider's
 	Judge    Judge
 }
@@ -70,21 +72,18 @@ func Probe() error {
 	return g.Close()
 }
 
-// New makes the kernel groups and marks nothing yet. It needs root and a kernel with permission events.
+// New makes a sensor that reads c.Group and marks nothing yet. It needs root.
 func New(c Config) (*Sensor, error) {
-	perm, err := fanotify.NewPermission()
+	notify, err := fanotify.NewNotify()
 	if err != nil {
 		return nil, err
 	}
-	notify, err := fanotify.NewNotify()
-	if err != nil {
-		return nil, errors.Join(err, perm.Close())
-	}
 	s := &Sensor{
-		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: perm, notify: notify,
+		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: c.Group, notify: notify,
 		remotes: map[uint64]*remote{}, counts: newCounters(),
 	}
 	s.scope.Store(&scope{})
+	s.vital.protect(c.Own)
 	s.ResolveVital(c.Vital)
 	// Event ids go on from the clock, so that those of two runs do not collide in the journal: there is room for
 	// a million events a second.
@@ -176,9 +175,6 @@ func (s *Sensor) dropMarks(from, to *scope) {
 // package upgrade.
 func (s *Sensor) ResolveVital(extra []string) {
 	paths := append(DefaultVital(), extra...)
-	if exe, err := os.Executable(); err == nil {
-		paths = append(paths, exe)
-	}
 	s.vital.resolve(paths)
 }
 

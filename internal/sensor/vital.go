@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,36 @@ type vitalKey struct {
 type vitalSet struct {
 	set   atomic.Pointer[map[vitalKey]struct{}]
 	paths atomic.Pointer[map[string]struct{}] // with all links followed
+	own   atomic.Pointer[[]string]            // the platform's own files and folders, with all links followed
+}
+
+// protect makes everything vital that lies at or below paths, which are the platform's own. As with all that is vital,
+// what others than root can change is left out: a provider's own state, for example.
+func (v *vitalSet) protect(paths []string) {
+	var own []string
+	for _, path := range paths {
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			path = to
+		}
+		if filepath.IsAbs(path) && filepath.Clean(path) != "/" {
+			own = append(own, filepath.Clean(path))
+		}
+	}
+	v.own.Store(&own)
+}
+
+// ours reports whether a path is one of the platform's own.
+func (v *vitalSet) ours(path string) bool {
+	own := v.own.Load()
+	if own == nil {
+		return false
+	}
+	for _, o := range *own {
+		if rest, ok := strings.CutPrefix(path, o); ok && (rest == "" || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
 }
 
 // resolve looks the paths up. An object that anybody but root can write is left out: being vital must not be a
@@ -67,11 +98,9 @@ func (v *vitalSet) has(f *event.File) bool {
 	}
 	// A package upgrade puts a new file in the place of a vital one. The path alone proves nothing; that our own look
 	// at it finds this very file does.
-	paths := v.paths.Load()
-	if paths == nil {
+	if paths := v.paths.Load(); paths == nil {
 		return false
-	}
-	if _, ok := (*paths)[f.Path]; !ok {
+	} else if _, ok := (*paths)[f.Path]; !ok && !v.ours(f.Path) {
 		return false
 	}
 	var st unix.Stat_t

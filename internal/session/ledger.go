@@ -9,6 +9,7 @@ type Counters struct {
 	Bypassed  uint64 `json:"bypassed"`  // given up for another reason: cancelled, session ended
 	Pending   uint64 `json:"pending"`
 	Dropped   uint64 `json:"dropped"`  // auth events not sent: no credit, or the socket was full
+	Skipped   uint64 `json:"skipped"`  // auth events not sent: the provider was bypassed
 	Notified  uint64 `json:"notified"` // notify events sent
 	Lost      uint64 `json:"lost"`     // notify events not sent
 
@@ -23,7 +24,8 @@ func (c Counters) Add(d Counters) Counters {
 	return Counters{
 		Delivered: c.Delivered + d.Delivered, Answered: c.Answered + d.Answered, Late: c.Late + d.Late,
 		Bypassed: c.Bypassed + d.Bypassed, Pending: c.Pending + d.Pending, Dropped: c.Dropped + d.Dropped,
-		Notified: c.Notified + d.Notified, Lost: c.Lost + d.Lost, LateVotes: c.LateVotes + d.LateVotes,
+		Skipped: c.Skipped + d.Skipped, Notified: c.Notified + d.Notified, Lost: c.Lost + d.Lost,
+		LateVotes:   c.LateVotes + d.LateVotes,
 		DoubleVotes: c.DoubleVotes + d.DoubleVotes, Unknown: c.Unknown + d.Unknown,
 		Undecodable: c.Undecodable + d.Undecodable,
 	}

@@ -138,7 +138,7 @@ func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, f
 		return ErrEnded
 	}
 	s.seq++
-	m.Seq, m.Dropped = s.seq, s.ledger.count.Dropped
+	m.Seq, m.Dropped = s.seq, s.ledger.count.Dropped+s.ledger.count.Skipped
 	if s.ledger.count.Pending >= uint64(s.welcome.GetCredit()) {
 		s.ledger.count.Dropped++
 		s.mu.Unlock()
@@ -156,6 +156,17 @@ func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, f
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// Skip counts an auth event that the provider would have been sent if it were not bypassed. It learns of it as of one
+// that was dropped.
+func (s *Session) Skip() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.seq++
+		s.ledger.count.Skipped++
+	}
 }
 
 // buffers are for packets that are sent without the lock.

@@ -242,6 +242,26 @@ func TestCredit(t *testing.T) {
 	}
 }
 
+// TestSkip: a provider learns of events that passed it by as of those that were dropped.
+func TestSkip(t *testing.T) {
+	t.Parallel()
+	r := ready(t, 8)
+	for id := range uint64(2) {
+		r.s.Skip()
+		if err := r.deliver(id + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint64(2) {
+		if ev := r.receive(); ev.GetSeq() != 2*(i+1) || ev.GetDropped() != i+1 {
+			t.Errorf("event %d: %v", i+1, ev)
+		}
+	}
+	if got, want := r.s.Counters(), (Counters{Delivered: 2, Pending: 2, Skipped: 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 // TestPeerDoesNotRead: nothing waits for a provider that does not read; what does not fit is counted.
 func TestPeerDoesNotRead(t *testing.T) {
 	t.Parallel()
@@ -317,7 +337,7 @@ func TestMute(t *testing.T) {
 // accounted for, as a plain model says.
 func TestCountersReconcile(t *testing.T) {
 	t.Parallel()
-	acts := rapid.SampledFrom([]string{"deliver", "deliver", "vote", "vote", "late", "cancel", "end"})
+	acts := rapid.SampledFrom([]string{"deliver", "deliver", "vote", "vote", "late", "cancel", "skip", "end"})
 	rapid.Check(t, func(rt *rapid.T) {
 		credit := rapid.Uint32Range(1, 8).Draw(rt, "credit")
 		r := ready(t, credit)
@@ -342,6 +362,11 @@ func TestCountersReconcile(t *testing.T) {
 			case "cancel":
 				m.giveUp(id, &m.want.Bypassed)
 				r.s.GiveUp(id, event.ReasonCancelled)
+			case "skip":
+				if !m.ended {
+					m.want.Skipped++
+				}
+				r.s.Skip()
 			case "end":
 				if rapid.IntRange(0, 5).Draw(rt, "really") == 0 {
 					m.end()

@@ -42,11 +42,19 @@ var places = []place{
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
 	{pkg: "docs", layer: base},
-	{pkg: "internal/config", layer: base, peers: []string{"event", "internal/health"}},
+	{pkg: "internal/unit", layer: base},
+	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
+	{pkg: "internal/config", layer: base, peers: []string{
+		"event", "internal/content", "internal/health", "internal/unit",
+	}},
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
+	{pkg: "internal/rollback", layer: core},
 
+	{pkg: "internal/memexec", layer: base},
+	{pkg: "internal/guard/link", layer: runtime},
+	{pkg: "internal/guard", layer: runtime, peers: []string{"internal/guard/link", "internal/sensor/fanotify"}},
 	{pkg: "internal/sensor/fanotify", layer: runtime},
 	{pkg: "internal/sensor", layer: runtime, peers: []string{"internal/sensor/fanotify"}},
 	{pkg: "internal/session", layer: runtime},
@@ -55,15 +63,21 @@ var places = []place{
 	{pkg: "internal/journal", layer: runtime},
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
+	{pkg: "internal/store", layer: runtime},
+	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session",
 	}},
 
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control"}},
+	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
+	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/doctor", layer: shell, peers: []string{"internal/control"}},
-	{pkg: "internal/cli", layer: shell, peers: []string{"internal/control", "internal/demo", "internal/doctor"}},
+	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
+	{pkg: "internal/cli", layer: shell, peers: []string{
+		"internal/control", "internal/demo", "internal/doctor", "internal/drill", "internal/playground",
+	}},
 
 	{pkg: "cmd/*", layer: program},
 	{pkg: "providers/internal/*", layer: program, only: public},
@@ -74,6 +88,8 @@ var places = []place{
 	{pkg: "examples/*", layer: program, only: public},
 
 	{pkg: "internal/testenv", layer: tests},
+	{pkg: "internal/simdisk", layer: tests},
+	{pkg: "internal/sim", layer: tests, peers: []string{"internal/simdisk"}},
 	{pkg: "internal/tally", layer: tests},
 	{pkg: "internal/tidy", layer: tests},
 	{pkg: "bench", layer: tests},

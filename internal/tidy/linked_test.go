@@ -19,10 +19,10 @@ var neverInCore = []string{
 // TestCoreKnowsNoNetwork proves that the privileged daemon cannot speak HTTP or TLS: it links no code for it.
 func TestCoreKnowsNoNetwork(t *testing.T) {
 	t.Parallel()
-	for _, p := range goList(t, "-deps", "./cmd/keepoutd") {
+	for _, p := range goList(t, "-deps", "./cmd/keepout-core") {
 		for _, bad := range neverInCore {
 			if p.ImportPath == bad || strings.HasPrefix(p.ImportPath, bad+"/") {
-				t.Errorf("cmd/keepoutd links %s: find out who imports it with \"go mod why\" or "+
+				t.Errorf("cmd/keepout-core links %s: find out who imports it with \"go mod why\" or "+
 					"\"go list -deps\", and move that to another process", p.ImportPath)
 			}
 		}

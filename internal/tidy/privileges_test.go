@@ -32,18 +32,18 @@ var privileges = []privilege{
 	{
 		what: "mount", pkgs: []string{unixPackage, "syscall"},
 		calls:   []string{"Mount", "Unmount", "PivotRoot", "Chroot", "MoveMount", "OpenTree", "Fsopen", "Fsmount"},
-		homes:   []string{"internal/demo", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
+		homes:   []string{"internal/playground", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
 		inTests: true,
 	},
 	{
 		what: "enter or leave a namespace", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Unshare", "Setns", "CLONE_NEW*"},
-		homes: []string{"internal/demo", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
+		homes: []string{"internal/playground", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
 	},
 	{
 		what: "set a resource limit", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Setrlimit", "Prlimit", "SYS_PRLIMIT64"},
-		homes: []string{"internal/sandbox", "internal/daemon"},
+		homes: []string{"internal/sandbox", "internal/guard"},
 	},
 	{
 		what: "filter or confine a process", pkgs: []string{unixPackage, "syscall"},
@@ -69,8 +69,9 @@ var privileges = []privilege{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
-			"internal/cli", "internal/demo", "internal/doctor", "internal/sandbox", "internal/tally", "internal/testenv",
-			"provider/conformance", "providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
+			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
+			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
+			"providers/internal/*", "test/testhost",
 		},
 	},
 }

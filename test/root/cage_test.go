@@ -57,7 +57,7 @@ func TestConfinement(t *testing.T) {
 	must(t, err)
 	for v := range strings.SplitSeq(strings.TrimRight(string(environ), "\x00"), "\x00") {
 		name, _, _ := strings.Cut(v, "=")
-		if !slices.Contains([]string{"PATH", "GOTRACEBACK", "HOME", "LANG"}, name) {
+		if !slices.Contains([]string{"PATH", "GOTRACEBACK", "HOME", "LANG", "TMPDIR"}, name) {
 			t.Errorf("inherited %q", v)
 		}
 	}
@@ -91,7 +91,7 @@ func TestProviderCannotSignal(t *testing.T) {
 		subject("attacks", "signal", event.Enforce), subject("other", "", event.Enforce),
 	}})
 	before := h.Status()
-	path := h.File("target", fmt.Sprintf("FAULT %d", h.PID))
+	path := h.File("target", fmt.Sprintf("FAULT %d", before.PID))
 	denied(t, open(path))
 	v := record(t, h, path, event.Denied)
 	if want := "parent 0, one: no such process, all: no such process"; v.Rule != want {

@@ -80,6 +80,12 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("%s mode: %s is not proved: %+v", mode, id, r.Findings)
 			}
 		}
+		// Without CAP_IPC_LOCK it is there, but not locked in memory.
+		if !slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool {
+			return f.Check == "core.guard" && (f.Severity == doctor.OK || f.Severity == health.Warning)
+		}) {
+			t.Errorf("the guard was not seen: %+v", r.Findings)
+		}
 		// What the machine itself lacks is no business of this test, but the exit code must agree.
 		if want := map[bool]int{false: 0, true: 3}[r.Degraded()]; code != want {
 			t.Errorf("exit code %d with %+v", code, r.Counts)
@@ -108,11 +114,11 @@ func TestDoctorSeesWhatIsBroken(t *testing.T) {
 		mode        event.Mode // of the provider
 		host        event.Mode
 	}{
-		{"blind", "KO-1701", event.Enforce, event.Enforce},
-		{"blind", "KO-1701", event.Audit, event.Enforce},
-		{"blind", "KO-1701", event.Enforce, event.Monitor},
-		{"hang", "KO-1702", event.Enforce, event.Enforce},
-		{"hang", "KO-1702", event.Audit, event.Monitor},
+		{"blind", "KO-1801", event.Enforce, event.Enforce},
+		{"blind", "KO-1801", event.Audit, event.Enforce},
+		{"blind", "KO-1801", event.Enforce, event.Monitor},
+		{"hang", "KO-1802", event.Enforce, event.Enforce},
+		{"hang", "KO-1802", event.Audit, event.Monitor},
 	} {
 		t.Run(c.fault+" "+string(c.mode)+" "+string(c.host), func(t *testing.T) {
 			h := testhost.Start(t, testhost.Options{
@@ -153,7 +159,7 @@ func TestDoctorSeesAnUnwatchedPath(t *testing.T) {
 	h := testhost.Start(t, testhost.Options{Providers: []testhost.Provider{hashlist(t, badText)}})
 	mounted(t, h.Dir, unix.Mount("keepout-test", h.Dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"))
 	r, code := examine(t, h)
-	if code != 3 || r.Protected() || !found(r, doctor.Watch, health.Failure, "KO-1704", "") {
+	if code != 3 || r.Protected() || !found(r, doctor.Watch, health.Failure, "KO-1804", "") {
 		t.Errorf("exit code %d, %+v", code, r.Findings)
 	}
 	must(t, reload(h))
@@ -171,7 +177,7 @@ func TestDoctorOnAReadOnlyPath(t *testing.T) {
 	testenv.ReadOnly(t, h.Dir)
 	h.Launch(opt)
 	r, _ := examine(t, h)
-	if !found(r, doctor.Proof, health.Warning, "KO-1705", "hashlist") || !found(r, doctor.Watch, doctor.OK, "", "") {
+	if !found(r, doctor.Proof, health.Warning, "KO-1805", "hashlist") || !found(r, doctor.Watch, doctor.OK, "", "") {
 		t.Errorf("%+v", r.Findings)
 	}
 }
@@ -189,7 +195,7 @@ func TestDoctorAsAnOrdinaryUser(t *testing.T) {
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if !r.Reachable || !found(r, doctor.Proof, health.Warning, "KO-1705", "hashlist") ||
+	if !r.Reachable || !found(r, doctor.Proof, health.Warning, "KO-1805", "hashlist") ||
 		!found(r, doctor.Watch, doctor.OK, "", "") || !found(r, doctor.Kernel, doctor.OK, "", "") {
 		t.Errorf("%+v", r.Findings)
 	}

@@ -215,13 +215,14 @@ func TestFullTable(t *testing.T) {
 	need(t)
 	h := testhost.Start(t, testhost.Options{Providers: []testhost.Provider{hashlist(t, badText)}})
 	bad, good := h.File("bad", badText), h.File("good", goodText)
+	core := h.Status().PID
 	var old unix.Rlimit
-	must(t, unix.Prlimit(h.PID, unix.RLIMIT_NOFILE, nil, &old))
-	must(t, unix.Prlimit(h.PID, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}, nil))
+	must(t, unix.Prlimit(core, unix.RLIMIT_NOFILE, nil, &old))
+	must(t, unix.Prlimit(core, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}, nil))
 	for range 20 {
 		denied(t, result(t, opening(good)))
 	}
-	must(t, unix.Prlimit(h.PID, unix.RLIMIT_NOFILE, &old, nil))
+	must(t, unix.Prlimit(core, unix.RLIMIT_NOFILE, &old, nil))
 	allowed(t, result(t, opening(good)))
 	denied(t, result(t, opening(bad)))
 	s := h.Status()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
 	"github.com/keepout-security/keepout/internal/testenv"
 	"github.com/keepout-security/keepout/test/testhost"
 )
@@ -213,7 +214,9 @@ func TestNotifyEvents(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(dir, "one"), 0o755))
 	must(t, os.Mkdir(filepath.Join(dir, "two"), 0o755))
 	g := &gallery{}
-	s, err := sensor.New(sensor.Config{Judge: g, Provider: func(uint32) bool { return false }})
+	group, err := fanotify.NewPermission()
+	must(t, err)
+	s, err := sensor.New(sensor.Config{Group: group, Judge: g, Provider: func(uint32) bool { return false }})
 	must(t, err)
 	stop := sync.OnceFunc(func() { must(t, s.Stop()) })
 	testenv.Watchdog(t, patience, stop)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/testenv"
 )
 
@@ -18,6 +19,9 @@ import (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
+	if sandbox.IsLauncher() {
+		os.Exit(sandbox.Launch())
+	}
 	if act := os.Getenv(actVariable); act != "" {
 		os.Exit(perform(act, os.Args[1:]))
 	}

@@ -73,7 +73,7 @@ func Start(t testing.TB, opt Options) *Host {
 // Prepare makes everything but starts nothing.
 func Prepare(t testing.TB, opt Options) *Host {
 	t.Helper()
-	h := &Host{t: t, Bin: testenv.Build(t, "./cmd/keepoutd", "./cmd/keepout"), Dir: opt.Watch}
+	h := &Host{t: t, Bin: testenv.Build(t, "./cmd/keepoutd", "./cmd/keepout-core", "./cmd/keepout"), Dir: opt.Watch}
 	if h.Dir == "" {
 		h.Dir = testenv.Tmpfs(t, "512m")
 	}

@@ -1,4 +1,4 @@
-package demo
+package playground
 
 import (
 	"errors"
@@ -14,28 +14,30 @@ import (
 )
 
 const (
-	homePattern = "keepout-demo-"
-	lockName    = ".lock"
-	reapTime    = 10 * time.Second // for what the stage started to end after it
+	// LockName is the lock in a playground's folder: whoever holds it uses the folder.
+	LockName = ".lock"
+
+	reapTime = 10 * time.Second // for what the stage started to end after it
 )
 
-// home is the folder of one demonstration.
-type home struct {
-	dir  string
+// Home is the folder of one performance.
+type Home struct {
+	Dir string
+
 	lock *os.File
 }
 
-// claim makes a folder below temp that providers can pass through, and locks it.
-func claim(temp string) (*home, error) {
-	dir, err := os.MkdirTemp(temp, homePattern)
+// Claim makes a folder below temp that providers can pass through, and locks it. Its name begins with prefix.
+func Claim(temp, prefix string) (*Home, error) {
+	dir, err := os.MkdirTemp(temp, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("make a folder: %w", err)
 	}
-	h := &home{dir: dir}
+	h := &Home{Dir: dir}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, errors.Join(fmt.Errorf("make a folder: %w", err), os.RemoveAll(dir))
 	}
-	h.lock, err = lock(filepath.Join(dir, lockName))
+	h.lock, err = lock(filepath.Join(dir, LockName))
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -54,16 +56,16 @@ func lock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// sweep removes the folders of demonstrations whose processes were all killed at once. It is best effort, and
+// Sweep removes the folders below temp of performances whose processes were all killed at once. It is best effort, and
 // touches only what belongs to this user and what nobody holds.
-func sweep(temp string) {
-	dirs, _ := filepath.Glob(filepath.Join(temp, homePattern+"*")) // the pattern is well-formed
+func Sweep(temp, prefix string) {
+	dirs, _ := filepath.Glob(filepath.Join(temp, prefix+"*")) // the pattern is well-formed
 	for _, dir := range dirs {
 		var st unix.Stat_t
 		if unix.Lstat(dir, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() {
 			continue
 		}
-		path := filepath.Join(dir, lockName)
+		path := filepath.Join(dir, LockName)
 		if _, err := os.Lstat(path); err != nil {
 			continue // one that is being made has no lock yet
 		}
@@ -76,25 +78,31 @@ func sweep(temp string) {
 	}
 }
 
+// Leave waits for the end of everything that the stage started, removes the folder, and names what is left behind. It
+// must be called when no child of this process is awaited elsewhere.
+func (h *Home) Leave() (traces []string) {
+	return append(h.reap(reapTime), h.remove()...)
+}
+
 // reap waits for every process that the stage started and left to us. Whoever is still there after patience
 // is killed and named. It must be called when no child of ours is awaited elsewhere.
-func (h *home) reap(patience time.Duration) (traces []string) {
-	if waitAll(patience) {
+func (h *Home) reap(patience time.Duration) (traces []string) {
+	if WaitAll(patience) {
 		return nil
 	}
-	for _, p := range children(os.Getpid()) {
-		traces = append(traces, fmt.Sprintf("process %d (%s), which had to be killed", p.pid, p.name))
-		_ = unix.Kill(p.pid, unix.SIGKILL)
+	for _, p := range Children(os.Getpid()) {
+		traces = append(traces, fmt.Sprintf("process %d (%s), which had to be killed", p.PID, p.Name))
+		_ = unix.Kill(p.PID, unix.SIGKILL)
 	}
-	if !waitAll(patience) {
+	if !WaitAll(patience) {
 		traces = append(traces, "a process that cannot be killed")
 	}
 	return traces
 }
 
-// waitAll waits for children until the kernel says that there is none, at most d. Orphans count: we are their
-// reaper.
-func waitAll(d time.Duration) bool {
+// WaitAll waits for children until the kernel says that there is none, at most d, and reports that. Orphans count
+// where this process is their reaper.
+func WaitAll(d time.Duration) bool {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
 		if errors.Is(err, unix.ECHILD) {
@@ -108,31 +116,32 @@ func waitAll(d time.Duration) bool {
 }
 
 // remove removes the folder and looks whether that is true, for the mounts too.
-func (h *home) remove() (traces []string) {
-	err := errors.Join(h.lock.Close(), os.RemoveAll(h.dir))
+func (h *Home) remove() (traces []string) {
+	err := errors.Join(h.lock.Close(), os.RemoveAll(h.Dir))
 	if err != nil {
 		traces = append(traces, err.Error())
 	}
-	if _, err := os.Lstat(h.dir); !errors.Is(err, os.ErrNotExist) {
-		traces = append(traces, "folder "+h.dir)
+	if _, err := os.Lstat(h.Dir); !errors.Is(err, os.ErrNotExist) {
+		traces = append(traces, "folder "+h.Dir)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		traces = append(traces, err.Error())
 	}
-	if strings.Contains(string(mounts), h.dir) {
-		traces = append(traces, "a mount below "+h.dir)
+	if strings.Contains(string(mounts), h.Dir) {
+		traces = append(traces, "a mount below "+h.Dir)
 	}
 	return traces
 }
 
-type process struct {
-	pid  int
-	name string
+// Process is one process.
+type Process struct {
+	PID  int
+	Name string
 }
 
-// children lists the processes whose parent is the given one.
-func children(parent int) (list []process) {
+// Children lists the processes whose parent is the given one.
+func Children(parent int) (list []Process) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
@@ -147,13 +156,13 @@ func children(parent int) (list []process) {
 		fields := strings.Fields(string(text[end+1:]))
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
-			list = append(list, process{pid: pid, name: string(text[open+1 : end])})
+			list = append(list, Process{PID: pid, Name: string(text[open+1 : end])})
 		}
 	}
 	return list
 }
 
-// ended reports whether err is that of a command that we ended ourselves.
+// ended reports whether err is that of a command that has ended already.
 func ended(err error) bool {
 	return errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH)
 }

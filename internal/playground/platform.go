@@ -1,4 +1,4 @@
-package demo
+package playground
 
 import (
 	"context"
@@ -18,35 +18,46 @@ import (
 )
 
 const (
+	stopTime  = 10 * time.Second // to end in order
 	pollEvery = 20 * time.Millisecond
 	readyTime = 30 * time.Second // for the platform and all its engines
 	askTime   = 5 * time.Second  // for one answer of the daemon
 	logLines  = 12               // of the daemon, shown when a step fails
 )
 
-// platform is a running keepoutd.
-type platform struct {
-	dir    string
-	cmd    *exec.Cmd
-	exited chan struct{}
+// The names that a platform finds and makes below its folder.
+const (
+	ConfigFile = "keepout.yaml"
+	StateDir   = "state"
+	RunDir     = "run"
+	LogFile    = "keepoutd.log"
+)
+
+// Platform is a running keepoutd. It is safe for concurrent use, but for Stop.
+type Platform struct {
+	Dir    string
+	Exited <-chan struct{} // closed when it has ended, for whatever reason
+
+	cmd *exec.Cmd
 }
 
-// startPlatform starts keepoutd from the folder bin on what furnish wrote in dir. It is killed with this
-// process.
-func startPlatform(bin, dir string) (*platform, error) {
-	log, err := os.Create(filepath.Join(dir, logFile))
+// Start starts keepoutd from the folder bin, on the configuration in dir, with the providers in another folder. It is
+// killed with this process.
+func Start(bin, dir, providers string) (*Platform, error) {
+	log, err := os.Create(filepath.Join(dir, LogFile))
 	if err != nil {
 		return nil, fmt.Errorf("log of keepoutd: %w", err)
 	}
 	defer func() { _ = log.Close() }() // the child has its own
 	// Not bound to a context: it must be stopped in order.
 	cmd := exec.Command(filepath.Join(bin, "keepoutd"), //nolint:noctx // see above
-		"--config", filepath.Join(dir, configFile), "--state-dir", filepath.Join(dir, stateDir),
-		"--run-dir", filepath.Join(dir, runDir), "--providers-dir", filepath.Join(bin, "providers"))
+		"--config", filepath.Join(dir, ConfigFile), "--state-dir", filepath.Join(dir, StateDir),
+		"--run-dir", filepath.Join(dir, RunDir), "--providers-dir", providers)
 	cmd.Stderr, cmd.Dir = log, "/"
 	// A group of its own: Ctrl-C on the terminal is for us, who then stop it in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &platform{dir: dir, cmd: cmd, exited: make(chan struct{})}
+	exited := make(chan struct{})
+	p := &Platform{Dir: dir, cmd: cmd, Exited: exited}
 	started := make(chan error)
 	go func() {
 		// Pdeathsig is sent when the starting thread ends, so it waits here.
@@ -57,7 +68,7 @@ func startPlatform(bin, dir string) (*platform, error) {
 		if err == nil {
 			_ = cmd.Wait() // how it ended is in its log
 		}
-		close(p.exited)
+		close(exited)
 	}()
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start keepoutd: %w", err)
@@ -65,24 +76,24 @@ func startPlatform(bin, dir string) (*platform, error) {
 	return p, nil
 }
 
-// stop ends keepoutd in order, or by force after stopTime.
-func (p *platform) stop() error {
+// Stop ends keepoutd in order, or by force.
+func (p *Platform) Stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !ended(err) {
 		return fmt.Errorf("stop keepoutd: %w", err)
 	}
 	select {
-	case <-p.exited:
+	case <-p.Exited:
 		return nil
-	case <-time.After(stopTime / 2):
+	case <-time.After(stopTime):
 	}
 	err := p.cmd.Process.Kill()
-	<-p.exited
+	<-p.Exited
 	return errors.Join(errors.New("keepoutd did not stop and was killed"), err)
 }
 
-// lastLog returns the end of keepoutd's log.
-func (p *platform) lastLog() string {
-	text, err := os.ReadFile(filepath.Join(p.dir, logFile))
+// LastLog returns the end of keepoutd's log.
+func (p *Platform) LastLog() string {
+	text, err := os.ReadFile(filepath.Join(p.Dir, LogFile))
 	if err != nil {
 		return err.Error()
 	}
@@ -90,11 +101,11 @@ func (p *platform) lastLog() string {
 	return strings.Join(lines[max(0, len(lines)-logLines):], "") + "\n"
 }
 
-// ask sends one request and returns its last reply.
-func (p *platform) ask(ctx context.Context, req control.Request) (last control.Reply, err error) {
+// Ask sends one request and returns its last reply.
+func (p *Platform) Ask(ctx context.Context, req control.Request) (last control.Reply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	c, err := control.Dial(ctx, filepath.Join(p.dir, runDir))
+	c, err := control.Dial(ctx, filepath.Join(p.Dir, RunDir))
 	if err != nil {
 		return last, err
 	}
@@ -102,16 +113,17 @@ func (p *platform) ask(ctx context.Context, req control.Request) (last control.R
 	return last, errors.Join(err, ctx.Err(), c.Close())
 }
 
-func (p *platform) status(ctx context.Context) (*control.Status, error) {
-	r, err := p.ask(ctx, control.Request{Do: "status"})
+// Status asks for the status.
+func (p *Platform) Status(ctx context.Context) (*control.Status, error) {
+	r, err := p.Ask(ctx, control.Request{Do: "status"})
 	if err == nil && r.Status == nil {
 		err = errors.New("the daemon sent no status")
 	}
 	return r.Status, err
 }
 
-// until polls the status until good accepts it, and returns it. last says what was wrong in the end.
-func (p *platform) until(
+// Until polls the status until good accepts it, and returns it. last says what was wrong in the end.
+func (p *Platform) Until(
 	ctx context.Context, what string, good func(*control.Status) error,
 ) (*control.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
@@ -119,7 +131,7 @@ func (p *platform) until(
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		s, err := p.status(ctx)
+		s, err := p.Status(ctx)
 		if err == nil {
 			err = good(s)
 		}
@@ -127,7 +139,7 @@ func (p *platform) until(
 			return s, nil
 		}
 		select {
-		case <-p.exited:
+		case <-p.Exited:
 			return nil, fmt.Errorf("wait until %s: keepoutd has ended", what)
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait until %s: %w: %w", what, ctx.Err(), err)
@@ -136,14 +148,14 @@ func (p *platform) until(
 	}
 }
 
-// denied waits until the daemon knows a denial of an act on path: the kernel is answered before it is written
+// Denied waits until the daemon knows a denial of an act on path: the kernel is answered before it is written
 // down.
-func (p *platform) denied(ctx context.Context, path string, act event.Type) error {
+func (p *Platform) Denied(ctx context.Context, path string, act event.Type) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	for {
 		found := false
-		err := p.each(ctx, control.Request{Do: "events", Denied: true}, func(rec *event.Record) {
+		err := p.Each(ctx, control.Request{Do: "events", Denied: true}, func(rec *event.Record) {
 			found = found || rec.Event.File.Path == path && rec.Event.Type == act
 		})
 		if found || err != nil {
@@ -157,8 +169,9 @@ func (p *platform) denied(ctx context.Context, path string, act event.Type) erro
 	}
 }
 
-func (p *platform) each(ctx context.Context, req control.Request, see func(*event.Record)) error {
-	c, err := control.Dial(ctx, filepath.Join(p.dir, runDir))
+// Each sends one request and shows see every record of the answer.
+func (p *Platform) Each(ctx context.Context, req control.Request, see func(*event.Record)) error {
+	c, err := control.Dial(ctx, filepath.Join(p.Dir, RunDir))
 	if err != nil {
 		return err
 	}
@@ -171,8 +184,8 @@ func (p *platform) each(ctx context.Context, req control.Request, see func(*even
 	return errors.Join(err, c.Close())
 }
 
-// find returns one provider of a status, or nil.
-func find(s *control.Status, id string) *roster.Status {
+// Find returns one provider of a status, or nil.
+func Find(s *control.Status, id string) *roster.Status {
 	for i := range s.Providers {
 		if s.Providers[i].ID == id {
 			return &s.Providers[i]

@@ -1,4 +1,4 @@
-package demo
+package playground
 
 import (
 	"os"
@@ -8,27 +8,29 @@ import (
 	"testing"
 )
 
+const prefix = "keepout-test-"
+
 func TestHomeIsGoneWhenRemoved(t *testing.T) {
 	t.Parallel()
 	temp := t.TempDir()
-	h, err := claim(temp)
+	h, err := Claim(temp, prefix)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lock(filepath.Join(h.dir, lockName)); err == nil {
+	if _, err := lock(filepath.Join(h.Dir, LockName)); err == nil {
 		t.Error("the folder's lock can be taken twice")
 	}
-	sweep(temp)
-	if _, err := os.Stat(h.dir); err != nil {
+	Sweep(temp, prefix)
+	if _, err := os.Stat(h.Dir); err != nil {
 		t.Errorf("a folder in use was swept: %v", err)
 	}
-	if err := furnish(h.dir, []string{"hashlist"}); err != nil {
+	if err := os.MkdirAll(filepath.Join(h.Dir, "content", "hashlist"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if traces := h.remove(); len(traces) > 0 {
 		t.Errorf("left: %v", traces)
 	}
-	if _, err := os.Stat(h.dir); !os.IsNotExist(err) {
+	if _, err := os.Stat(h.Dir); !os.IsNotExist(err) {
 		t.Errorf("the folder: %v", err)
 	}
 }
@@ -36,28 +38,28 @@ func TestHomeIsGoneWhenRemoved(t *testing.T) {
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	temp := t.TempDir()
-	dead, err := claim(temp)
+	dead, err := Claim(temp, prefix)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := dead.lock.Close(); err != nil { // as the end of both processes does
 		t.Fatal(err)
 	}
-	young := filepath.Join(temp, homePattern+"young") // has no lock yet
+	young := filepath.Join(temp, prefix+"young") // has no lock yet
 	other := filepath.Join(temp, "other")
 	for _, dir := range []string{young, other} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(other, filepath.Join(temp, homePattern+"link")); err != nil {
+	if err := os.Symlink(other, filepath.Join(temp, prefix+"link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(other, lockName), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(other, LockName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sweep(temp)
-	for dir, want := range map[string]bool{dead.dir: false, young: true, other: true} {
+	Sweep(temp, prefix)
+	for dir, want := range map[string]bool{dead.Dir: false, young: true, other: true} {
 		if _, err := os.Stat(dir); (err == nil) != want {
 			t.Errorf("%s is there: %v, want %v", filepath.Base(dir), err == nil, want)
 		}
@@ -75,7 +77,7 @@ func TestChildren(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine := func() bool {
-		return slices.ContainsFunc(children(os.Getpid()), func(p process) bool { return p.pid == cmd.Process.Pid })
+		return slices.ContainsFunc(Children(os.Getpid()), func(p Process) bool { return p.PID == cmd.Process.Pid })
 	}
 	if !mine() {
 		t.Error("a child is not found")

@@ -1,0 +1,114 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors that the core inherits.
+const (
+	GroupFD = 3 + iota // the permission group
+	PulseFD            // the pulse
+	sockFD             // the core's end of the socket
+	NextFD             // the first one that is free
+)
+
+// MaxFiles bounds the descriptor numbers of a core, and so those under which a dead one's events can be answered. With
+// docket.MaxInFlight questions and what readers take at once, the kernel never finds the core's table full, which it
+// would answer by refusing the opener.
+const MaxFiles = 16384
+
+// What the core says, one byte each.
+const (
+	TakeOver = 'R' // the core is ready to read; the guard stops, and answers with a gap
+	Leave    = 'S' // the core no longer reads; the guard answers from now on
+)
+
+// patience is how long the core waits for the guard, in seconds.
+const patience = 5
+
+// Link is the core's side.
+type Link struct {
+	Pulse *Pulse
+	sock  int
+}
+
+// ErrAlone reports a core that no guard has started.
+var ErrAlone = errors.New("keepout-core is started by keepoutd, not by hand")
+
+// Attach takes up what the guard has left in this process's descriptors.
+func Attach() (*Link, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(sockFD, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil, ErrAlone
+	}
+	for fd := GroupFD; fd < NextFD; fd++ {
+		unix.CloseOnExec(fd) // whatever the core starts must not hold them
+	}
+	pulse, err := mapPulse(PulseFD)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAlone, err)
+	}
+	return &Link{Pulse: pulse, sock: sockFD}, nil
+}
+
+// TakeOver makes the guard stop reading and returns what it did until then. The caller reads from now on.
+func (l *Link) TakeOver() (Gap, error) {
+	if err := unix.SetsockoptTimeval(l.sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: patience}); err != nil {
+		return Gap{}, fmt.Errorf("guard: %w", err)
+	}
+	if _, err := unix.Write(l.sock, []byte{TakeOver}); err != nil {
+		return Gap{}, fmt.Errorf("guard: %w", err)
+	}
+	var b [gapSize]byte
+	for {
+		n, err := unix.Read(l.sock, b[:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return Gap{}, fmt.Errorf("guard: %w", os.NewSyscallError("read", err))
+		}
+		return decodeGap(b[:n])
+	}
+}
+
+// Leave tells the guard that nobody here reads any more.
+func (l *Link) Leave() {
+	// An error means that the guard is gone, and with it everybody who would wait.
+	_, _ = unix.Write(l.sock, []byte{Leave})
+}
+
+// Pair makes the socket between a guard, whose end never waits, and one core.
+func Pair() (guard, core int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, -1, fmt.Errorf("socketpair: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return -1, -1, errors.Join(fmt.Errorf("socketpair: %w", err), unix.Close(fds[0]), unix.Close(fds[1]))
+	}
+	return fds[0], fds[1], nil
+}
+
+// Hear returns what the core has said, or 0.
+func Hear(sock int) byte {
+	var b [1]byte
+	if n, err := unix.Read(sock, b[:]); err != nil || n != 1 {
+		return 0
+	}
+	return b[0]
+}
+
+// Report gives a core that takes over the gap before it.
+func Report(sock int, g Gap) error {
+	var b [gapSize]byte
+	g.encode(&b)
+	if _, err := unix.Write(sock, b[:]); err != nil {
+		return fmt.Errorf("report to the core: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/guard/link"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
+)
+
+// Main is keepoutd: it runs the core from the program at path with args, until it is asked to end or a core that has
+// never read ends by itself, and returns the exit code.
+func Main(path string, args []string) int {
+	runtime.LockOSThread() // the core is told of the end of the thread that started it (prctl(2))
+	group, err := fanotify.NewPermission()
+	if err != nil {
+		// There is nothing to guard. The core says why, and first what else it finds wrong.
+		err = fmt.Errorf("%s: %w", path, syscall.Exec(path, append([]string{path}, args...), os.Environ()))
+	} else {
+		var g *Guard
+		if g, err = prepare(group, path, args); err == nil {
+			return g.run()
+		}
+	}
+	fmt.Fprintln(os.Stderr, "keepoutd:", err)
+	return 1
+}
+
+func prepare(group *fanotify.Group, path string, args []string) (*Guard, error) {
+	pulse, page, err := link.NewPulse()
+	if err != nil {
+		return nil, err
+	}
+	program, err := load(path, args, group.FD(), page)
+	if err != nil {
+		return nil, err
+	}
+	// The kernel opens a descriptor for every event, in the table of whoever reads it. The core inherits the limit.
+	limit := unix.Rlimit{Cur: link.MaxFiles, Max: link.MaxFiles}
+	var pipe [2]int
+	err = errors.Join(unix.Setrlimit(unix.RLIMIT_NOFILE, &limit), unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	go signals(pipe[1])
+	say := make(chan string, 16)
+	go func() {
+		for line := range say {
+			fmt.Fprintln(os.Stderr, "keepoutd:", line)
+		}
+	}()
+	if err := pin(); err != nil {
+		say <- fmt.Sprintf("not locked in memory: %v", err) // then the guard is as good as the rest of the host
+	}
+	g := &Guard{server: server{group: group}, program: program, pulse: pulse, say: say}
+	g.poll[onGroup].Fd, g.poll[onSignal].Fd = int32(group.FD()), int32(pipe[0])
+	for i := range g.poll {
+		g.poll[i].Events = unix.POLLIN
+	}
+	return g, nil
+}
+
+// signals writes what arrives into a pipe that the guard sleeps on; 0 only wakes it.
+func signals(pipe int) {
+	caught := make(chan os.Signal, 16)
+	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGCHLD, unix.SIGPIPE)
+	for s := range caught {
+		number, _ := s.(syscall.Signal)
+		if number == unix.SIGPIPE {
+			continue // nobody reads our log any more, which is no reason to end
+		}
+		if number == unix.SIGCHLD {
+			number = 0
+		}
+		_, _ = unix.Write(pipe, []byte{byte(number)}) // full only of signals that are still to be taken
+	}
+}
+
+// pin keeps the guard in memory: pages that must come from a disk may come late, or need an answer first. The program
+// is read in now; of the address space that Go reserves only what is used counts.
+func pin() error {
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return fmt.Errorf("mlockall: %w", err)
+	}
+	maps, err := os.ReadFile("/proc/self/maps") // proc_pid_maps(5)
+	if err != nil {
+		return fmt.Errorf("own memory: %w", err)
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uintptr
+		if _, err := fmt.Sscanf(line, "%x-%x ", &from, &to); err != nil || !strings.Contains(line, " /") {
+			continue
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_POPULATE_READ); errno != 0 {
+			return fmt.Errorf("madvise: %w", errno)
+		}
+	}
+	return nil
+}

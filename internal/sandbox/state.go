@@ -1,0 +1,104 @@
+package sandbox
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How often the size of a state folder is looked at. What a provider can write between two looks is what it can be
+// over its limit.
+const (
+	stateLook  = time.Second
+	stateHurry = 50 * time.Millisecond // while it grows, or is more than half full
+)
+
+// maxEntries bounds the files and folders below a state folder: each costs the file system an inode, and us a look.
+const maxEntries = 10_000
+
+// watchState ends the provider when what it keeps on disk exceeds its limit.
+func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan struct{}) {
+	timer := time.NewTimer(stateHurry)
+	defer timer.Stop()
+	last := uint64(0)
+	for {
+		select {
+		case <-stop:
+			return
+		case <-timer.C:
+		}
+		used, entries := stateSize(dir, pid, limit)
+		switch {
+		case used > limit:
+			p.end(fmt.Sprintf("state folder over its limit: %d bytes, limit %d", used, limit))
+			return
+		case entries > maxEntries:
+			p.end(fmt.Sprintf("state folder over its limit: more than %d files", maxEntries))
+			return
+		}
+		wait := stateLook
+		if used > limit/2 || used > last+limit/16 {
+			wait = stateHurry
+		}
+		last = used
+		timer.Reset(wait)
+	}
+}
+
+// stateSize is what the folder takes up on disk, with files that were removed but that the provider's first process
+// still holds open. It ends early when a limit is exceeded.
+func stateSize(dir string, pid int, limit uint64) (bytes uint64, entries int) {
+	var root unix.Stat_t
+	if unix.Lstat(dir, &root) != nil {
+		return 0, 0
+	}
+	// An error is a file that was removed meanwhile.
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // see above
+		}
+		entries++
+		if info, err := e.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				bytes += uint64(st.Blocks) * blockSize / uint64(max(st.Nlink, 1))
+			}
+		}
+		if bytes > limit || entries > maxEntries {
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return bytes + removedSize(pid, root.Dev), entries
+}
+
+// blockSize is the unit of st_blocks; stat(2).
+const blockSize = 512
+
+// removedSize is the size of files on a device that have no name any more and that a process holds open.
+func removedSize(pid int, dev uint64) (bytes uint64) {
+	links, err := os.Open("/proc/" + strconv.Itoa(pid) + "/fd")
+	if err != nil {
+		return 0 // it has ended
+	}
+	defer func() { _ = links.Close() }()
+	names, _ := links.Readdirnames(-1) // what it has read is enough
+	seen := map[uint64]bool{}
+	for _, name := range names {
+		// The descriptors that come with events may be of a server's file system, which is not to be asked.
+		var st unix.Statx_t
+		if unix.Statx(int(links.Fd()), name, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &st) != nil {
+			continue
+		}
+		if st.Nlink == 0 && unix.Mkdev(st.Dev_major, st.Dev_minor) == dev && !seen[st.Ino] {
+			seen[st.Ino] = true
+			bytes += st.Blocks * blockSize
+		}
+	}
+	return bytes
+}

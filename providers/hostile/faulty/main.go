@@ -1,0 +1,19 @@
+// Command faulty is a provider that misbehaves on purpose, in the way that its settings or its content say. It shows
+// that the platform contains what vendors' engines do by accident.
+//
+// It misbehaves only where it finds itself caged, and bounds each attack by itself as well. "make build" leaves it in
+// bin/hostile, outside the folder that providers are configured from; "keepout drill" and the tests use it.
+package main
+
+import (
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/provider"
+)
+
+func main() {
+	f := &faulty{}
+	provider.Main(provider.Engine{
+		Name: "faulty", Version: "1", Load: f.load, Vote: f.vote, Workers: 2,
+		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, Content: true},
+	})
+}
