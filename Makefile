@@ -38,7 +38,7 @@ $(COMMANDS:%=bin/%): bin/%: FORCE
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@
 	$(GO_BUILD) -o $@/keepout-$* ./providers/$*
-	@cp providers/$*/provider.yaml $@/provider.yaml
+	@cp providers/$*/provider.yaml $(wildcard providers/$*/selftest.*) $@/
 	bin/keepout provider seal $@
 
 # Those that misbehave on purpose, for "keepout drill": beside bin/providers, so that nobody configures one by mistake.

@@ -24,6 +24,9 @@ type Voter struct {
 type Policy struct {
 	Mode   event.Mode // Monitor or Enforce
 	Quorum int        // how many unsure denials make one; 0 and 1 mean that each one does
+	// Hear keeps the record open for the other votes after a denial, as it does for audit voters. The answer is not
+	// later for that.
+	Hear bool
 }
 
 // Kind says what happened to a case.
@@ -156,7 +159,9 @@ func (c *Case) take(eff *Effects, now time.Duration, in Input) {
 	c.verdict.Outcome, c.verdict.Allowed, c.verdict.Reason = event.Denied, false, reason
 	c.verdict.DecidedBy, c.verdict.Rule = b.Provider, b.Vote.Rule
 	c.decided, eff.Answer, c.verdict.Latency = true, true, now
-	c.cancelAwaited(eff, now)
+	if !c.policy.Hear {
+		c.cancelAwaited(eff, now)
+	}
 }
 
 // expire gives up the voters whose time is over.

@@ -237,6 +237,7 @@ func count(b bool) int {
 func TestAnyOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := arbiter.Policy{
+			Hear:   rapid.Bool().Draw(t, "hear"),
 			Mode:   rapid.SampledFrom([]event.Mode{event.Enforce, event.Monitor}).Draw(t, "host"),
 			Quorum: rapid.IntRange(0, 3).Draw(t, "quorum"),
 		}
@@ -354,5 +355,28 @@ func (r *caseRun) check(c *arbiter.Case, eff arbiter.Effects) {
 	}
 	if r.policy.Mode == event.Monitor && r.answers == 1 && !c.Verdict().Allowed {
 		r.t.Fatal("a monitoring host denied")
+	}
+}
+
+// TestHear: with it, a denial answers as early as ever, and the other votes are still taken.
+func TestHear(t *testing.T) {
+	t.Parallel()
+	a, b := voter("a", event.Enforce, false), voter("b", event.Enforce, false)
+	c, _ := arbiter.New(arbiter.Policy{Mode: event.Enforce, Hear: true}, []arbiter.Voter{a, b})
+	eff := c.Step(0, vote(0, deny))
+	if !eff.Answer || eff.Closed || len(eff.Cancel) > 0 || c.Verdict().Allowed {
+		t.Fatalf("after the denial: %+v, %+v", eff, c.Verdict())
+	}
+	eff = c.Step(0, vote(1, event.Vote{Action: event.Deny, Confidence: event.Certain, Rule: "second"}))
+	v := c.Verdict()
+	if eff.Answer || !eff.Closed || v.DecidedBy != "a" || v.Outcome != event.Denied || !v.Ballots[1].Counted ||
+		v.Ballots[1].Vote.Rule != "second" {
+		t.Errorf("after the second vote: %+v, %+v", eff, v)
+	}
+	c, _ = arbiter.New(arbiter.Policy{Mode: event.Enforce, Hear: true}, []arbiter.Voter{a, b})
+	c.Step(0, vote(0, deny))
+	if eff := c.Step(a.Budget, arbiter.Input{Kind: arbiter.Tick}); !eff.Closed || eff.Answer || c.Verdict().Allowed ||
+		c.Verdict().Ballots[1].Reason != event.ReasonDeadline {
+		t.Errorf("when the second does not vote: %+v, %+v", eff, c.Verdict())
 	}
 }

@@ -73,7 +73,7 @@ func (a *app) providerCommand() *cobra.Command {
 			if a.output == "json" {
 				return printJSON(a.out, s.Providers)
 			}
-			return a.printProviders(a.out, s.Providers)
+			return a.printProviders(a.out, s.Providers, true)
 		},
 	}
 	enable := &cobra.Command{
@@ -152,8 +152,8 @@ func (a *app) configCommand() *cobra.Command {
 					"file": args[0], "mode": loaded.Mode, "watched": len(loaded.Watch), "providers": len(loaded.Providers),
 				})
 			}
-			_, err = fmt.Fprintf(a.out, "%s is fine: mode %s, %d watched paths, %d providers\n", args[0], loaded.Mode,
-				len(loaded.Watch), len(loaded.Providers))
+			_, err = fmt.Fprintf(a.out, "%s is fine: mode %s, %s, %s\n", args[0], loaded.Mode,
+				plural(len(loaded.Watch), "watched path"), plural(len(loaded.Providers), "provider"))
 			return err
 		},
 	}

@@ -31,7 +31,7 @@ func (a *app) eventsCommand() *cobra.Command {
 					return nil
 				}
 				if r.Lost > lost {
-					fmt.Fprintf(a.err, "keepout: %d events are missing here: this reader was too slow\n", r.Lost-lost)
+					a.missing(r.Lost - lost)
 					lost = r.Lost
 				}
 				if a.output == "json" {
@@ -48,6 +48,15 @@ func (a *app) eventsCommand() *cobra.Command {
 	f.IntVarP(&req.Limit, "last", "n", 0, "at most so many past events")
 	f.DurationVar(&since, "since", 0, "only events of the last so long, for example 1h")
 	return cmd
+}
+
+// missing says on standard error that events were left out.
+func (a *app) missing(n uint64) {
+	if a.output == "json" {
+		fmt.Fprintf(a.err, "{\"missing\":%d}\n", n)
+		return
+	}
+	fmt.Fprintf(a.err, "keepout: %s missing here: this reader was too slow\n", plural(n, "event"))
 }
 
 // printOCSF prints the objects that the journal would hold, one a line.

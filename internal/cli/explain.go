@@ -126,8 +126,10 @@ func (a *app) explain(rec *event.Record) error {
 	if v.Shared > 0 {
 		fmt.Fprintf(a.out, "  %d identical events in flight got the same answer\n", v.Shared)
 	}
-	if v.Outcome == event.Denied && ev.File.SHA256 != "" {
-		fmt.Fprintf(a.out, "  undo: keepout allow %s --for 1h --reason \"…\"\n", ev.File.SHA256)
+	if rec.Selftest() {
+		fmt.Fprintln(a.out, "  a canary of keepout doctor, which had to be denied: nothing to do")
+	} else if v.Outcome == event.Denied && ev.File.SHA256 != "" {
+		fmt.Fprintf(a.out, "  undo: %s\n", a.command("allow "+ev.File.SHA256+` --for 1h --reason "…"`))
 	}
 	return nil
 }

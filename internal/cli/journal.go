@@ -1,15 +1,18 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/journal"
 )
 
-var errBroken = errors.New("KO-1402: the journal's chain is broken")
+var errBroken = health.Problem{
+	Code: "KO-1402", Title: "the journal's chain is broken", Severity: health.Failure,
+	Fix: "compare with a copy or a head that is kept elsewhere: keepout doctor --explain KO-1402",
+}
 
 func (a *app) journalCommand() *cobra.Command {
 	return group("journal", "Check the journal's chain", &cobra.Command{
@@ -35,7 +38,8 @@ func (a *app) journalCommand() *cobra.Command {
 			if !report.Intact() {
 				return errBroken
 			}
-			_, err = fmt.Fprintf(a.out, "%d lines in %d files, the chain holds\n", report.Lines, report.Files)
+			_, err = fmt.Fprintf(a.out, "%s in %s, the chain holds\n", plural(report.Lines, "line"),
+				plural(report.Files, "file"))
 			return err
 		},
 	})

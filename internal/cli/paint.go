@@ -49,17 +49,12 @@ func outcomeColour(o event.Outcome) string {
 	}
 }
 
-// word is what people see of an outcome in a list, short and padded so that the columns stand.
+// wordWidth is that of the longest outcome, UNAVAILABLE.
+const wordWidth = len(event.Unavailable)
+
+// word is what people see of an outcome in a list, the same as everywhere else, padded so that the columns stand.
 func (p paint) word(v *event.Verdict) string {
-	text := string(v.Outcome)
-	switch v.Outcome {
-	case event.WouldDeny:
-		text = "WOULD"
-	case event.Unavailable:
-		text = "UNAVAIL"
-	default:
-	}
-	return p.in(outcomeColour(v.Outcome), fmt.Sprintf("%-8s", text))
+	return p.in(outcomeColour(v.Outcome), fmt.Sprintf("%-*s", wordWidth, v.Outcome))
 }
 
 // printJSON prints one object, indented for people who look at it.

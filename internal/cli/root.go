@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepout-security/keepout/internal/control"
-	"github.com/keepout-security/keepout/internal/health"
 )
 
 // Exit codes of keepout.
@@ -43,6 +42,8 @@ type app struct {
 	output  string // text or json
 	version string
 	paint   paint
+	width   int  // columns of the terminal, 0 where there is none
+	ascii   bool // no signs beyond ASCII
 	begun   bool // a command runs: what goes wrong from here on is not the command line
 }
 
@@ -50,34 +51,22 @@ type app struct {
 func Main(args []string, version string, stdout, stderr *os.File) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	a := &app{out: stdout, err: stderr, version: version, paint: paintFor(stdout)}
-	root := a.root()
-	root.SetArgs(args)
-	return a.report(root.ExecuteContext(ctx))
+	a := &app{
+		out: stdout, err: stderr, version: version, paint: paintFor(stdout), width: terminalWidth(stdout),
+		ascii: asciiOnly(),
+	}
+	return a.run(ctx, args)
 }
 
-// report prints an error once and chooses the exit code.
-func (a *app) report(err error) int {
-	if err == nil {
-		return exitOK
+// run runs one command line and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if !a.begun && wantsJSON(args) {
+		a.output = "json" // the command line is wrong before it was read
 	}
-	var code exit
-	if errors.As(err, &code) {
-		return int(code)
-	}
-	if errors.Is(err, control.ErrUnreachable) {
-		fmt.Fprintln(a.err, "keepout:", health.Problem{
-			Code: "KO-2001", Title: err.Error(),
-			Fix: "start keepoutd, or name its --run-dir; with no right to connect, use sudo",
-		})
-		return exitUnreachable
-	}
-	fmt.Fprintln(a.err, "keepout:", err)
-	var usage usageError
-	if errors.As(err, &usage) || !a.begun {
-		return exitUsage
-	}
-	return exitFailure
+	return a.report(err)
 }
 
 func (a *app) root() *cobra.Command {
@@ -95,11 +84,11 @@ func (a *app) root() *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.PersistentFlags().StringVar(&a.runDir, "run-dir", "/run/keepout", "directory of the daemon's admin socket")
+	root.PersistentFlags().StringVar(&a.runDir, "run-dir", control.DefaultDir, "directory of the daemon's admin socket")
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "text or json")
 	root.AddCommand(
 		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
-		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.demoCommand(),
+		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.doctorCommand(), a.demoCommand(),
 	)
 	return root
 }
@@ -124,7 +113,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 func exactArgs(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usageError{fmt.Errorf("want %s, got %d arguments", what, len(args))}
+			return usageError{fmt.Errorf("want %s, got %s", what, plural(len(args), "argument"))}
 		}
 		return nil
 	}

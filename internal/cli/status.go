@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -57,20 +58,55 @@ func (a *app) printStatus(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(w, "allowed: %s until %s, %d denials lifted: %s\n", p.SHA256, p.Until.Local().Format(time.DateTime),
 			p.Used, wire.Clip(p.Reason))
 	}
-	if err := a.printProviders(w, s.Providers); err != nil {
+	if err := a.printProviders(w, s.Providers, false); err != nil { // a problem says the cause
 		return err
 	}
-	for _, p := range s.Problems {
-		colour := map[health.Severity]string{health.Failure: red, health.Warning: yellow, health.Info: grey}[p.Severity]
-		fmt.Fprintf(w, "%s %s\n", a.paint.in(colour, p.Code), p.Title)
-		if p.Fix != "" {
-			fmt.Fprintf(w, "        next: %s\n", p.Fix)
-		}
+	for i := range s.Problems {
+		a.printProblem(w, &s.Problems[i])
 	}
 	return nil
 }
 
-func (a *app) printProviders(w io.Writer, list []roster.Status) error {
+// printProblem prints one problem: what, since when, and what to do.
+func (a *app) printProblem(w io.Writer, p *health.Problem) {
+	text := p.Title
+	if !p.Since.IsZero() {
+		text += "  (" + ago(time.Since(p.Since)) + ")"
+	}
+	indent := strings.Repeat(" ", len("KO-nnnn "))
+	for i, line := range a.wrap(text, indent) {
+		if i == 0 {
+			fmt.Fprintf(w, "%s %s\n", a.paint.in(severityColour(p.Severity), p.Code), line)
+		} else {
+			fmt.Fprintln(w, indent+line)
+		}
+	}
+	if p.Fix == "" {
+		return
+	}
+	for _, line := range a.wrap("next: "+p.Fix, indent) {
+		fmt.Fprintln(w, indent+line)
+	}
+}
+
+// ago says how long something is there, as people do.
+func ago(d time.Duration) string {
+	switch {
+	case d < 2*time.Second:
+		return "just now"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("for %.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("for %.0f min", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("for %.0f h", d.Hours())
+	default:
+		return fmt.Sprintf("for %.0f days", d.Hours()/24)
+	}
+}
+
+// printProviders prints the table, and below it who is started again when, with the cause in full if so wanted.
+func (a *app) printProviders(w io.Writer, list []roster.Status, causes bool) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -90,7 +126,11 @@ func (a *app) printProviders(w io.Writer, list []roster.Status) error {
 	for i := range list {
 		p := &list[i]
 		if p.State == supervisor.Backoff {
-			fmt.Fprintf(w, "  %s: %s; next try in %s\n", p.ID, p.Cause,
+			cause := ""
+			if causes {
+				cause = p.Cause + "; "
+			}
+			fmt.Fprintf(w, "  %s: %snext try in %s\n", p.ID, cause,
 				(time.Duration(p.RetryMS) * time.Millisecond).Round(100*time.Millisecond))
 		}
 		a.printStanding(w, p)
@@ -111,8 +151,8 @@ func (a *app) printStanding(w io.Writer, p *roster.Status) {
 		if b.Until != nil {
 			when += ", tried again at " + b.Until.Local().Format(time.TimeOnly)
 		}
-		fmt.Fprintf(w, "  %s: breaker of %s events %s %s: %d votes missing, %d events passed by\n", p.ID, b.Type, b.State, when,
-			b.Misses, b.Bypassed)
+		fmt.Fprintf(w, "  %s: breaker of %s events %s %s: %d votes missing, %d events passed by\n", p.ID, b.Type, b.State,
+			when, b.Misses, b.Bypassed)
 	}
 }
 

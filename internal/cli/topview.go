@@ -268,13 +268,13 @@ func (m topModel) events(room int) []string {
 		return nil
 	}
 	room--
-	by := max((m.width-50)*9/20, 8)
+	by := max((m.width-53)*9/20, 8)
 	columns := []column{
 		{"", 1, false},
 		{"TIME", 8, false},
-		{"VERDICT", 8, false},
+		{"VERDICT", wordWidth, false},
 		{"ACT", 5, false},
-		{"OBJECT", max(m.width-50-by, 8), false},
+		{"OBJECT", max(m.width-53-by, 8), false},
 		{"WHO", 14, false},
 		{"BY", by, false},
 		{"TOOK", 7, true},

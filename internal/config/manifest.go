@@ -52,6 +52,7 @@ type ManifestEvent struct {
 // Health says how a provider shows that it is well.
 type Health struct {
 	Heartbeat Duration `yaml:"heartbeat"` // interval, 100ms to 10s
+	Selftest  string   `yaml:"selftest"`  // file in the same folder that it denies whatever its content is
 }
 
 // LoadManifest reads the manifest in a provider's folder. It does not look at the executable.
@@ -112,7 +113,7 @@ func (m *Manifest) check() error {
 	if m.ID != folder {
 		bad("$.id", "give the folder and the provider one name", "id %q in folder %q", m.ID, folder)
 	}
-	if m.Executable == "" || m.Executable != filepath.Base(m.Executable) || strings.HasPrefix(m.Executable, ".") {
+	if !plainName(m.Executable) {
 		bad("$.executable", "name a file in the manifest's folder", "executable %q is not a plain file name", m.Executable)
 	}
 	if m.SHA256 != "" && !digestPattern.MatchString(m.SHA256) {
@@ -136,8 +137,16 @@ func (m *Manifest) check() error {
 	if h := time.Duration(m.Health.Heartbeat); h < 100*time.Millisecond || h > 10*time.Second {
 		bad("$.health.heartbeat", "choose 100ms to 10s", "heartbeat %v is out of range", h)
 	}
+	if s := m.Health.Selftest; s != "" && !plainName(s) {
+		bad("$.health.selftest", "name a file in the manifest's folder", "selftest %q is not a plain file name", s)
+	}
 	m.checkSchema(bad)
 	return errors.Join(errs...)
+}
+
+// plainName reports whether a name is that of a visible file in the manifest's own folder.
+func plainName(name string) bool {
+	return name != "" && name == filepath.Base(name) && !strings.HasPrefix(name, ".") && name != "/"
 }
 
 func sealFix(dir string) string { return "keepout provider seal " + dir }

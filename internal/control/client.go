@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"time"
+
+	"github.com/keepout-security/keepout/internal/health"
 )
 
 // ErrUnreachable reports that no daemon listens.
@@ -72,3 +75,14 @@ func (c *Client) Do(ctx context.Context, req Request, each func(Reply) error) er
 
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }
+
+// Unreachable says what to do about a daemon in dir that could not be asked.
+func Unreachable(dir string, err error) health.Problem {
+	p := health.Problem{Code: "KO-2001", Title: err.Error(), Severity: health.Failure}
+	if errors.Is(err, fs.ErrPermission) {
+		p.Fix = "become root or a member of the group keepout: sudo " + Command(dir, "status")
+	} else {
+		p.Fix = "start keepoutd, or name the run directory of one that runs: keepout --run-dir DIR status"
+	}
+	return p
+}

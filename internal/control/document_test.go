@@ -70,7 +70,9 @@ func TestDocumentedLines(t *testing.T) {
 			}
 		}
 	}
-	for _, do := range []string{"status", "events", "explain", "mode", "allow", "provider", "logs", "reload"} {
+	for _, do := range []string{
+		"status", "events", "explain", "mode", "allow", "provider", "logs", "reload", "checkup",
+	} {
 		if !shown[do] {
 			t.Errorf("no example of %q", do)
 		}

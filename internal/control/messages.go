@@ -13,29 +13,31 @@ import (
 
 // Request is one line from a client. Do says what; the other fields belong to some verbs.
 type Request struct {
-	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, version, logs, reload
+	Do       string     `json:"do"` // status, events, explain, mode, allow, provider, version, logs, reload, checkup
 	Mode     event.Mode `json:"mode,omitempty"`
 	Provider string     `json:"provider,omitempty"`
 	Enable   bool       `json:"enable,omitempty"`
 	Action   string     `json:"action,omitempty"` // version: rollback, promote or allow
 	Part     string     `json:"part,omitempty"`   // version, rollback: engine or content; "" is what changed last
-	Query    string     `json:"query,omitempty"` // explain: event id or path
+	Query    string     `json:"query,omitempty"`  // explain: event id or path
 	SHA256   string     `json:"sha256,omitempty"`
 	Seconds  int64      `json:"seconds,omitempty"` // allow: for how long; events: since how long ago
 	Reason   string     `json:"reason,omitempty"`
 	Follow   bool       `json:"follow,omitempty"`
 	Denied   bool       `json:"denied,omitempty"` // events: only what was or would have been denied
 	Limit    int        `json:"limit,omitempty"`  // events, logs: at most the last so many
+	Name     string     `json:"name,omitempty"`   // events: only files whose name begins with this
 }
 
 // Reply is one line to a client. Events are sent as a reply each; the last reply of a request has End.
 type Reply struct {
-	Error  *health.Problem `json:"error,omitempty"`
-	Status *Status         `json:"status,omitempty"`
-	Record *event.Record   `json:"record,omitempty"`
-	Log    string          `json:"log,omitempty"`  // logs: one line that a provider wrote to standard error
-	Lost   uint64          `json:"lost,omitempty"` // records so far that a follower was too slow for
-	End    bool            `json:"end,omitempty"`
+	Error   *health.Problem `json:"error,omitempty"`
+	Status  *Status         `json:"status,omitempty"`
+	Checkup *Checkup        `json:"checkup,omitempty"`
+	Record  *event.Record   `json:"record,omitempty"`
+	Log     string          `json:"log,omitempty"`  // logs: one line that a provider wrote to standard error
+	Lost    uint64          `json:"lost,omitempty"` // records so far that a follower was too slow for
+	End     bool            `json:"end,omitempty"`
 }
 
 // Status is the state of the platform. Field names are stable.

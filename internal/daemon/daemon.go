@@ -65,6 +65,7 @@ type Daemon struct {
 	roster   *roster.Roster
 	sensor   *sensor.Sensor
 	control  *control.Server
+	noticed  noticed
 }
 
 // Run runs the core until ctx ends; signals arrive on reload. Errors of the start are health.Problems or
@@ -77,8 +78,12 @@ func Run(ctx context.Context, opt Options, log *slog.Logger, reload <-chan os.Si
 	}
 	d.tell(sd.SdNotifyReady)
 	log.Info("watching", slog.String("mode", string(d.Policy().Mode)), slog.String("config", opt.Config))
+	look := time.NewTicker(healthEvery)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			d.status()
 		case <-ctx.Done():
 			d.tell(sd.SdNotifyStopping)
 			log.Info("stopping")
@@ -110,6 +115,10 @@ func (d *Daemon) start() error {
 	loaded, installed, err := d.load()
 	if err != nil {
 		return err
+	}
+	// Before anything is made, which who may not watch may not make either.
+	if d.guard, err = link.Attach(); err != nil {
+		return guardProblem(err)
 	}
 	d.config.Store(loaded)
 	if err := d.openState(loaded); err != nil {
@@ -146,12 +155,8 @@ func (d *Daemon) start() error {
 	return nil
 }
 
-// openSensor takes up the kernel's group from the guard, and makes what judges its events.
+// openSensor takes up the kernel's group, and makes what judges its events.
 func (d *Daemon) openSensor(loaded *config.Loaded) error {
-	var err error
-	if d.guard, err = link.Attach(); err != nil {
-		return guardProblem(err)
-	}
 	pulse := d.guard.Pulse
 	pulse.Limit.Store(int64(loaded.StallLimit))
 	group, err := fanotify.Adopt(link.GroupFD, &pulse.Taken, &pulse.Answered)

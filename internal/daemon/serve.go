@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(cont
 	case "status":
 		s := d.status()
 		return reply(control.Reply{Status: &s})
+	case "checkup":
+		c := d.checkup()
+		return reply(control.Reply{Checkup: &c})
 	case "events":
 		d.catchUp()
 		return d.serveEvents(ctx, req, reply)
@@ -39,10 +43,7 @@ func (d *Daemon) serve(ctx context.Context, req control.Request, reply func(cont
 		return d.serveLogs(req, reply)
 	case "reload":
 		if err := d.reload(); err != nil {
-			return health.Problem{
-				Code: "KO-2007", Title: err.Error(), Severity: health.Failure,
-				Fix: "correct it; the daemon keeps its old configuration",
-			}
+			return d.refusedReload(err)
 		}
 		return nil
 	default:
@@ -70,7 +71,8 @@ func (d *Daemon) serveEvents(ctx context.Context, req control.Request, reply fun
 	}
 	wanted := func(rec *event.Record) bool {
 		o := rec.Verdict.Outcome
-		return !rec.Event.Time.Before(since) && (!req.Denied || o == event.Denied || o == event.WouldDeny)
+		return !rec.Event.Time.Before(since) && (!req.Denied || o == event.Denied || o == event.WouldDeny) &&
+			(req.Name == "" || strings.HasPrefix(filepath.Base(rec.Event.File.Path), req.Name))
 	}
 	var recent []event.Record
 	var follower *trail.Follower
@@ -122,7 +124,7 @@ func (d *Daemon) serveExplain(req control.Request, reply func(control.Reply) err
 	if len(found) == 0 {
 		return health.Problem{
 			Code: "KO-2004", Severity: health.Failure, Title: fmt.Sprintf("no verdict on %q is kept", req.Query),
-			Fix: "keepout events lists what is; allowed opens are kept for a short time only",
+			Fix: d.command("events") + " lists what is; allowed opens are kept for a short time only",
 		}
 	}
 	return reply(control.Reply{Record: &found[len(found)-1]})
@@ -150,7 +152,7 @@ func (d *Daemon) setMode(m event.Mode) error {
 	if m != event.Monitor && m != event.Enforce {
 		return health.Problem{
 			Code: "KO-2009", Title: fmt.Sprintf("mode %q is not known", m), Severity: health.Failure,
-			Fix: "keepout mode monitor, or keepout mode enforce",
+			Fix: d.command("mode monitor") + ", or " + d.command("mode enforce"),
 		}
 	}
 	d.mode.Store(&m)
@@ -172,7 +174,7 @@ func (d *Daemon) allow(req control.Request) error {
 	if length < minAllow || length > maxAllow || strings.TrimSpace(req.Reason) == "" {
 		return health.Problem{
 			Code: "KO-2010", Severity: health.Failure, Title: "an allowance needs a reason and a time of 1m to 720h",
-			Fix: `keepout allow SHA256 --for 1h --reason "…"`,
+			Fix: d.command(`allow SHA256 --for 1h --reason "…"`),
 		}
 	}
 	p, err := d.pardons.Add(req.SHA256, length, req.Reason)
@@ -199,7 +201,7 @@ func (d *Daemon) serveLogs(req control.Request, reply func(control.Reply) error)
 	text, err := d.roster.Log(req.Provider, maxLogShown)
 	if err != nil {
 		return health.Problem{
-			Code: "KO-2011", Severity: health.Failure, Title: err.Error(), Fix: "keepout provider list",
+			Code: "KO-2011", Severity: health.Failure, Title: err.Error(), Fix: d.command("provider list"),
 		}
 	}
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
@@ -221,7 +223,7 @@ func (d *Daemon) serveLogs(req control.Request, reply func(control.Reply) error)
 func (d *Daemon) setProvider(req control.Request) error {
 	if err := d.roster.SetEnabled(req.Provider, req.Enable); err != nil {
 		return health.Problem{
-			Code: "KO-2011", Severity: health.Failure, Title: err.Error(), Fix: "keepout provider list",
+			Code: "KO-2011", Severity: health.Failure, Title: err.Error(), Fix: d.command("provider list"),
 		}
 	}
 	word := "disabled"

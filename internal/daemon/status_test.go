@@ -15,8 +15,10 @@ import (
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
@@ -89,8 +91,12 @@ func TestProblems(t *testing.T) {
 			s := good()
 			tt.change(&s)
 			var got []string
-			for _, p := range problems(&s, tt.err) {
+			command := func(args string) string { return "keepout --run-dir /x " + args }
+			for _, p := range problems(&s, tt.err, command) {
 				got = append(got, p.Code)
+				if strings.Contains(strings.ReplaceAll(p.Fix, "keepout --run-dir /x ", ""), "keepout ") {
+					t.Errorf("%s: the hint leads to another daemon: %s", p.Code, p.Fix)
+				}
 				if p.Title == "" || p.Fix == "" {
 					t.Errorf("%s has no title or no fix: %+v", p.Code, p)
 				}
@@ -99,6 +105,86 @@ func TestProblems(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestProblemsBeside: what is known from elsewhere is listed among the others, the worst first.
+func TestProblemsBeside(t *testing.T) {
+	s := control.Status{Mode: event.Monitor, Watching: []sensor.Filesystem{{Path: "/srv"}}}
+	command := func(args string) string { return "keepout " + args }
+	gap := health.Problem{Code: "KO-1107", Severity: health.Warning, Title: "gap"}
+	got := problems(&s, nil, command, gap)
+	if len(got) != 2 || got[0].Code != "KO-1107" || got[1].Code != "KO-1501" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestProviderCause: a problem quotes one line of a provider's last words, and says once what to do.
+func TestProviderCause(t *testing.T) {
+	command := func(args string) string { return "keepout " + args }
+	long := strings.Repeat("x", 300)
+	for cause, want := range map[string][2]string{
+		"signal: killed":                    {"a does not vote: signal: killed", "keepout provider list shows"},
+		"":                                  {"a does not vote: backoff", "keepout provider list shows"},
+		"exit status 1: " + long + "\nmore": {"a does not vote: exit status 1: xxx", "keepout provider list shows"},
+		"p.yaml:1:1: KO-1005: no sha256. Next: keepout provider seal p": {
+			"a does not vote: p.yaml:1:1: KO-1005: no sha256", "keepout provider seal p",
+		},
+	} {
+		p, bad := providerProblem(&roster.Status{ID: "a", State: supervisor.Backoff, Cause: cause}, command)
+		if !bad || !strings.HasPrefix(p.Title, want[0]) || !strings.HasPrefix(p.Fix, want[1]) ||
+			len(p.Title) > 150 || strings.ContainsAny(p.Title, "\n") || p.Provider != "a" {
+			t.Errorf("%.40q: %+v", cause, p)
+		}
+	}
+}
+
+// TestRefusedReload: what is wrong and what to do are each said once, however much is wrong.
+func TestRefusedReload(t *testing.T) {
+	d := &Daemon{opt: Options{Config: "k.yaml", RunDir: "/x", ProvidersDir: "/p"}}
+	_, one := config.Parse("k.yaml", []byte("version: 1\nwach: 1\n"))
+	_, two := config.Parse("k.yaml", []byte("version: 1\nwach: 1\nmood: 1\n"))
+	for want, err := range map[string]error{
+		"; then keepout --run-dir /x config reload":          one,
+		"keepout config check k.yaml --providers-dir /p":     errors.Join(two),
+		"keepout config check k.yaml --providers-dir /p\x00": errors.New("disk on fire"),
+	} {
+		p := d.refusedReload(err)
+		if p.Code != "KO-2007" || !strings.HasSuffix(p.Fix, strings.TrimSuffix(want, "\x00")) ||
+			strings.Contains(p.Title, "Next:") || strings.Contains(p.Fix, "Next:") || strings.Contains(p.Title, "\n") {
+			t.Errorf("%v: %+v", err, p)
+		}
+	}
+}
+
+// TestCheckupComparesFiles: what a reload would change is known before it.
+func TestCheckupComparesFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "k.yaml")
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("version: 1\nmode: enforce\nwatch: [{path: /srv}]\n")
+	inForce, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := configOnDisk(file, inForce); got.Changed || got.Wrong != "" || got.Mode != event.Enforce {
+		t.Errorf("the same file: %+v", got)
+	}
+	put("# a comment changes nothing\nversion: 1\nmode: enforce\nwatch: [{path: /srv}]\n")
+	if got := configOnDisk(file, inForce); got.Changed || got.Wrong != "" {
+		t.Errorf("a comment: %+v", got)
+	}
+	put("version: 1\nmode: enforce\nwatch: [{path: /srv, events: [exec]}]\n")
+	if got := configOnDisk(file, inForce); !got.Changed || got.Wrong != "" {
+		t.Errorf("another watch: %+v", got)
+	}
+	put("version: 1\nmood: enforce\n")
+	if got := configOnDisk(file, inForce); !strings.Contains(got.Wrong, "KO-1001") {
+		t.Errorf("a wrong file: %+v", got)
 	}
 }
 

@@ -113,6 +113,7 @@ func (s *show) steps() []step {
 		steps = append(steps, step{"A changed copy: the list does not know it, another engine does", s.changed})
 	}
 	return append(steps,
+		step{"Every provider is put to the test", s.doctor},
 		step{"A clean program runs", s.clean},
 		step{"A provider is killed while opens continue", s.kill})
 }
@@ -194,6 +195,23 @@ func (s *show) changed(ctx context.Context) error {
 		return err
 	}
 	s.good("providers complete each other; each votes for itself")
+	return nil
+}
+
+// doctor lets each provider deny its own self-test object, opened and executed on the playground.
+func (s *show) doctor(ctx context.Context) error {
+	err := s.sh(ctx, "keepout --run-dir run doctor | grep denied").want(func(r result) error {
+		for _, id := range s.ids {
+			if err := contains(r, id+" denied its canary: open and exec in "); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.good("protection is proved, not claimed: one that runs but recognises nothing would be red")
 	return nil
 }
 

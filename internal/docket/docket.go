@@ -216,7 +216,9 @@ func (d *Docket) open(e *entry, asked []question) actions {
 		}
 	}
 	var eff arbiter.Effects
-	e.c, eff = arbiter.New(d.ruling.Policy(), voters)
+	policy := d.ruling.Policy()
+	policy.Hear = e.q.Event.File.Canary() // each provider must show its own vote, whoever denies first
+	e.c, eff = arbiter.New(policy, voters)
 	d.cases[e.q.Event.ID], d.flights[e.flight] = e, e
 	todo.add(d.apply(e, eff))
 	return todo

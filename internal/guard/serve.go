@@ -5,11 +5,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keepout-security/keepout/internal/guard/link"
 	"github.com/keepout-security/keepout/internal/sensor/fanotify"
 )
-
-// maxFiles bounds the descriptor numbers of a core, and so those under which a dead one's events can be answered.
-const maxFiles = 16384
 
 // server answers instead of a core. Nothing in it allocates once it is made.
 type server struct {
@@ -24,7 +22,7 @@ type server struct {
 // A core that is ending may still take events, under numbers that are ours, too. The answers are the same, so it does
 // not matter whose event gets which; but one may be left, so it is swept again until the core is gone.
 func (s *server) sweep() {
-	for fd := range maxFiles {
+	for fd := range link.MaxFiles {
 		if s.group.Answer(fd, true) == nil {
 			s.decided++
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -73,5 +74,45 @@ func TestError(t *testing.T) {
 	var found health.Problem
 	if !errors.As(fmt.Errorf("request: %w", p), &found) || found != p {
 		t.Errorf("a wrapped problem is %+v", found)
+	}
+}
+
+// TestCarry: a problem that stays keeps its time, whatever its words say by then; a new one begins now.
+func TestCarry(t *testing.T) {
+	t.Parallel()
+	old, now := time.Unix(1000, 0), time.Unix(2000, 0)
+	before := []health.Problem{
+		{Code: "KO-1401", Title: "1 record", Since: old},
+		{Code: "KO-1301", Provider: "a", Since: old},
+		{Code: "KO-1201", Subject: "/srv", Since: old},
+	}
+	problems := []health.Problem{
+		{Code: "KO-1401", Title: "7 records"},
+		{Code: "KO-1301", Provider: "a"},
+		{Code: "KO-1301", Provider: "b"},
+		{Code: "KO-1201", Subject: "/srv"},
+		{Code: "KO-1201", Subject: "/home"},
+	}
+	health.Carry(before, problems, now)
+	for i, want := range []time.Time{old, old, now, old, now} {
+		if !problems[i].Since.Equal(want) {
+			t.Errorf("%+v: want since %v", problems[i], want)
+		}
+	}
+	health.Carry(problems[2:3], problems, now.Add(time.Hour)) // what was gone begins anew
+	if !problems[0].Since.Equal(now.Add(time.Hour)) || !problems[2].Since.Equal(now) {
+		t.Errorf("later: %+v", problems)
+	}
+}
+
+func TestUnadvised(t *testing.T) {
+	t.Parallel()
+	p := health.Problem{Code: "KO-2004", Title: "no verdict", Fix: "keepout events"}
+	what, fix := health.Split(p.Error())
+	if what != "KO-2004: no verdict" || fix != "keepout events" {
+		t.Errorf("%q, %q", what, fix)
+	}
+	if got := health.Unadvised(errors.Join(p, errors.New("disk on fire"))); got != "KO-2004: no verdict; disk on fire" {
+		t.Errorf("%q", got)
 	}
 }

@@ -76,7 +76,8 @@ func Encode(rec event.Record, origin Origin) ([][]byte, error) {
 }
 
 // OCSF returns the objects of rec: the activity, and a Detection Finding when it was denied or would have
-// been. A record whose event type is not valid has none. The objects share memory with each other.
+// been, unless that was a self-test. A record whose event type is not valid has none. The objects share memory with
+// each other.
 func OCSF(rec event.Record, origin Origin) []Object {
 	ev, v := &rec.Event, &rec.Verdict
 	if !ev.Type.Valid() {
@@ -101,6 +102,11 @@ func OCSF(rec event.Record, origin Origin) []Object {
 	}
 	setObjects(&o, ev)
 	o.Unmapped.Keepout = verdictPart(ev, v)
+	if rec.Selftest() { // a canary of ours was recognised: nobody is to be called for that
+		o.SeverityID, o.Message = Informational, "self-test: "+o.Message
+		o.Unmapped.Keepout.Selftest = true
+		return []Object{o}
+	}
 	if v.Outcome != event.Denied && v.Outcome != event.WouldDeny {
 		return []Object{o}
 	}

@@ -162,6 +162,7 @@ type Keepout struct {
 	LatencyUS int64     `json:"latency_us,omitempty"`
 	Shared    uint32    `json:"shared,omitempty"`
 	Ballots   []Ballot  `json:"ballots,omitempty"`
+	Selftest  bool      `json:"selftest,omitempty"` // a canary of "keepout doctor" that an engine recognised
 	GID       uint32    `json:"gid,omitempty"`
 	Version   *Version  `json:"file_version,omitempty"`
 	Raw       *Raw      `json:"raw,omitempty"`

@@ -123,6 +123,14 @@ func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
 	return mask
 }
 
+// leads reports whether the path through which this file system was marked still leads to it. Where another one was
+// mounted on it, a mark that is taken away by that path is the other's.
+func (f *filesystem) leads() bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, f.path, unix.AT_STATX_DONT_SYNC, statMask, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == f.dev
+}
+
 // covers reports whether an event is to be judged. An object reached through another mount than the watch's own
 // (a bind mount, another mount namespace) has a path that proves nothing, and one whose path is too long to be read
 // has none, so they are judged.

@@ -62,6 +62,16 @@ type Sensor struct {
 	readers sync.WaitGroup
 }
 
+// Probe reports why this process cannot have permission events, or nil. It marks nothing and leaves nothing open.
+func Probe() error {
+	g, err := fanotify.NewPermission()
+	if err != nil {
+		return err
+	}
+	g.Stop()
+	return g.Close()
+}
+
 // New makes a sensor that reads c.Group and marks nothing yet. It needs root.
 func New(c Config) (*Sensor, error) {
 	notify, err := fanotify.NewNotify()
@@ -144,6 +154,9 @@ func (s *Sensor) dropMarks(from, to *scope) {
 				s.leaveRemote(dev)
 			}
 			continue
+		}
+		if !f.leads() {
+			continue // its marks stay; it is in no scope any more, so its events are allowed unasked
 		}
 		var keepPerm, keepNotify uint64
 		if n != nil {

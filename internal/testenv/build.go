@@ -132,6 +132,16 @@ func (b *builder) compile(root, pkg string) error {
 	if err := os.WriteFile(filepath.Join(dir, "provider.yaml"), manifest, 0o644); err != nil {
 		return err
 	}
+	tests, _ := filepath.Glob(filepath.Join(root, "providers", filepath.FromSlash(id), "selftest.*")) // well-formed
+	for _, file := range tests {
+		object, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), object, 0o644); err != nil {
+			return err
+		}
+	}
 	return b.seal(root, dir)
 }
 

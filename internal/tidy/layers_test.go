@@ -41,6 +41,7 @@ var places = []place{
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
+	{pkg: "docs", layer: base},
 	{pkg: "internal/unit", layer: base},
 	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
 	{pkg: "internal/config", layer: base, peers: []string{
@@ -72,9 +73,10 @@ var places = []place{
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},
+	{pkg: "internal/doctor", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/cli", layer: shell, peers: []string{
-		"internal/control", "internal/demo", "internal/drill", "internal/playground",
+		"internal/control", "internal/demo", "internal/doctor", "internal/drill", "internal/playground",
 	}},
 
 	{pkg: "cmd/*", layer: program},

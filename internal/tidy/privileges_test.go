@@ -69,8 +69,9 @@ var privileges = []privilege{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
-			"internal/cli", "internal/guard", "internal/demo", "internal/playground", "internal/sandbox",
-			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
+			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
+			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
+			"providers/internal/*", "test/testhost",
 		},
 	},
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepout-security/keepout/event"
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
 
@@ -18,6 +19,7 @@ func Cases() []Case {
 		{"heartbeat", "sends a Heartbeat within 3 intervals, and processed counts what it finished", heartbeat},
 		{"vote-deny", "denies the sample it must deny", voteDeny},
 		{"vote-allow", "allows the sample it must allow", voteAllow},
+		{"selftest", "denies its self-test object, and says that it is one", selftest},
 		{"one-vote", "votes exactly once on every auth event", oneVote},
 		{"pipelining", "votes on 200 events that come at once", pipelining},
 		{"notify", "takes notify events, and never votes on them", notify},
@@ -145,27 +147,49 @@ func voteAllow(ctx context.Context, p *Peer) error {
 	return p.voteOn(ctx, p.cmd.Allow, pb.Action_ACTION_ALLOW)
 }
 
-// voteOn expects one action on one content.
-func (p *Peer) voteOn(ctx context.Context, content []byte, want pb.Action) error {
-	if content == nil {
-		return fmt.Errorf("%w: Command has no such sample", ErrNotApplicable)
-	}
-	if err := p.meetVoter(ctx); err != nil {
-		return err
-	}
-	o, err := p.sample(content)
+// selftest asks about the object under the name of a canary.
+func selftest(ctx context.Context, p *Peer) error {
+	vote, err := p.voteAbout(ctx, p.cmd.Selftest, event.SelftestName+"conformance")
 	if err != nil {
 		return err
 	}
-	defer o.file.Close()
-	if err := p.deliver(p.event(p.subscribed(true), o), o); err != nil {
-		return err
+	said := event.Vote{Action: event.Deny, Rule: vote.GetRule()}
+	if vote.GetAction() != pb.Action_ACTION_DENY || !said.Selftest() {
+		return fmt.Errorf("voted %s with rule %q, want a denial with rule %q", vote.GetAction(), vote.GetRule(),
+			event.SelftestRule)
 	}
-	vote, err := p.answers(ctx)
+	return nil
+}
+
+// voteOn expects one action on one content.
+func (p *Peer) voteOn(ctx context.Context, content []byte, want pb.Action) error {
+	vote, err := p.voteAbout(ctx, content, "")
 	if err == nil && vote.GetAction() != want {
 		return fmt.Errorf("voted %s (rule %q), want %s", vote.GetAction(), vote.GetRule(), want)
 	}
 	return err
+}
+
+// voteAbout asks about one content; name, if set, is the file's.
+func (p *Peer) voteAbout(ctx context.Context, content []byte, name string) (*pb.Vote, error) {
+	if content == nil {
+		return nil, fmt.Errorf("%w: Command has no such sample", ErrNotApplicable)
+	}
+	if err := p.meetVoter(ctx); err != nil {
+		return nil, err
+	}
+	o, err := p.sample(content)
+	if err != nil {
+		return nil, err
+	}
+	defer o.file.Close()
+	if name != "" {
+		o.meta.Path = "/srv/" + name
+	}
+	if err := p.deliver(p.event(p.subscribed(true), o), o); err != nil {
+		return nil, err
+	}
+	return p.answers(ctx)
 }
 
 func oneVote(ctx context.Context, p *Peer) error {

@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -17,6 +18,8 @@ import (
 const roleVariable = "KEEPOUT_TEST_PROVIDER"
 
 const marker = "EVIL"
+
+const selftestObject = "the self-test object"
 
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleVariable); role {
@@ -38,6 +41,9 @@ var good = provider.Engine{
 		if err != nil {
 			return provider.Abstain()
 		}
+		if object, err := io.ReadAll(io.LimitReader(content, 64)); err == nil && string(object) == selftestObject {
+			return provider.Deny(event.SelftestRule)
+		}
 		first := make([]byte, len(marker))
 		if n, _ := content.ReadAt(first, 0); string(first[:n]) == marker {
 			return provider.Deny("marker")
@@ -55,7 +61,7 @@ func command(t *testing.T, role string) conformance.Command {
 	return conformance.Command{
 		// The race detector would wait a second at the exit of every process.
 		Path: self, Env: []string{roleVariable + "=" + role, "GORACE=atexit_sleep_ms=0"},
-		Deny: []byte(marker + " and more"), Allow: []byte("harmless"),
+		Deny: []byte(marker + " and more"), Allow: []byte("harmless"), Selftest: []byte(selftestObject),
 	}
 }
 
@@ -90,6 +96,8 @@ var faults = []struct{ name, role, says string }{
 	{"heartbeat", "counts-nothing", "processed is 0"},
 	{"heartbeat", "counts-backwards", "processed fell"},
 	{"vote-deny", "allows-all", "want ACTION_DENY"},
+	{"selftest", "allows-all", "want a denial"},
+	{"selftest", "denies-all", "want a denial with rule"},
 	{"vote-allow", "denies-all", "want ACTION_ALLOW"},
 	{"one-vote", "never-votes", "without a vote"},
 	{"one-vote", "votes-twice", "voted twice"},

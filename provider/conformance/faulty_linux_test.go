@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/wire"
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
@@ -179,7 +181,11 @@ func (f *faulty) serve() {
 }
 
 func (f *faulty) answer(id uint64, action pb.Action) {
-	f.tell(f.auth, &pb.FromProvider{Body: &pb.FromProvider_Vote{Vote: &pb.Vote{Id: id, Action: action}}})
+	vote := &pb.Vote{Id: id, Action: action}
+	if action == pb.Action_ACTION_DENY && !f.is("denies-all") {
+		vote.Rule = event.SelftestRule
+	}
+	f.tell(f.auth, &pb.FromProvider{Body: &pb.FromProvider_Vote{Vote: vote}})
 }
 
 // vote answers the auth socket until its end.
@@ -220,11 +226,12 @@ func (f *faulty) vote() {
 
 // judge reads the first bytes, as the good provider does.
 func judge(e *pb.Event, file int) pb.Action {
-	first := make([]byte, len(marker))
+	first := make([]byte, len(selftestObject))
 	if file < 0 || e.GetType() > pb.EventType_EVENT_TYPE_DELETE {
 		return pb.Action_ACTION_ABSTAIN
 	}
-	if n, _ := syscall.Pread(file, first, 0); n == len(marker) && string(first) == marker {
+	n, _ := syscall.Pread(file, first, 0)
+	if text := string(first[:max(n, 0)]); strings.HasPrefix(text, marker) || text == selftestObject {
 		return pb.Action_ACTION_DENY
 	}
 	return pb.Action_ACTION_ALLOW

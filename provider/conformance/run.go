@@ -25,6 +25,9 @@ type Command struct {
 	Deny  []byte // content of a file that it must deny; nil leaves the case out
 	Allow []byte // content of a file that it must vote ALLOW on, not ABSTAIN; nil leaves the case out
 
+	// Selftest is what the file holds that the manifest names under health.selftest; nil leaves the case out.
+	Selftest []byte
+
 	// Patience bounds each wait for the program, loading included; 0 means 10 s.
 	Patience time.Duration
 }

@@ -128,5 +128,13 @@ func contentVersion(ctx context.Context, socket string, db database) (string, er
 	}
 	parts := strings.SplitN(reply, "/", 3) // ClamAV 1.4.6/27800/Mon Nov 17 08:59:40 2025
 	daily := strings.Join(parts[:min(len(parts), 2)], "/")
-	return fmt.Sprintf("%.60s, %d files, %s", daily, db.files, db.digest), nil
+	return fmt.Sprintf("%.60s, %s, %s", daily, plural(db.files, "file"), db.digest), nil
+}
+
+// plural is a number with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -241,10 +241,7 @@ func (a *antivirus) vote(ev *provider.Event) provider.Vote {
 		return a.fail(found.trying)
 	}
 	a.failed.Store(0)
-	if found.name != "" {
-		return provider.Deny(found.name)
-	}
-	return provider.Allow()
+	return voteOn(ev, found.name)
 }
 
 // acquire returns the clamd in use, for which end must be called, or nil.

@@ -93,7 +93,7 @@ func TestVotes(t *testing.T) {
 	if s.GetAccess() != pb.Access_ACCESS_DESCRIPTOR || len(s.GetEvents()) != 2 || s.GetMaxSize() != maxContent {
 		t.Errorf("subscription %v", s)
 	}
-	host.AwaitHeartbeat("content version", ready("ClamAV 9.9.9/27800, 1 files, "))
+	host.AwaitHeartbeat("content version", ready("ClamAV 9.9.9/27800, 1 file, "))
 }
 
 func TestDeadline(t *testing.T) {
@@ -164,7 +164,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		host.Reload()
-		host.AwaitHeartbeat("ready heartbeat", ready("1 files"))
+		host.AwaitHeartbeat("ready heartbeat", ready("1 file"))
 		first = a.current.Load()
 	}
 }

@@ -51,7 +51,7 @@ func TestRealClamd(t *testing.T) {
 		}
 		return cmd.Wait, err
 	}, s)
-	beat := host.AwaitHeartbeat("content version", ready(", 1 files, "))
+	beat := host.AwaitHeartbeat("content version", ready(", 1 file, "))
 	if !strings.HasPrefix(beat.GetContent(), "ClamAV ") {
 		t.Errorf("content version %q", beat.GetContent())
 	}
@@ -64,6 +64,10 @@ func TestRealClamd(t *testing.T) {
 	clean := enginetest.WriteFile(t, t.TempDir(), "clean", []byte("nothing to see here"))
 	expect(t, host, secret, event.Deny, "Eicar-Test.UNOFFICIAL")
 	expect(t, host, clean, event.Allow, "")
+	canary := enginetest.WriteFile(t, t.TempDir(), event.SelftestName+"1", enginetest.EICAR())
+	expect(t, host, canary, event.Deny, event.SelftestRule+" (Eicar-Test.UNOFFICIAL)")
+	likeOne := enginetest.WriteFile(t, t.TempDir(), event.SelftestName+"2", make([]byte, eicarSize))
+	expect(t, host, likeOne, event.Allow, "")
 
 	enginetest.WriteFile(t, s.Content, "test.hdb", []byte("not a signature\n"))
 	host.Reload()
@@ -80,6 +84,7 @@ func TestRealClamd(t *testing.T) {
 	})
 	expect(t, host, clean, event.Deny, "Seen.UNOFFICIAL")
 	expect(t, host, secret, event.Allow, "")
+	expect(t, host, canary, event.Abstain, event.SelftestRule+" (the database does not know the EICAR test file)")
 
 	clamd := childOf(t, pid)
 	if err := syscall.Kill(clamd, syscall.SIGKILL); err != nil {

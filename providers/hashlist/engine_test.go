@@ -285,3 +285,27 @@ func resident(b *testing.B) float64 {
 	}
 	return float64(pages*os.Getpagesize()) / 1e6
 }
+
+// TestSelftest: the object in the provider's folder is denied with empty lists, and also when it is on the allow list.
+func TestSelftest(t *testing.T) {
+	object, err := os.ReadFile("selftest.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, allow := range map[string]string{"no lists": "", "allowed": hexOf(object)} {
+		content := t.TempDir()
+		enginetest.WriteFile(t, content, "allow.txt", []byte(allow))
+		host := enginetest.Start(t, newEngine(), provider.Settings{Content: content})
+		files := t.TempDir()
+		got := host.Ask(enginetest.WriteFile(t, files, "object", object), enginetest.Patience)
+		if !got.Selftest() {
+			t.Errorf("%s: vote %+v", name, got)
+		}
+		object[0]++ // of the same size, and not it
+		got = host.Ask(enginetest.WriteFile(t, files, "other", object), enginetest.Patience)
+		if got.Action != event.Allow {
+			t.Errorf("%s: vote on another object %+v", name, got)
+		}
+		object[0]--
+	}
+}

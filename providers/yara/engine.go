@@ -75,11 +75,13 @@ func (j *judge) load(_ context.Context, s provider.Settings) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	rules, err := libyara.Compile(sources, "filename", "filepath", "extension", "filetype", "owner")
+	all := append([]libyara.Source{selftest()}, sources...)
+	rules, err := libyara.Compile(all, "filename", "filepath", "extension", "filetype", "owner")
 	if err != nil {
 		return "", fmt.Errorf("compile rules: %w", err)
 	}
-	if rules.Count() == 0 {
+	count := rules.Count() - 1 // but for our own
+	if count == 0 {
 		rules.Close()
 		return "", noRules(s.Content)
 	}
@@ -95,7 +97,7 @@ func (j *judge) load(_ context.Context, s provider.Settings) (string, error) {
 	if old := j.inForce.Swap(next); old != nil {
 		old.close()
 	}
-	return fmt.Sprintf("%d rules, %d files, %s", rules.Count(), len(sources), digest), nil
+	return fmt.Sprintf("%s, %s, %s", plural(count, "rule"), plural(len(sources), "file"), digest), nil
 }
 
 // vote scans the object of one event.
@@ -112,6 +114,9 @@ func (j *judge) vote(ev *provider.Event) provider.Vote {
 		return j.abstain(err)
 	}
 	j.failed.Store(0)
+	if rule == selftestRule {
+		return provider.Deny(event.SelftestRule)
+	}
 	if rule != "" {
 		return provider.Deny(rule)
 	}

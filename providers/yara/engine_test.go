@@ -49,7 +49,7 @@ func TestVotes(t *testing.T) {
 		{bytes.Repeat([]byte("x"), 5*maxKept), provider.Allow()},
 	} {
 		got := host.Ask(enginetest.WriteFile(t, files, strconv.Itoa(i), tt.content), enginetest.Patience)
-		if !strings.HasPrefix(got.Content, "1 rules, 1 files, ") {
+		if !strings.HasPrefix(got.Content, "1 rule, 1 file, ") {
 			t.Errorf("content version %q", got.Content)
 		}
 		if got.Content = ""; got != tt.want {
@@ -199,5 +199,23 @@ func TestLoadErrors(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want it to contain %q", folder, err, want)
 		}
+	}
+}
+
+// TestSelftest: the object in the provider's folder is denied whatever the rules are, and first.
+func TestSelftest(t *testing.T) {
+	object, err := os.ReadFile("selftest.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, _ := start(t, "rule All { condition: true }")
+	files := t.TempDir()
+	got := host.Ask(enginetest.WriteFile(t, files, "object", object), enginetest.Patience)
+	if !got.Selftest() {
+		t.Errorf("vote %+v", got)
+	}
+	got = host.Ask(enginetest.WriteFile(t, files, "more", append(object, '!')), enginetest.Patience)
+	if got.Rule != "All" {
+		t.Errorf("vote on a longer file %+v", got)
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,6 +22,21 @@ const (
 	maxFiles = 4096     // rule files in a folder
 	maxText  = 64 << 20 // bytes in all of them
 )
+
+// selftestObject is denied whatever the rules of the folder say, so that "keepout doctor" can see that votes arrive.
+//
+//go:embed selftest.txt
+var selftestObject string
+
+// selftestRule is event.SelftestRule as an identifier.
+const selftestRule = "keepout_selftest"
+
+// selftest is the rule for it. It comes first, because the first rule that matches is the answer.
+func selftest() libyara.Source {
+	return libyara.Source{Path: "self-test", Text: fmt.Appendf(nil,
+		"rule %s { strings: $object = %q condition: $object at 0 and filesize == %d }\n",
+		selftestRule, selftestObject, len(selftestObject))}
+}
 
 func noRules(folder string) error {
 	return fmt.Errorf("no YARA rules in %s: put .yar files there, or set content: to a folder with some", folder)
@@ -83,4 +99,12 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: more than %d MiB of rules: use fewer", path, maxText>>20)
 	}
 	return text, nil
+}
+
+// plural is a number with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

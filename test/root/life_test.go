@@ -226,7 +226,7 @@ func TestReload(t *testing.T) {
 	must(t, reload(h))
 	h.Until("the new content is in force", func() bool { return open(bad) == nil })
 	denied(t, open(h.File("script", badScript)))
-	if p := provider(t, h.Status(), "hashlist"); p.Restarts != 0 || p.Versions.Content.LKG == "" {
+	if p := provider(t, h.Status(), "hashlist"); p.Restarts != 0 || p.Versions.Content.Factory == p.Versions.Content.Active {
 		t.Errorf("%d restarts for new content; versions %+v", p.Restarts, p.Versions)
 	}
 }

@@ -168,6 +168,13 @@ func (h *Host) install(p Provider) {
 	h.must(os.WriteFile(filepath.Join(to, filepath.Base(executable)), program, 0o755))
 	text = bytes.Replace(text, []byte("id: "+p.Source), []byte("id: "+p.ID), 1)
 	h.Write(filepath.Join(to, config.ManifestFile), string(text))
+	tests, err := filepath.Glob(filepath.Join(filepath.Dir(manifest), "selftest.*"))
+	h.must(err)
+	for _, file := range tests {
+		object, err := os.ReadFile(file)
+		h.must(err)
+		h.Write(filepath.Join(to, filepath.Base(file)), string(object))
+	}
 	_, err = config.Seal(to)
 	h.must(err)
 }

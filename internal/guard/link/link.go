@@ -16,6 +16,11 @@ const (
 	NextFD             // the first one that is free
 )
 
+// MaxFiles bounds the descriptor numbers of a core, and so those under which a dead one's events can be answered. With
+// docket.MaxInFlight questions and what readers take at once, the kernel never finds the core's table full, which it
+// would answer by refusing the opener.
+const MaxFiles = 16384
+
 // What the core says, one byte each.
 const (
 	TakeOver = 'R' // the core is ready to read; the guard stops, and answers with a gap

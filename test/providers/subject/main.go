@@ -1,8 +1,10 @@
 // Command subject is the provider that tests and benchmarks ask. It allows everything, except what its
-// setting "fault" tells it to do to files that begin with "FAULT"; it is not installed.
+// setting "fault" tells it to do to files that begin with "FAULT", and its self-test object; it is not installed.
 package main
 
 import (
+	"bytes"
+	_ "embed"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +32,11 @@ type subject struct {
 	delay time.Duration
 }
 
+// selftest is what it denies when it has no fault; it begins with the trigger, so that a fault meets it, too.
+//
+//go:embed selftest.txt
+var selftest []byte
+
 // trigger is how a file begins that meets the fault.
 const trigger = "FAULT"
 
@@ -37,12 +44,18 @@ func (s *subject) vote(ev *provider.Event) provider.Vote {
 	if s.delay > 0 {
 		time.Sleep(s.delay)
 	}
-	if s.fault == "" {
+	if s.fault == "blind" || s.fault == "" && ev.File.Size != int64(len(selftest)) {
 		return provider.Allow()
 	}
 	content, err := ev.Content()
 	if err != nil {
 		return provider.Abstain()
+	}
+	if s.fault == "" {
+		if object, err := io.ReadAll(content); err == nil && bytes.Equal(object, selftest) {
+			return provider.Deny(event.SelftestRule)
+		}
+		return provider.Allow()
 	}
 	head := make([]byte, len(trigger))
 	if _, err := content.ReadAt(head, 0); err != nil || string(head) != trigger {
