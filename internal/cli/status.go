@@ -111,8 +111,8 @@ func (a *app) printStanding(w io.Writer, p *roster.Status) {
 		if b.Until != nil {
 			when += ", tried again at " + b.Until.Local().Format(time.TimeOnly)
 		}
-		fmt.Fprintf(w, "  %s: breaker of %s events %s %s: %d votes missing, %d events passed by\n", p.ID, b.Type, b.State, when,
-			b.Misses, b.Bypassed)
+		fmt.Fprintf(w, "  %s: breaker of %s events %s %s: %d votes missing, %d events passed by\n",
+			p.ID, b.Type, b.State, when, b.Misses, b.Bypassed)
 	}
 }
 

@@ -133,7 +133,8 @@ func TestHangWithManyPending(t *testing.T) {
 	t.Parallel()
 	const n = 1000
 	r, heard := newRig(t), new(news)
-	p := (&peer{script: silent, Member: &docket.Member{Standing: standing(heard, nil)}}).join(r, "p") // a budget of a minute
+	// Its budget is a minute.
+	p := (&peer{script: silent, Member: &docket.Member{Standing: standing(heard, nil)}}).join(r, "p")
 	other := (&peer{script: func(ev *pb.Event, _ int) (pb.Action, bool) {
 		if ev.GetId()%2 == 0 {
 			return deny, true

@@ -26,7 +26,8 @@ func (m *member) heard(c docket.Change) {
 	case docket.Slow:
 		note.Code, note.Title = "provider.demoted", "provider is too slow and was put in audit"
 	case docket.DenyStorm:
-		note.Code, note.Title, note.Severity = "provider.demoted", "provider denies too much and was put in audit", journal.High
+		note.Code, note.Title = "provider.demoted", "provider denies too much and was put in audit"
+		note.Severity = journal.High
 	case docket.FastAgain, docket.Calm:
 		note.Code, note.Title = "provider.promoted", "provider enforces again"
 	}
