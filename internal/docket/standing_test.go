@@ -166,6 +166,41 @@ func TestHangWithManyPending(t *testing.T) {
 	}
 }
 
+// TestCrashWithManyPending: what a provider owes when it dies is answered by its policy at once, the other's votes
+// count, and its breaker, which is about slowness, stays closed.
+func TestCrashWithManyPending(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	r := newRig(t)
+	st := standing(new(news), nil)
+	p := (&peer{script: silent, Member: &docket.Member{Standing: st}}).join(r, "p") // its budget is a minute
+	other := (&peer{script: func(ev *pb.Event, _ int) (pb.Action, bool) {
+		if ev.GetId()%2 == 0 {
+			return deny, true
+		}
+		return allow, true
+	}}).join(r, "other")
+	r.members(p, other)
+	for i := range n {
+		r.d.Judge(r.question(strconv.Itoa(i)))
+	}
+	r.until("it owes only what nobody denied", func() bool {
+		return r.kernel.count() == n/2 && other.Session.Counters().Answered == n
+	})
+	p.Session.End(nil)
+	r.until("all are answered", func() bool { return r.kernel.count() == n })
+	r.exactlyOnce(n)
+	if got := r.d.Totals(); got.Denied != n/2 || got.Unavailable != n/2 || got.InFlight != 0 {
+		t.Errorf("totals %+v", got)
+	}
+	if c := p.Session.Counters(); c.Delivered != n || c.Bypassed != n || c.Pending != 0 {
+		t.Errorf("counters %+v", c)
+	}
+	if b, _ := st.Status(); b[0].State != arbiter.Closed || b[0].Misses != 0 {
+		t.Errorf("breaker %+v", b[0])
+	}
+}
+
 // TestFullQueueReleasesNobody: a provider that got more than it can take at once is not asked for more, but what it has
 // still counts.
 func TestFullQueueReleasesNobody(t *testing.T) {
