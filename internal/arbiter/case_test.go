@@ -150,7 +150,12 @@ func TestCase(t *testing.T) {
 			0, event.Denied, false, event.ReasonDenied, "a",
 		},
 		{"bypassed", enforce, []arbiter.Voter{bypassed}, nil, 0, event.Unavailable, true, event.ReasonBypassed, "platform"},
-		{"bypassed, fails closed", enforce, []arbiter.Voter{shut}, nil, 0, event.Unavailable, false, event.ReasonBypassed, "shut"},
+		{
+			"bypassed, fails closed", enforce,
+			[]arbiter.Voter{shut},
+			nil, 0,
+			event.Unavailable, false, event.ReasonBypassed, "shut",
+		},
 		{
 			"bypassed beside one that denies", enforce,
 			[]arbiter.Voter{bypassed, a},

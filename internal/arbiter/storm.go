@@ -42,6 +42,7 @@ type Finding struct {
 	Objects int           // different ones denied within the window
 	Known   int           // of those, what it had allowed
 	Owned   int           // of those, what packages own
+	Repeats int           // denials of owned objects that it had allowed, if it was these that were too many
 	Took    time.Duration // from the first of these denials to the last
 }
 
@@ -141,7 +142,11 @@ func (s *Storm) judge(c StormConfig, now time.Duration) (Finding, bool) {
 	f.Took = now - first
 	all, hits := s.known.sum(c.Window, now)
 	_, repeats := s.repeats.sum(c.Window, now)
-	return f, grave >= c.Objects || f.Known >= c.Known && hits*100 >= all*c.Percent || repeats >= c.Owned
+	if grave >= c.Objects || f.Known >= c.Known && hits*100 >= all*c.Percent {
+		return f, true
+	}
+	f.Repeats = repeats
+	return f, repeats >= c.Owned
 }
 
 // suspect notes a denied object, in the place of the oldest when there are too many.

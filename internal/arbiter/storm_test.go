@@ -92,8 +92,9 @@ func TestStormOfOneObject(t *testing.T) {
 		for i := range list {
 			list[i] = arbiter.Ruling{Object: 7, Content: 2, Owned: owned}
 		}
-		if got, _ := denials(s, c, time.Minute, 10, list); got != want {
-			t.Errorf("owned %v: %d denials had an effect, want %d", owned, got, want)
+		got, f := denials(s, c, time.Minute, 10, list)
+		if got != want || owned && f.Repeats != c.Owned {
+			t.Errorf("owned %v: %d denials had an effect, want %d: %+v", owned, got, want, f)
 		}
 	}
 }
@@ -283,12 +284,16 @@ func TestPace(t *testing.T) {
 		{"more", [][2]int{{1000, 11}}, []arbiter.PaceTurn{arbiter.TooSlow}, true},
 		{"too few to tell", [][2]int{{20, 9}}, []arbiter.PaceTurn{0}, false},
 		{
-			"recovers", [][2]int{{10, 10}, {20, 0}, {19, 0}, {20, 0}, {20, 0}},
-			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, arbiter.FastAgain}, false,
+			"recovers",
+			[][2]int{{10, 10}, {20, 0}, {19, 0}, {20, 0}, {20, 0}},
+			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, arbiter.FastAgain},
+			false,
 		},
 		{
-			"three in a row", [][2]int{{10, 10}, {20, 0}, {20, 0}, {20, 20}, {20, 0}, {20, 0}},
-			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, 0, 0}, true,
+			"three in a row",
+			[][2]int{{10, 10}, {20, 0}, {20, 0}, {20, 20}, {20, 0}, {20, 0}},
+			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, 0, 0},
+			true,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -159,15 +159,19 @@ func hashOf(content string) uint32 {
 
 // describe says what a content has done.
 func describe(f arbiter.Finding) string {
-	in := f.Took.Round(100 * time.Millisecond)
-	switch {
-	case f.Known == f.Objects:
-		return fmt.Sprintf("content denied %d objects that it had allowed, %d of them owned by packages, in %v",
-			f.Objects, f.Owned, in)
-	case f.Known == 0:
-		return fmt.Sprintf("content denied %d objects, %d of them owned by packages, in %v", f.Objects, f.Owned, in)
+	in := fmt.Sprintf("%.1fs", f.Took.Seconds())
+	if f.Repeats > 0 {
+		return fmt.Sprintf("content denied what it had allowed and packages own %d times in %s (%d objects)",
+			f.Repeats, in, f.Owned)
 	}
-	return fmt.Sprintf("content denied %d objects, %d that it had allowed and %d owned by packages, in %v",
+	switch f.Known {
+	case f.Objects:
+		return fmt.Sprintf("content denied %d objects that it had allowed, %d of them owned by packages, in %s",
+			f.Objects, f.Owned, in)
+	case 0:
+		return fmt.Sprintf("content denied %d objects, %d of them owned by packages, in %s", f.Objects, f.Owned, in)
+	}
+	return fmt.Sprintf("content denied %d objects, %d that it had allowed and %d owned by packages, in %s",
 		f.Objects, f.Known, f.Owned, in)
 }
 

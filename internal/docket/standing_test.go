@@ -107,18 +107,13 @@ func TestBreaker(t *testing.T) {
 			r.until("it is told", func() bool { return len(n.of(docket.Bypassed)) == 1 })
 
 			does.set(deny)
-			st.Restarted() // its process is a new one: copies go out at once
-			r.until("it is restored", func() bool {
-				r.judge(r.question("again" + strconv.FormatUint(r.id.Load(), 10)))
-				return len(n.of(docket.Restored)) == 1
+			r.until("it is restored, and its denial takes effect", func() bool {
+				st.Restarted() // copies go out at once; on a busy machine it may miss again
+				q := r.question("again" + strconv.FormatUint(r.id.Load(), 10))
+				r.judge(q)
+				v := r.verdict(q.Event.ID)
+				return len(n.of(docket.Restored)) > 0 && v.DecidedBy == "p" && v.Reason == event.ReasonDenied
 			})
-			q := r.question("last")
-			if r.judge(q) {
-				t.Error("its denial has no effect after it was restored")
-			}
-			if v := r.verdict(q.Event.ID); v.DecidedBy != "p" || v.Reason != event.ReasonDenied {
-				t.Errorf("verdict %+v", v)
-			}
 			r.until("nothing is pending", func() bool { return p.Session.Counters().Pending == 0 })
 			if c := p.Session.Counters(); c.Delivered != c.Answered+c.Late+c.Bypassed {
 				t.Errorf("counters %+v", c)
@@ -133,7 +128,8 @@ func TestHangWithManyPending(t *testing.T) {
 	t.Parallel()
 	const n = 1000
 	r, heard := newRig(t), new(news)
-	p := (&peer{script: silent, Member: &docket.Member{Standing: standing(heard, nil)}}).join(r, "p") // a budget of a minute
+	// Its budget is a minute.
+	p := (&peer{script: silent, Member: &docket.Member{Standing: standing(heard, nil)}}).join(r, "p")
 	other := (&peer{script: func(ev *pb.Event, _ int) (pb.Action, bool) {
 		if ev.GetId()%2 == 0 {
 			return deny, true
@@ -162,6 +158,41 @@ func TestHangWithManyPending(t *testing.T) {
 	}
 	if got := given(r.d.Totals()); got != n || r.d.Totals().Denied < n/2-10 {
 		t.Errorf("totals %+v", r.d.Totals())
+	}
+}
+
+// TestCrashWithManyPending: what a provider owes when it dies is answered by its policy at once, the other's votes
+// count, and its breaker, which is about slowness, stays closed.
+func TestCrashWithManyPending(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	r := newRig(t)
+	st := standing(new(news), nil)
+	p := (&peer{script: silent, Member: &docket.Member{Standing: st}}).join(r, "p") // its budget is a minute
+	other := (&peer{script: func(ev *pb.Event, _ int) (pb.Action, bool) {
+		if ev.GetId()%2 == 0 {
+			return deny, true
+		}
+		return allow, true
+	}}).join(r, "other")
+	r.members(p, other)
+	for i := range n {
+		r.d.Judge(r.question(strconv.Itoa(i)))
+	}
+	r.until("it owes only what nobody denied", func() bool {
+		return r.kernel.count() == n/2 && other.Session.Counters().Answered == n
+	})
+	p.Session.End(nil)
+	r.until("all are answered", func() bool { return r.kernel.count() == n })
+	r.exactlyOnce(n)
+	if got := r.d.Totals(); got.Denied != n/2 || got.Unavailable != n/2 || got.InFlight != 0 {
+		t.Errorf("totals %+v", got)
+	}
+	if c := p.Session.Counters(); c.Delivered != n || c.Bypassed != n || c.Pending != 0 {
+		t.Errorf("counters %+v", c)
+	}
+	if b, _ := st.Status(); b[0].State != arbiter.Closed || b[0].Misses != 0 {
+		t.Errorf("breaker %+v", b[0])
 	}
 }
 

@@ -11,14 +11,14 @@ import (
 )
 
 // hosting makes a root folder with dpkg's lists.
-func hosting(t testing.TB, lists map[string]string) string {
+func hosting(t testing.TB, packages map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
-	dir := filepath.Join(root, "var/lib/dpkg/info")
+	dir := filepath.Join(root, filepath.Dir(lists))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range lists {
+	for name, text := range packages {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d paths are kept", n)
 	}
 	root := hosting(t, map[string]string{"good.list": "/usr/bin/good\n"})
-	if err := os.Mkdir(filepath.Join(root, "var/lib/dpkg/info/bad.list"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(root, filepath.Dir(lists), "bad.list"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Load(root); err == nil || !s.Owned("/usr/bin/good") {

@@ -38,8 +38,8 @@ func noted(t testing.TB, h *testhost.Host, code, provider string) bool {
 	return found
 }
 
-// TestBreakerBypasses: an engine that misses three deadlines is not waited for any more, the other one still denies, and
-// the first one is asked again once it has answered copies well: by itself, or in a new process.
+// TestBreakerBypasses: an engine that misses three deadlines is not waited for any more, the other one still denies,
+// and the first one is asked again once it has answered copies well: by itself, or in a new process.
 func TestBreakerBypasses(t *testing.T) {
 	need(t)
 	for _, fault := range []string{"late", "hang"} {
