@@ -115,11 +115,11 @@ func (h *History) Boot() error {
 }
 
 func (h *History) tried(st rollback.State) error {
-	err := h.Ledger.Tried(st)
-	if err == nil && h.Report != nil {
-		err = h.Report(st, false)
+	h.Ledger.Tried(st)
+	if h.Report != nil {
+		return h.Report(st, false)
 	}
-	return err
+	return nil
 }
 
 func (h *History) acked(st rollback.State) error {
