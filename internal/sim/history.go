@@ -88,7 +88,8 @@ func (h *History) Boot() error {
 	h.now = h.now.Add(time.Duration(h.Rand.IntN(3600)) * time.Second)
 	h.states = map[string]rollback.State{}
 	var err error
-	if h.store, err = store.Open(store.Config{Dir: h.Dir, Disk: h.Disk, Now: func() time.Time { return h.now }}); err != nil {
+	c := store.Config{Dir: h.Dir, Disk: h.Disk, Now: func() time.Time { return h.now }}
+	if h.store, err = store.Open(c); err != nil {
 		return err
 	}
 	if err := h.Ledger.Found(h.store); err != nil {

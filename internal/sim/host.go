@@ -50,19 +50,23 @@ type guest struct {
 // NewHost returns a host that has booted for the first time.
 func NewHost(seed uint64) (*Host, error) {
 	h := &Host{
-		rng: rand.New(rand.NewPCG(seed, 4)), now: time.Unix(1_700_000_000, 0).UTC(), disk: simdisk.New(),
+		rng: random(seed, 4), now: time.Unix(1_700_000_000, 0).UTC(), disk: simdisk.New(),
 		ledger: NewLedger(), worth: map[rollback.Digest]traits{}, installed: map[string]rollback.Versions{},
 	}
 	for _, id := range providers() {
 		h.guests = append(h.guests, &guest{id: id})
 	}
-	return h, h.boot()
+	if err := h.boot(); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // boot opens the store and resumes every provider, as the platform does after a power cut.
 func (h *Host) boot() error {
 	var err error
-	if h.store, err = store.Open(store.Config{Dir: storeDir, Disk: h.disk, Now: func() time.Time { return h.now }}); err != nil {
+	c := store.Config{Dir: storeDir, Disk: h.disk, Now: func() time.Time { return h.now }}
+	if h.store, err = store.Open(c); err != nil {
 		return err
 	}
 	if err := h.ledger.Found(h.store); err != nil {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/rollback"
@@ -49,7 +50,8 @@ func draw(rng *rand.Rand) (t traits) {
 func (t traits) with(o traits) traits {
 	return traits{
 		crash: max(t.crash, o.crash), deny: max(t.deny, o.deny), differ: max(t.differ, o.differ),
-		slow: t.slow || o.slow, sudden: t.sudden || o.sudden, unloaded: t.unloaded || o.unloaded, untested: t.untested || o.untested,
+		slow: t.slow || o.slow, sudden: t.sudden || o.sudden,
+		unloaded: t.unloaded || o.unloaded, untested: t.untested || o.untested,
 	}
 }
 
@@ -71,12 +73,7 @@ type ring struct{ at []time.Time }
 
 // count notes a moment and returns how many there were in the window before it.
 func (r *ring) count(now time.Time, window time.Duration) int {
-	keep := r.at[:0]
-	for _, t := range r.at {
-		if now.Sub(t) < window {
-			keep = append(keep, t)
-		}
-	}
-	r.at = append(keep, now)
+	r.at = slices.DeleteFunc(r.at, func(t time.Time) bool { return now.Sub(t) >= window })
+	r.at = append(r.at, now)
 	return len(r.at)
 }

@@ -49,7 +49,9 @@ func FuzzArchive(f *testing.F) {
 
 // FuzzListing: what is accepted is canonical.
 func FuzzListing(f *testing.F) {
-	l := listing{part: rollback.Content, entries: []entry{{path: "a", class: folder}, {path: "a/b", class: plain, size: 7}}}
+	l := listing{part: rollback.Content, entries: []entry{
+		{path: "a", class: folder}, {path: "a/b", class: plain, size: 7},
+	}}
 	f.Add(l.text())
 	f.Add([]byte("keepout-package 1 engine file\nx 1 " + strings.Repeat("0", 64) + " acme\n"))
 	f.Add([]byte("keepout-package 1 content folder\n"))

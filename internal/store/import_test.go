@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -235,7 +236,7 @@ func TestRefusedFolders(t *testing.T) {
 		"link to a folder":  {func(d string) error { return os.Symlink("..", d+"/x") }, "KO-1722", "symbolic link"},
 		"hard link":         {func(d string) error { return os.Link(d+"/acme", d+"/x") }, "KO-1722", "2 names"},
 		"pipe":              {func(d string) error { return syscall.Mkfifo(d+"/x", 0o600) }, "KO-1722", "pipe"},
-		"set-user-id":       {func(d string) error { return os.Chmod(d+"/acme", 0o755|fs.ModeSetuid) }, "KO-1722", "set-user-id"},
+		"set-user-id":       {setuid, "KO-1722", "set-user-id"},
 		"socket":            {listen, "KO-1722", "socket"},
 		"not UTF-8":         {func(d string) error { return os.WriteFile(d+"/\xff", nil, 0o600) }, "KO-1723", "no UTF-8"},
 		"control character": {func(d string) error { return os.WriteFile(d+"/a\nb", nil, 0o600) }, "KO-1723", "U+000A"},
@@ -273,6 +274,8 @@ func listen(dir string) error {
 	l.SetUnlinkOnClose(false)
 	return l.Close()
 }
+
+func setuid(dir string) error { return os.Chmod(dir+"/acme", 0o755|fs.ModeSetuid) }
 
 func many(dir string) error {
 	for i := range 60 {
@@ -355,7 +358,9 @@ func TestRefusedArchives(t *testing.T) {
 		"empty":             {nil, "KO-1726"},
 		"cut off":           {pack(t, engine())[:40_000], "KO-1726"},
 		"damaged gzip":      {damage(compress(t, pack(t, engine()))), "KO-1726"},
-		"in a folder":       {pack(t, []item{{name: "acme-1/provider.yaml", body: "x"}, {name: "acme-1/acme", mode: 0o755}}), "KO-1727"},
+		"in a folder": {pack(t, []item{
+			{name: "acme-1/provider.yaml", body: "x"}, {name: "acme-1/acme", mode: 0o755},
+		}), "KO-1727"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -377,7 +382,7 @@ func TestTooManyEntriesInAnArchive(t *testing.T) {
 	t.Parallel()
 	var items []item
 	for i := range 60 {
-		items = append(items, item{name: fmt.Sprint(i)})
+		items = append(items, item{name: strconv.Itoa(i)})
 	}
 	s := open(t)
 	if _, err := s.ImportArchive(rollback.Content, "x", bytes.NewReader(pack(t, items))); code(err) != "KO-1724" {

@@ -77,7 +77,10 @@ func Open(c Config) (*Store, error) {
 			return nil, unwritable(c.Dir, err)
 		}
 	}
-	return s, s.readStates()
+	if err := s.readStates(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // ensure makes a folder that is there after a power cut, too, with its mode.

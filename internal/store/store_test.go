@@ -309,9 +309,12 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	lib := filepath.Join(root, "lib")
-	if err := os.Chmod(lib, 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{lib, root} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
+	away := filepath.Join(t.TempDir(), "lib")
 	for name, c := range map[string]struct{ do, undo func() error }{
 		"added": {
 			func() error { return os.WriteFile(lib+"/new", nil, 0o444) },
@@ -324,6 +327,10 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 		"executable": {
 			func() error { return os.Chmod(lib+"/nothing", 0o555) },
 			func() error { return os.Chmod(lib+"/nothing", 0o444) },
+		},
+		"folder behind a link": {
+			func() error { return errors.Join(os.Rename(lib, away), os.Symlink(away, lib)) },
+			func() error { return errors.Join(os.Remove(lib), os.Rename(away, lib)) },
 		},
 		"link": {
 			func() error { return swap(lib+"/nothing", func(n string) error { return os.Symlink("/dev/null", n) }) },
@@ -345,11 +352,11 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 	}
 }
 
-func swap(name string, make func(string) error) error {
+func swap(name string, put func(string) error) error {
 	if err := os.Remove(name); err != nil {
 		return err
 	}
-	return make(name)
+	return put(name)
 }
 
 func TestCollect(t *testing.T) {
