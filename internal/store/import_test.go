@@ -331,7 +331,7 @@ func TestRefusedDevice(t *testing.T) {
 func TestRefusedArchives(t *testing.T) {
 	t.Parallel()
 	with := func(it item) []byte { return pack(t, append(engine(), it)) }
-	bomb := make([]byte, 64<<20)
+	bomb := make([]byte, 8<<20)
 	for name, c := range map[string]struct {
 		archive []byte
 		code    string
