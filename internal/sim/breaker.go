@@ -12,7 +12,7 @@ type breaker struct {
 	since  time.Time
 }
 
-// The numbers of issue and design: three misses in ten seconds open it; a probe may close it again.
+// The agreed numbers: three misses in ten seconds open it; a probe may close it again.
 const (
 	missLimit  = 3
 	missWindow = 10 * time.Second
