@@ -86,7 +86,7 @@ clean: ## remove bin/
 
 ##@ Test
 
-LANES   := build vet vet-windows vet-darwin unit providers tidy root
+LANES   := build vet vet-windows vet-darwin unit sim providers tidy root
 RESULTS := bin/results
 TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
@@ -94,7 +94,7 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 # What must build for every system: the Linux parts are behind the sensor.
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback
 
-.PHONY: test test-unit test-root bench fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root bench fuzz lint $(LANES:%=lane-%)
 
 test: deps ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
@@ -102,6 +102,9 @@ test: deps ## every layer this machine can run; the last line counts what ran
 	@$(TALLY) total -dir $(RESULTS) $(LANES)
 
 test-unit: lane-unit lane-tidy ## no root, less than a minute
+
+SEED ?= 1
+test-sim: lane-sim ## power cuts and a million steps of a host, from SEED=1
 
 test-root: export KEEPOUT_LANE ?= root
 test-root: lane-providers lane-root ## the real kernel and the real engines (as root)
@@ -117,7 +120,11 @@ lane-vet-windows lane-vet-darwin: lane-vet-%:
 
 lane-unit:
 	@$(TALLY) run -dir $(RESULTS) -lane unit -- $(GO_TEST) -timeout 5m \
-		$$(go list ./... | grep -vE '/keepout/(test/root|providers|internal/tidy)(/|$$)')
+		$$(go list ./... | grep -vE '/keepout/(test/root|providers|internal/(tidy|sim))(/|$$)')
+
+# Without the race detector: one goroutine plays each history, and there are thousands.
+lane-sim:
+	@$(TALLY) run -dir $(RESULTS) -lane sim -- go test -json -count=1 -timeout 15m ./internal/sim -args -seed $(SEED)
 
 lane-providers:
 	@$(TALLY) run -dir $(RESULTS) -lane providers -- $(GO_TEST) -timeout 10m $(YARA_TAG) ./providers/...

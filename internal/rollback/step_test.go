@@ -442,6 +442,22 @@ func TestLost(t *testing.T) {
 	}
 }
 
+func TestNothingIsTriedWithoutItsOtherPart(t *testing.T) {
+	h := newHost(t)
+	h.in(rollback.Input{Kind: rollback.Lost, Part: rollback.Content, Digest: digest("b")})
+	out := h.in(rollback.Input{Kind: rollback.Offered, Part: rollback.Engine, Version: version("1.1", "c")})
+	if _, ok := find(out, rollback.Check); ok {
+		t.Fatalf("an engine is tried without content: %+v", out)
+	}
+	h.now = h.now.Add(time.Second)
+	h.in(rollback.Input{Kind: rollback.Offered, Part: rollback.Content, Version: version("4.2", "d")})
+	h.ready()
+	h.want(rollback.Content, "4.2", "none") // at once: there was nothing to compare with
+	if h.s.Trial.Part != rollback.Engine || !h.s.Runnable() {
+		t.Errorf("state %+v", h.s)
+	}
+}
+
 func TestTrialsThatEndWithThePlatform(t *testing.T) {
 	h := newHost(t)
 	h.in(rollback.Input{Kind: rollback.Offered, Part: rollback.Content, Version: version("4.2", "d")})

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"path"
 	"slices"
 
@@ -14,7 +13,7 @@ import (
 // Damage plays one history, flips bits on the disk, and says what is wrong with how the platform starts after that:
 // it must start, run nothing that is not as it was stored, and say what it found.
 func Damage(seed uint64) error {
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := random(seed, 1)
 	disk := simdisk.New()
 	h := NewHistory(disk, storeDir, rng)
 	if err := live(h, disk); err != nil {

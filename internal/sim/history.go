@@ -27,8 +27,8 @@ type History struct {
 	Dir    string // of the store
 	Rand   *rand.Rand
 	Ledger *Ledger
-	// Report, if set, is told before a state is committed and after it was.
-	Report func(provider string, committed bool) error
+	// Report, if set, is told each state before it is committed and after it was.
+	Report func(st rollback.State, committed bool) error
 
 	store  *store.Store
 	states map[string]rollback.State
@@ -88,7 +88,8 @@ func (h *History) Boot() error {
 	h.now = h.now.Add(time.Duration(h.Rand.IntN(3600)) * time.Second)
 	h.states = map[string]rollback.State{}
 	var err error
-	if h.store, err = store.Open(store.Config{Dir: h.Dir, Disk: h.Disk, Now: func() time.Time { return h.now }}); err != nil {
+	c := store.Config{Dir: h.Dir, Disk: h.Disk, Now: func() time.Time { return h.now }}
+	if h.store, err = store.Open(c); err != nil {
 		return err
 	}
 	if err := h.Ledger.Found(h.store); err != nil {
@@ -104,10 +105,10 @@ func (h *History) Boot() error {
 			return err
 		}
 		st, _, err := h.store.Resume(id, rollback.Versions{Engine: engine, Content: content})
-		if err := errors.Join(h.tried(st), err); err != nil {
-			return err
+		if err == nil {
+			err = h.commit(st)
 		}
-		if err := h.acked(st); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -115,18 +116,18 @@ func (h *History) Boot() error {
 }
 
 func (h *History) tried(st rollback.State) error {
-	err := h.Ledger.Tried(st)
-	if err == nil && h.Report != nil {
-		err = h.Report(st.Provider, false)
+	h.Ledger.Tried(st)
+	if h.Report != nil {
+		return h.Report(st, false)
 	}
-	return err
+	return nil
 }
 
 func (h *History) acked(st rollback.State) error {
 	h.Ledger.Acked(st.Provider)
 	h.states[st.Provider] = st
 	if h.Report != nil {
-		return h.Report(st.Provider, true)
+		return h.Report(st, true)
 	}
 	return nil
 }
@@ -207,6 +208,11 @@ func (h *History) feed(id string, in rollback.Input) error {
 	if !slices.ContainsFunc(out, func(e rollback.Effect) bool { return e.Act == rollback.Keep }) {
 		return nil
 	}
+	return h.commit(st)
+}
+
+// commit keeps a state, and notes that before and after.
+func (h *History) commit(st rollback.State) error {
 	if err := h.tried(st); err != nil {
 		return err
 	}

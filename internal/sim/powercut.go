@@ -14,10 +14,15 @@ const (
 	maxWrites = 250 // before a cut
 )
 
+// random returns a stream of a seed; each simulation has its own.
+func random(seed, stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, stream)) //nolint:gosec // a history must be repeatable, not secret
+}
+
 // PowerCut plays one history on a disk whose power is cut at any of its writes, again and again, and says what is
 // wrong with what is found each time.
 func PowerCut(seed uint64) error {
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := random(seed, 0)
 	disk := simdisk.New()
 	h := NewHistory(disk, storeDir, rng)
 	for range rng.IntN(maxCuts) + 1 {

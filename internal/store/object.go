@@ -146,7 +146,7 @@ func (s *Store) check(d rollback.Digest) error {
 	if s.intact[d] {
 		return nil
 	}
-	if _, err := s.verify(d); err != nil {
+	if err := s.verify(d); err != nil {
 		return err
 	}
 	s.intact[d] = true
@@ -156,7 +156,7 @@ func (s *Store) check(d rollback.Digest) error {
 // Verify reads a whole package and compares it with its digest; nil means that it is what it was. It takes as long as
 // reading it takes.
 func (s *Store) Verify(d rollback.Digest) error {
-	_, err := s.verify(d)
+	err := s.verify(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -221,10 +221,10 @@ func (s *Store) listing(d rollback.Digest) (*listing, error) {
 
 // verify compares a package with its digest. It needs no lock: a package never changes, and one that goes meanwhile
 // is missing.
-func (s *Store) verify(d rollback.Digest) (*listing, error) {
+func (s *Store) verify(d rollback.Digest) error {
 	l, err := s.listing(d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	count := map[string]int{} // entries in each folder
 	for _, e := range l.entries {
@@ -232,7 +232,7 @@ func (s *Store) verify(d rollback.Digest) (*listing, error) {
 	}
 	root := filepath.Join(s.object(d), treeFolder)
 	if err := s.verifyFolder(root, ".", count["."]); err != nil {
-		return nil, err
+		return err
 	}
 	for _, e := range l.entries {
 		if e.class == folder {
@@ -241,14 +241,21 @@ func (s *Store) verify(d rollback.Digest) (*listing, error) {
 			err = s.verifyFile(root, e)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return l, nil
+	return nil
 }
 
 // verifyFolder sees that nothing was added; what was removed misses when it is looked for.
 func (s *Store) verifyFolder(root, name string, want int) error {
+	info, err := s.c.Disk.Lstat(filepath.Join(root, name))
+	if err == nil && !info.IsDir() { // a link to a folder would lead to where nothing is verified
+		err = fmt.Errorf("%q is no folder", name)
+	}
+	if err != nil {
+		return fmt.Errorf("is damaged: %w", err)
+	}
 	entries, err := s.c.Disk.ReadDir(filepath.Join(root, name))
 	if err != nil {
 		return fmt.Errorf("is damaged: %w", err)

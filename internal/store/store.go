@@ -77,7 +77,10 @@ func Open(c Config) (*Store, error) {
 			return nil, unwritable(c.Dir, err)
 		}
 	}
-	return s, s.readStates()
+	if err := s.readStates(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // ensure makes a folder that is there after a power cut, too, with its mode.
@@ -131,13 +134,13 @@ func (s *Store) readStates() error {
 	return nil
 }
 
-// Resume returns the state with which a provider begins the platform's life, and what to do about its trial. Call it
-// once for each configured provider, after importing what came with the installation; call rollback's Next from then
-// on, and Commit on its Keep.
+// Resume returns the state with which a provider begins the platform's life, and what to do: Keep comes first. Call
+// it once for each configured provider, after importing what came with the installation; call rollback's Next from
+// then on.
 //
 // Every package in a slot is verified first. One that is missing or damaged is taken out of its slot, with the
-// fall back that rollback decides. A provider whose copies are both gone begins with installed alone. The error says
-// that the state could not be written; the state is good nevertheless.
+// fall back that rollback decides. A provider whose copies are both gone begins with installed alone. The error is
+// about the id; what is wrong with the disk is in Problems.
 func (s *Store) Resume(provider string, installed rollback.Versions) (rollback.State, []rollback.Effect, error) {
 	if !providerID.MatchString(provider) {
 		return rollback.State{}, nil, fmt.Errorf("%q is no provider's id", provider)
@@ -147,6 +150,7 @@ func (s *Store) Resume(provider string, installed rollback.Versions) (rollback.S
 	k := s.providers[provider]
 	if k == nil {
 		k = &known{dir: filepath.Join(s.states, provider)}
+		s.providers[provider] = k
 	}
 	st := rollback.New(provider)
 	if k.generation != 0 {
@@ -155,13 +159,13 @@ func (s *Store) Resume(provider string, installed rollback.Versions) (rollback.S
 	if k.gone != "" {
 		s.say(forgotten(provider, k.gone))
 	}
-	var todo []rollback.Effect
+	todo := []rollback.Effect{{Act: rollback.Keep}}
 	next := func(in rollback.Input) {
 		var out []rollback.Effect
 		st, out = st.Next(s.c.Rules, s.c.Now(), in)
 		for _, e := range out {
 			switch e.Act {
-			case rollback.Keep: // below
+			case rollback.Keep: // it is there once, for all
 			case rollback.Notify:
 				if e.Problem.Code == rollback.CodeLost {
 					s.say(e.Problem)
@@ -190,7 +194,7 @@ func (s *Store) Resume(provider string, installed rollback.Versions) (rollback.S
 		}
 		next(rollback.Input{Kind: rollback.Installed, Part: rollback.Parts()[i], Version: v})
 	}
-	return st, todo, s.commit(k, st)
+	return st, todo, nil
 }
 
 // distinct lists the packages of one part, the active one last: it falls to what is known to be good by then.
@@ -218,12 +222,6 @@ func (s *Store) Commit(st rollback.State) error {
 			return objectError(d, "is missing")
 		}
 	}
-	return s.commit(k, st)
-}
-
-// commit writes a state. Preconditions: mu is held.
-func (s *Store) commit(k *known, st rollback.State) error {
-	s.providers[st.Provider] = k
 	if err := st.Check(); err != nil {
 		return fmt.Errorf("commit slots: %w", err)
 	}

@@ -64,8 +64,8 @@ func newTree(disk durable.Disk, limits Limits, part rollback.Part, source, dir s
 }
 
 // refuse makes the error about one path.
-func (t *tree) refuse(code, path, why, next string) error {
-	return refuse(code, t.source, path, why, next)
+func (t *tree) refuse(code, name, why, next string) error {
+	return refuse(code, t.source, name, why, next)
 }
 
 // admit checks a path and remembers it, with the folders that it is in.

@@ -10,7 +10,7 @@ import (
 // fuzzed are packages that read what somebody else wrote, whatever their functions are called.
 var fuzzed = []string{
 	"wire", "internal/config", "internal/content", "internal/control", "internal/journal",
-	"internal/sensor/fanotify",
+	"internal/sensor/fanotify", "internal/store",
 }
 
 // TestEveryDecoderIsFuzzed: no byte from outside is trusted, and only a fuzzer tries them all.

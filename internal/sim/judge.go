@@ -1,0 +1,110 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/rollback"
+	"github.com/keepout-security/keepout/internal/store"
+	"github.com/keepout-security/keepout/internal/supervisor"
+)
+
+// stepped holds one step of rollback against the rules.
+func stepped(was, is *rollback.State, in rollback.Input, todo []rollback.Effect) error {
+	if err := is.Check(); err != nil {
+		return fmt.Errorf("after input %d: %w", in.Kind, err)
+	}
+	for _, e := range todo {
+		if (e.Act == rollback.RollBack || e.Act == rollback.Isolate || e.Act == rollback.Refuse) && e.Cause == "" {
+			return fmt.Errorf("effect %+v names no cause", e)
+		}
+	}
+	for _, p := range rollback.Parts() {
+		a, b := was.Slots(p), is.Slots(p)
+		if a.Active.Digest == b.Active.Digest {
+			continue
+		}
+		if _, refused := a.Refusal(b.Active.Digest); refused {
+			return fmt.Errorf("%s: %s became active though it was refused", p, b.Active)
+		}
+		switch b.Active.Digest {
+		case a.LKG.Digest, a.Factory.Digest:
+		case a.Candidate.Digest:
+			if !was.Trial.Beside {
+				return fmt.Errorf("%s: %s became active without a trial", p, b.Active)
+			}
+		default:
+			return fmt.Errorf("%s: %s became active out of nowhere", p, b.Active)
+		}
+	}
+	return nil
+}
+
+// judge holds the host as it is against the rules.
+func (h *Host) judge() error {
+	for _, g := range h.guests {
+		if err := h.judgeOne(g); err != nil {
+			return wrong(fmt.Errorf("%s: %w", g.id, err))
+		}
+	}
+	return nil
+}
+
+func (h *Host) judgeOne(g *guest) error {
+	st := &g.st
+	if st.Engine.Active.None() || st.Content.Active.None() {
+		return errors.New("nothing is active, though nothing was damaged")
+	}
+	if r := g.run; r != nil {
+		switch {
+		case !st.Runnable():
+			return fmt.Errorf("it runs in quarantine: %s", st.Quarantine.Cause)
+		case r.engine != st.Engine.Active.Digest || r.content != st.Content.Active.Digest:
+			return errors.New("what runs is not what is active")
+		case r.generation != st.Generation:
+			return fmt.Errorf("it runs in generation %d, the state says %d", r.generation, st.Generation)
+		}
+	}
+	if (g.beside != nil) != st.Trial.Beside {
+		return fmt.Errorf("beside: runs %v, the state says %v", g.beside != nil, st.Trial.Beside)
+	}
+	if g.rollbacks > g.promotions {
+		return fmt.Errorf("%d rollbacks of %d promotions", g.rollbacks, g.promotions)
+	}
+	return nil
+}
+
+// Rest lets a host be for a while with nothing new, and says who does not serve in the end though nothing is left
+// that could keep it from that: the installation's versions are good.
+func (h *Host) Rest() error {
+	h.disk.CutAt(0)
+	h.disk.Revive()
+	for range 3 * 3600 {
+		if err := h.pass(time.Second); err != nil {
+			return err
+		}
+		if err := h.judge(); err != nil {
+			return err
+		}
+	}
+	if _, err := h.store.Collect(); err != nil {
+		return err
+	}
+	for _, g := range h.guests {
+		if g.run == nil || g.sup.State != supervisor.Running {
+			return wrong(fmt.Errorf("%s does not come back: %s, quarantine %+v", g.id, g.sup.State, g.st.Quarantine))
+		}
+		for _, d := range g.st.Digests() {
+			if err := h.store.Verify(d); err != nil {
+				return wrong(err)
+			}
+		}
+	}
+	for _, p := range h.store.Problems() {
+		if p.Code == store.CodeTorn || p.Code == store.CodeForgotten || p.Code == rollback.CodeLost {
+			return wrong(p) // a power cut alone damages nothing
+		}
+	}
+	return nil
+}
