@@ -237,6 +237,6 @@ type Status struct {
 // sameProcess reports whether a running provider need not be replaced.
 func sameProcess(a, b config.Installed) bool {
 	return a.Manifest.SHA256 == b.Manifest.SHA256 && a.Content == b.Content && a.Limits == b.Limits &&
-		reflect.DeepEqual(a.Rights, b.Rights) && reflect.DeepEqual(a.Values, b.Values) && reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) &&
-		a.Manifest.Health == b.Manifest.Health
+		reflect.DeepEqual(a.Rights, b.Rights) && reflect.DeepEqual(a.Values, b.Values) &&
+		reflect.DeepEqual(a.Manifest.Events, b.Manifest.Events) && a.Manifest.Health == b.Manifest.Health
 }

@@ -204,7 +204,8 @@ func (g *rig) install(id string, p config.Provider) config.Installed {
 	}
 	return config.Installed{
 		Provider: p, Manifest: m, Limits: m.Grants.Limits, Values: p.Settings,
-		Rights: config.Rights{Mounts: []string{"/lib", "/lib64", "/usr/lib"}}, // test binaries are linked dynamically
+		// Test binaries are linked dynamically, and the race detector wants to know its own name.
+		Rights: config.Rights{Mounts: []string{"/lib", "/lib64", "/usr/lib", "/proc"}},
 	}
 }
 

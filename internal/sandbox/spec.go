@@ -21,7 +21,7 @@ const ProcPath = "/proc"
 
 // Limits bound one provider. Zero means the default of the kernel.
 type Limits struct {
-	Memory    uint64 `json:"memory"`    // bytes: of all its processes (control group), and private ones of each (RLIMIT_DATA)
+	Memory    uint64 `json:"memory"`    // bytes of all its processes (control group), private ones of each (RLIMIT_DATA)
 	CPU       uint64 `json:"cpu"`       // percent of one processor (control group)
 	Processes uint64 `json:"processes"` // processes and threads (control group and RLIMIT_NPROC)
 	Files     uint64 `json:"files"`     // open descriptors (RLIMIT_NOFILE)
