@@ -203,17 +203,17 @@ func TestGrantedPaths(t *testing.T) {
 	}
 	state := filepath.Join(base, "state")
 	p := start(t, Spec{
-		StateDir: state, Content: filepath.Join(base, "content"), Sockets: []string{filepath.Join(base, "sockets/s")},
+		StateDir: state, Content: filepath.Join(base, "content"), Sockets: []string{filepath.Join(base, "sockets", "s")},
 		Mounts: []string{"/usr", "/lib", "/lib64", ProcPath, filepath.Join(base, "granted"), "/does/not/exist"},
 	}, program(t))
 	receive(t, p)
 	for _, c := range []struct{ do, path, want string }{
-		{"read", filepath.Join(base, "content/file"), "ok"},
-		{"write", filepath.Join(base, "content/new"), "read-only"},
-		{"read", filepath.Join(base, "granted/file"), "ok"},
-		{"write", filepath.Join(base, "granted/new"), "read-only"},
-		{"read", filepath.Join(base, "sockets/file"), "permission denied"},
-		{"read", filepath.Join(base, "other/file"), "no such file"},
+		{"read", filepath.Join(base, "content", "file"), "ok"},
+		{"write", filepath.Join(base, "content", "new"), "read-only"},
+		{"read", filepath.Join(base, "granted", "file"), "ok"},
+		{"write", filepath.Join(base, "granted", "new"), "read-only"},
+		{"read", filepath.Join(base, "sockets", "file"), "permission denied"},
+		{"read", filepath.Join(base, "other", "file"), "no such file"},
 		{"write", filepath.Join(state, "new"), "ok"},
 		{"write", "/new", "denied"},
 		{"read", "/etc/passwd", "no such file"},

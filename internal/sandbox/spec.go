@@ -77,17 +77,6 @@ var layerNames = []string{
 
 func (l Layers) has(one Layers) bool { return l&one != 0 }
 
-// String names the layers, separated by blanks.
-func (l Layers) String() string {
-	text := ""
-	for i, name := range layerNames {
-		if l.has(1 << i) {
-			text += name + " "
-		}
-	}
-	return text[:max(0, len(text)-1)]
-}
-
 // Layer is one part of a provider's cage.
 type Layer struct {
 	Name  string `json:"name"`

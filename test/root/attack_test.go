@@ -203,6 +203,7 @@ func (g *target) each(do func(column int)) {
 
 // stopped runs one attack with some layers and reports whether it was stopped.
 func (g *target) stopped(t *testing.T, name string, c column) bool {
+	t.Helper()
 	slot := <-g.slots
 	defer func() { g.slots <- slot }()
 	state, err := os.MkdirTemp(g.dir, "state-")
@@ -353,7 +354,7 @@ func table(results [][]bool) string {
 
 // TestEveryAttackHasALine: an attack that nobody runs shows nothing.
 func TestEveryAttackHasALine(t *testing.T) {
-	source, err := os.ReadFile(filepath.Join(testenv.ModuleRoot(t), "test/providers/attacker/main.go"))
+	source, err := os.ReadFile(filepath.Join(testenv.ModuleRoot(t), "test", "providers", "attacker", "main.go"))
 	must(t, err)
 	_, list, _ := strings.Cut(string(source), "var attacks = ")
 	names := strings.Split(list, `"`)

@@ -1,7 +1,7 @@
 package root
 
 import (
-	"crypto/md5" //nolint:gosec // the format of ClamAV's signatures, no secret hangs on it
+	"crypto/md5"
 	"fmt"
 	"os"
 	"path/filepath"

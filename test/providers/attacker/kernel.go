@@ -67,7 +67,7 @@ func newUserNamespace(Orders, int) error {
 		return errno
 	}
 	if pid == 0 {
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}
 	_, err := unix.Wait4(int(pid), nil, 0, nil)
 	return err
@@ -112,9 +112,9 @@ func forkBomb(Orders, int) error {
 			return errno
 		}
 		if pid == 0 {
-			unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+			_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
 			for {
-				unix.RawSyscall(unix.SYS_PPOLL, 0, 0, 0)
+				_, _, _ = unix.RawSyscall(unix.SYS_PPOLL, 0, 0, 0)
 			}
 		}
 	}
