@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -233,7 +234,13 @@ func (g *target) stopped(t *testing.T, name string, c column) bool {
 		<-p.Done()
 		_ = p.Close()
 	}()
-	said, err := g.command(p, name, state, victim.Process.Pid)
+	hold := time.Duration(0) // where nobody looks, nothing is noticed
+	if c.only&sandbox.LayerLimits != 0 {
+		hold = patience / 2
+	}
+	said, err := g.command(p, map[string]any{
+		"Attack": name, "Victim": victim.Process.Pid, "State": state, "Hold": hold.Milliseconds(),
+	})
 	if err != nil {
 		t.Errorf("%s: %v; %s", c.name, err, p.Log())
 	}
@@ -246,11 +253,8 @@ func (g *target) stopped(t *testing.T, name string, c column) bool {
 const succeeded = "succeeded"
 
 // command sends the orders and returns what came of them.
-func (g *target) command(p *sandbox.Process, name, state string, victim int) (string, error) {
-	orders := map[string]any{"Attack": name, "Victim": victim, "State": state}
-	for k, v := range g.orders {
-		orders[k] = v
-	}
+func (g *target) command(p *sandbox.Process, orders map[string]any) (string, error) {
+	maps.Copy(orders, g.orders)
 	packet, err := json.Marshal(orders)
 	if err != nil {
 		return "", err

@@ -140,7 +140,7 @@ func fillDisk(o Orders, _ int) error {
 			return err
 		}
 	}
-	return survive()
+	return survive(o)
 }
 
 func bigFile(o Orders, _ int) error {
@@ -158,7 +158,7 @@ func bigFile(o Orders, _ int) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return survive()
+	return survive(o)
 }
 
 // hiddenFile fills the disk with files that no folder shows.
@@ -180,7 +180,7 @@ func hiddenFile(o Orders, _ int) error {
 		}
 		kept = append(kept, f)
 	}
-	return survive()
+	return survive(o)
 }
 
 // kept are files that must stay open.
