@@ -75,6 +75,8 @@ func TestGrantsThatNobodyCanGive(t *testing.T) {
 	for grants, want := range map[string]string{
 		"mounts: [/]":                      "is the whole host",
 		"mounts: [/proc/sys]":              "belongs to the kernel or the platform",
+		"mounts: [/run]":                   "holds folders of the platform",
+		"mounts: [/var/lib]":               "holds folders of the platform",
 		"mounts: [/dev]":                   "belongs to the kernel or the platform",
 		"mounts: [/sys/fs/cgroup]":         "belongs to the kernel or the platform",
 		"mounts: [/usr/../etc]":            "is not a plain absolute path",

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,6 +189,27 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// listenAt makes a socket that everybody may connect to.
+func listenAt(t *testing.T, path string) net.Listener {
+	t.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "unix", path)
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	must(t, os.Chmod(path, 0o777))
+	return l
+}
+
+// tells sends an order to the child and returns what came of it.
+func tells(t *testing.T, p *Process, order string) string {
+	t.Helper()
+	must(t, p.Control.Send([]byte(order), -1))
+	buf := make([]byte, 1024)
+	n, err := p.Control.Recv(buf)
+	must(t, err)
+	return string(buf[:n])
+}
+
 // TestGrantedPaths: the content and what was granted can be read, nothing else can, and only the state folder written.
 func TestGrantedPaths(t *testing.T) {
 	t.Parallel()
@@ -201,9 +223,11 @@ func TestGrantedPaths(t *testing.T) {
 		must(t, os.Chmod(filepath.Join(base, dir), 0o777))
 		must(t, os.WriteFile(filepath.Join(base, dir, "file"), []byte("x"), 0o644))
 	}
-	state := filepath.Join(base, "state")
+	state, socket := filepath.Join(base, "state"), filepath.Join(base, "sockets", "s")
+	server := listenAt(t, socket)
+	listenAt(t, filepath.Join(base, "other", "s"))
 	p := start(t, Spec{
-		StateDir: state, Content: filepath.Join(base, "content"), Sockets: []string{filepath.Join(base, "sockets", "s")},
+		StateDir: state, Content: filepath.Join(base, "content"), Sockets: []string{socket},
 		Mounts: []string{"/usr", "/lib", "/lib64", ProcPath, filepath.Join(base, "granted"), "/does/not/exist"},
 	}, program(t))
 	receive(t, p)
@@ -214,21 +238,24 @@ func TestGrantedPaths(t *testing.T) {
 		{"write", filepath.Join(base, "granted", "new"), "read-only"},
 		{"read", filepath.Join(base, "sockets", "file"), "permission denied"},
 		{"read", filepath.Join(base, "other", "file"), "no such file"},
+		{"dial", socket, "ok"},
+		{"dial", filepath.Join(base, "other", "s"), "no such file"},
 		{"write", filepath.Join(state, "new"), "ok"},
-		{"write", "/new", "denied"},
+		{"write", "/new", "read-only"},
 		{"read", "/etc/passwd", "no such file"},
 		{"read", "/proc/self/status", "ok"},
 		{"read", "/proc/cpuinfo", "no such file"},
 		{"read", "/dev/urandom", "ok"},
 		{"write", "/dev/null", "ok"},
 	} {
-		must(t, p.Control.Send([]byte(c.do+" "+c.path), -1))
-		buf := make([]byte, 1024)
-		n, err := p.Control.Recv(buf)
-		must(t, err)
-		if got := string(buf[:n]); !strings.Contains(got, c.want) && (c.want != "denied" || got == "ok") {
+		if got := tells(t, p, c.do+" "+c.path); !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %s, want %s", c.do, c.path, got, c.want)
 		}
+	}
+	must(t, server.Close())
+	listenAt(t, socket)
+	if got := tells(t, p, "dial "+socket); got != "ok" {
+		t.Errorf("after the server has made a new socket: %s", got)
 	}
 	if p.ContentMoved() {
 		t.Error("the content did not move")
@@ -237,6 +264,45 @@ func TestGrantedPaths(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(base, "content"), 0o755))
 	if !p.ContentMoved() {
 		t.Error("another folder in the content's place was not noticed")
+	}
+}
+
+// TestWithoutUserNamespace: where the host forbids user namespaces, the launcher builds the same cage as root and changes
+// its user after that.
+func TestWithoutUserNamespace(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, testenv.Root)
+	file := program(t)
+	l, why := plan(Spec{
+		Program: file.Name(), Slot: 11, StateDir: stateDir(t), Limits: Limits{Files: 99},
+		Mounts: []string{"/usr", "/lib", "/lib64", ProcPath},
+	})
+	l.Userns = false
+	p := &Process{done: make(chan struct{}), Confinement: confinement(l, why)}
+	must(t, makeStateDir(l.StateDir, int(l.UID)))
+	must(t, p.start(l, file))
+	t.Cleanup(func() {
+		p.Kill()
+		wait(t, p)
+		must(t, p.Close())
+	})
+	r := receive(t, p)
+	const id = FirstUID + 11
+	if r.UID != id || r.GID != id || len(r.Groups) != 0 || r.PID != 1 {
+		t.Errorf("user %d, group %d, groups %v, process %d", r.UID, r.GID, r.Groups, r.PID)
+	}
+	for _, line := range []string{
+		"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1",
+	} {
+		if !strings.Contains(r.Status, line+"\n") {
+			t.Errorf("its status has no line %q", line)
+		}
+	}
+	if ours, err := os.Readlink("/proc/self/ns/user"); err != nil || r.UserNS != ours {
+		t.Errorf("it is in user namespace %s, we in %s (%v)", r.UserNS, ours, err)
+	}
+	if got := tells(t, p, "read /etc/hostname"); got == "ok" {
+		t.Error("it sees the host's files")
 	}
 }
 

@@ -1,8 +1,11 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +45,7 @@ type report struct {
 	Umask     int
 	Status    string // /proc/self/status
 	Limits    map[string]unix.Rlimit
+	UserNS    string // /proc/self/ns/user
 	WriteErr  string // of an attempt to write to the folder of its own program
 }
 
@@ -88,17 +92,25 @@ func beChild() int {
 	select {}
 }
 
-// touch reads or writes a file if that is the order, and says what came of it.
+// touch reads or writes a file, or connects to a socket, if that is the order, and says what came of it.
 func touch(control *wire.Conn, order string) bool {
 	do, path, _ := strings.Cut(order, " ")
-	flags := map[string]int{"read": os.O_RDONLY, "write": os.O_WRONLY | os.O_CREATE}
-	if _, ok := flags[do]; !ok {
+	var made io.Closer
+	var err error
+	switch do {
+	case "read":
+		made, err = os.Open(path)
+	case "write":
+		made, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	case "dial":
+		var d net.Dialer
+		made, err = d.DialContext(context.Background(), "unix", path)
+	default:
 		return false
 	}
 	said := "ok"
-	f, err := os.OpenFile(path, flags[do], 0o600)
 	if err == nil {
-		err = f.Close()
+		err = made.Close()
 	}
 	if err != nil {
 		said = err.Error()
@@ -127,6 +139,7 @@ func describe() report {
 		Files: map[string]string{}, Umask: unix.Umask(0), Limits: map[string]unix.Rlimit{},
 	}
 	r.Dir, _ = os.Getwd()
+	r.UserNS, _ = os.Readlink("/proc/self/ns/user")
 	r.Groups, _ = os.Getgroups()
 	links, _ := filepath.Glob("/proc/self/fd/*")
 	for _, l := range links {
