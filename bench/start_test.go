@@ -75,6 +75,7 @@ func must(b *testing.B, err error) {
 
 // startCaged starts the program through the launcher and returns the time until its Hello.
 func startCaged(b *testing.B, spec sandbox.Spec, program *os.File) time.Duration {
+	b.Helper()
 	began := time.Now()
 	p, err := sandbox.Start(spec, program)
 	must(b, err)
@@ -88,6 +89,7 @@ func startCaged(b *testing.B, spec sandbox.Spec, program *os.File) time.Duration
 
 // startBare starts the program as any other one.
 func startBare(b *testing.B, path string) time.Duration {
+	b.Helper()
 	auth, theirAuth, err := wire.Pair(0)
 	must(b, err)
 	control, theirControl, err := wire.Pair(0)
@@ -107,6 +109,7 @@ func startBare(b *testing.B, path string) time.Duration {
 }
 
 func hello(b *testing.B, c *wire.Conn) {
+	b.Helper()
 	n, err := c.Recv(make([]byte, wire.MaxPacket))
 	if err != nil || n == 0 {
 		b.Fatalf("no hello: %v", err)

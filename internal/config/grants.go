@@ -67,6 +67,8 @@ func unmountable(path string) string {
 		return "is the whole host"
 	case path != procPath && underAny(path, never):
 		return "belongs to the kernel or the platform"
+	case slices.ContainsFunc(never, func(own string) bool { return own != path && under(own, path) }):
+		return "holds folders of the platform"
 	}
 	return ""
 }

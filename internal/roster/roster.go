@@ -257,12 +257,12 @@ func (r *Roster) Close() {
 	r.groups.Close()
 }
 
-// Log returns the end of what a provider wrote to standard error, oldest first, at most max bytes of it.
-func (r *Roster) Log(id string, max int64) ([]byte, error) {
+// Log returns the end of what a provider wrote to standard error, oldest first, at most limit bytes of it.
+func (r *Roster) Log(id string, limit int64) ([]byte, error) {
 	if _, err := r.find(id); err != nil {
 		return nil, err
 	}
-	return readLog(filepath.Join(r.c.StateDir, logDir, id), max)
+	return readLog(filepath.Join(r.c.StateDir, logDir, id), limit)
 }
 
 // logDir is the folder of the providers' logs, below the roster's. It is not the providers'.

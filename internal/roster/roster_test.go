@@ -184,7 +184,7 @@ executable: ` + childName + `
 protocol: [1]
 events: [{type: open, content: metadata}]
 settings: [fault, note]
-grants: {processes: 64, fds: 128, mounts: [/lib, /lib64, /usr/lib]}
+grants: {processes: 64, fds: 128, mounts: [/lib, /lib64, /usr/lib, /proc]}
 health: {heartbeat: 1s}
 `
 

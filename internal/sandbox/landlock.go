@@ -116,7 +116,7 @@ func (r ruleset) allow(access uint64, path string) error {
 	}
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil //nolint:nilerr // see above
+		return nil
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return r.add(access, fd)
@@ -133,7 +133,8 @@ func (r ruleset) add(access uint64, fd int) error {
 	if access &= r.handled; access == 0 {
 		return nil
 	}
-	if err := ll.LandlockAddPathBeneathRule(r.fd, &ll.PathBeneathAttr{AllowedAccess: access, ParentFd: fd}, 0); err != nil {
+	rule := ll.PathBeneathAttr{AllowedAccess: access, ParentFd: fd}
+	if err := ll.LandlockAddPathBeneathRule(r.fd, &rule, 0); err != nil {
 		return fmt.Errorf("landlock_add_rule: %w", err)
 	}
 	return nil

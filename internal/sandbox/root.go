@@ -208,7 +208,8 @@ func makePoint(at string, dir bool) error {
 // finishRoot links /dev/fd for interpreters and lets nobody change the root.
 func finishRoot(pieces []piece) error {
 	if slices.ContainsFunc(pieces, func(p piece) bool { return p.path == ProcPath }) {
-		if err := os.Symlink("/proc/self/fd", filepath.Join(stage, "dev/fd")); err != nil && !errors.Is(err, os.ErrExist) {
+		err := os.Symlink("/proc/self/fd", filepath.Join(stage, "dev", "fd"))
+		if err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("link descriptors: %w", err)
 		}
 	}

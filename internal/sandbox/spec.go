@@ -21,7 +21,7 @@ const ProcPath = "/proc"
 
 // Limits bound one provider. Zero means the default of the kernel.
 type Limits struct {
-	Memory    uint64 `json:"memory"`    // bytes: of all its processes (control group), and private ones of each (RLIMIT_DATA)
+	Memory    uint64 `json:"memory"`    // bytes of all its processes (control group), private ones of each (RLIMIT_DATA)
 	CPU       uint64 `json:"cpu"`       // percent of one processor (control group)
 	Processes uint64 `json:"processes"` // processes and threads (control group and RLIMIT_NPROC)
 	Files     uint64 `json:"files"`     // open descriptors (RLIMIT_NOFILE)
@@ -76,17 +76,6 @@ var layerNames = []string{
 }
 
 func (l Layers) has(one Layers) bool { return l&one != 0 }
-
-// String names the layers, separated by blanks.
-func (l Layers) String() string {
-	text := ""
-	for i, name := range layerNames {
-		if l.has(1 << i) {
-			text += name + " "
-		}
-	}
-	return text[:max(0, len(text)-1)]
-}
 
 // Layer is one part of a provider's cage.
 type Layer struct {

@@ -182,7 +182,9 @@ func attributes(l launch) *syscall.SysProcAttr {
 		layer Layers
 		flags uintptr
 	}{
-		{LayerMount, unix.CLONE_NEWNS}, {LayerPID, unix.CLONE_NEWPID}, {LayerNet, unix.CLONE_NEWNET},
+		{LayerMount, unix.CLONE_NEWNS},
+		{LayerPID, unix.CLONE_NEWPID},
+		{LayerNet, unix.CLONE_NEWNET},
 		{LayerIPC, unix.CLONE_NEWIPC | unix.CLONE_NEWUTS},
 	} {
 		if l.Layers.has(n.layer) {

@@ -12,43 +12,77 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How often the size of a state folder is looked at. What a provider can write between two looks is what it can be
-// over its limit.
+// How often a state folder is looked after. What a provider can write between two looks is what it can be over its
+// limit.
 const (
-	stateLook  = time.Second
-	stateHurry = 50 * time.Millisecond // while it grows, or is more than half full
+	stateLook  = time.Second           // at the free space of its file system, which is one system call
+	stateHurry = 50 * time.Millisecond // at the folder, while it grows
+	stateCount = 10 * time.Second      // at the folder, even when no space was taken
 )
 
 // maxEntries bounds the files and folders below a state folder: each costs the file system an inode, and us a look.
 const maxEntries = 10_000
 
-// watchState ends the provider when what it keeps on disk exceeds its limit.
+// room is what a file system has left.
+type room struct {
+	bytes, entries uint64
+	known          bool // some file systems do not say
+}
+
+func roomOf(dir string) room {
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) != nil || fs.Blocks == 0 {
+		return room{}
+	}
+	return room{bytes: fs.Bfree * uint64(fs.Bsize), entries: fs.Ffree, known: true}
+}
+
+// less reports whether so much was taken since before that a folder with this limit must be looked at.
+func (r room) less(before room, limit uint64) bool {
+	return !r.known || !before.known || r.bytes+limit/16 < before.bytes || r.entries+maxEntries/16 < before.entries
+}
+
+// watchState ends the provider when what it keeps on disk exceeds its limit. Counting a folder costs too much to do it
+// every second for nothing, so it is counted when its file system has less room than at the last count.
 func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan struct{}) {
 	timer := time.NewTimer(stateHurry)
 	defer timer.Stop()
-	last := uint64(0)
+	var counted time.Time
+	var before room
+	used, grows := uint64(0), false
 	for {
 		select {
 		case <-stop:
 			return
 		case <-timer.C:
 		}
-		used, entries := stateSize(dir, pid, limit)
-		switch {
-		case used > limit:
-			p.end(fmt.Sprintf("state folder over its limit: %d bytes, limit %d", used, limit))
-			return
-		case entries > maxEntries:
-			p.end(fmt.Sprintf("state folder over its limit: more than %d files", maxEntries))
-			return
+		now := roomOf(dir)
+		if grows || now.less(before, limit) || time.Since(counted) > stateCount {
+			bytes, entries := stateSize(dir, pid, limit)
+			if reason := overLimit(bytes, entries, limit); reason != "" {
+				p.end(reason)
+				return
+			}
+			grows = bytes > used+limit/64
+			used, counted, before = bytes, time.Now(), now
 		}
-		wait := stateLook
-		if used > limit/2 || used > last+limit/16 {
-			wait = stateHurry
+		if grows {
+			timer.Reset(stateHurry)
+		} else {
+			timer.Reset(stateLook)
 		}
-		last = used
-		timer.Reset(wait)
 	}
+}
+
+// overLimit says by how much a folder is over its limit, or "".
+func overLimit(bytes uint64, entries int, limit uint64) string {
+	switch {
+	case bytes > limit:
+		return fmt.Sprintf("state folder over its limit: %d bytes, limit %d", bytes, limit)
+	case entries > maxEntries:
+		return fmt.Sprintf("state folder over its limit: more than %d files", maxEntries)
+	}
+	return ""
 }
 
 // stateSize is what the folder takes up on disk, with files that were removed but that the provider's first process
@@ -66,7 +100,7 @@ func stateSize(dir string, pid int, limit uint64) (bytes uint64, entries int) {
 		entries++
 		if info, err := e.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				bytes += uint64(st.Blocks) * blockSize / uint64(max(st.Nlink, 1))
+				bytes += uint64(st.Blocks) * blockSize // a file with two names counts twice
 			}
 		}
 		if bytes > limit || entries > maxEntries {

@@ -58,12 +58,12 @@ var privileges = []privilege{
 	{
 		what: "look into another process", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"PtraceAttach", "PtraceSeize", "ProcessVMReadv", "ProcessVMWritev", "PidfdGetfd"},
-		homes: []string{"providers/hostile/*"},
+		homes: []string{"providers/hostile/*", "test/providers/attacker"},
 	},
 	{
 		what: "load a BPF program or a kernel module", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"SYS_BPF", "InitModule", "FinitModule", "DeleteModule"},
-		homes: nil, inTests: true,
+		homes: []string{"test/providers/attacker"}, inTests: true,
 	},
 	{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},

@@ -1,6 +1,7 @@
 package root
 
 import (
+	"crypto/md5"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,9 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/sandbox"
+	"github.com/keepout-security/keepout/internal/supervisor"
+	"github.com/keepout-security/keepout/internal/testenv"
 	"github.com/keepout-security/keepout/test/testhost"
 )
 
@@ -32,7 +37,7 @@ func TestConfinement(t *testing.T) {
 		"NoNewPrivs": "1", "CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000",
 		"CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "Groups": "",
 		"Uid": ids, "Gid": ids,
-		"NSpid": fmt.Sprintf("%d\t1", pid), "Umask": "0077",
+		"NSpid": fmt.Sprintf("%d\t1", pid), "Umask": "0077", "Seccomp": "2",
 	} {
 		got := regexp.MustCompile(`(?m)^` + key + `:[ \t]*(.*?)[ \t]*$`).FindSubmatch(status)
 		if len(got) < 2 || string(got[1]) != want {
@@ -43,6 +48,18 @@ func TestConfinement(t *testing.T) {
 		t.Errorf("user %d is not in the range of providers", u)
 	}
 
+	if c := provider(t, h.Status(), "subject").Confinement; c.Weak() {
+		t.Errorf("the cage has holes: %+v", c)
+	}
+	for _, kind := range []string{"user", "mnt", "pid", "net", "ipc", "uts"} {
+		ours, err := os.Readlink("/proc/self/ns/" + kind)
+		must(t, err)
+		theirs, err := os.Readlink(filepath.Join(proc, "ns", kind))
+		must(t, err)
+		if ours == theirs {
+			t.Errorf("it shares the %s namespace", kind)
+		}
+	}
 	limits, err := os.ReadFile(filepath.Join(proc, "limits"))
 	must(t, err)
 	for name, want := range map[string]string{
@@ -81,6 +98,53 @@ func descriptors(t testing.TB, proc string) {
 	slices.Sort(inherited)
 	if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(inherited, want) {
 		t.Errorf("open descriptors %v, want %v", inherited, want)
+	}
+}
+
+// TestEnginesInTheCage: the shipped engines that need more than themselves, and a script, do their work in the cage.
+func TestEnginesInTheCage(t *testing.T) {
+	need(t, testenv.ClamAV, testenv.YARA, testenv.Python)
+	const bad = "MALWARE in three engines"
+	content := mountPoint(t)
+	t.Cleanup(func() { _ = os.RemoveAll(content) })
+	folder := func(name, file, text string) string {
+		dir := filepath.Join(content, name)
+		must(t, os.Mkdir(dir, 0o755))
+		write(t, filepath.Join(dir, file), text, 0o644)
+		return dir
+	}
+	h := testhost.Start(t, testhost.Options{Life: 3 * time.Minute, Providers: []testhost.Provider{
+		{ID: "clamav", Source: "clamav", Content: folder("clamav", "x.hdb",
+			fmt.Sprintf("%x:%d:Test.Bad\n", md5.Sum([]byte(bad)), len(bad)))},
+		{ID: "yara", Source: "yara", Content: folder("yara", "x.yar",
+			"rule Bad { strings: $m = \"MALWARE\" condition: $m }\n")},
+		{ID: "python", Source: "python", Content: folder("python", "deny.txt", digest(bad)+" Test.Bad\n")},
+	}})
+	path := h.File("bad", bad)
+	denied(t, open(path))
+	allowed(t, open(h.File("good", goodText)))
+	for _, p := range h.Status().Providers {
+		if p.Confinement.Weak() {
+			t.Errorf("%s: the cage has holes: %q", p.ID, p.Confinement.Missing())
+		}
+	}
+	for _, id := range []string{"clamav", "yara", "python"} { // each by itself
+		for _, other := range []string{"clamav", "yara", "python"} {
+			must(t, h.Do(control.Request{Do: "provider", Provider: other, Enable: other == id}, func(control.Reply) {}))
+		}
+		h.Until(id+" votes alone", func() bool {
+			for _, p := range h.Status().Providers {
+				if running := p.State == supervisor.Running; running != (p.ID == id) {
+					return false
+				}
+			}
+			return true
+		})
+		alone := h.File("bad-"+id, bad)
+		denied(t, open(alone))
+		if v := h.Record(alone).Verdict; v.DecidedBy != id {
+			t.Errorf("%s was denied by %q", alone, v.DecidedBy)
+		}
 	}
 }
 

@@ -142,27 +142,31 @@ func (h *Host) configText(opt Options) string {
 	return b.String()
 }
 
+// source returns the folder of a provider's source in the module, and its program, which it builds.
+func (h *Host) source(name string) (pkg, executable string) {
+	h.t.Helper()
+	switch name {
+	case "subject":
+		pkg, executable = "./test/providers/subject", filepath.Join(h.Bin, "subject")
+	case "python": // a script
+		pkg = "./examples/python"
+		return pkg, filepath.Join(testenv.ModuleRoot(h.t), pkg, "provider.py")
+	default:
+		pkg, executable = "./providers/"+name, filepath.Join(h.Bin, "providers", name, "keepout-"+name)
+	}
+	testenv.Build(h.t, pkg)
+	return pkg, executable
+}
+
 // install copies a provider's folder under the id that the host gives it.
 func (h *Host) install(p Provider) {
 	h.t.Helper()
-	source := filepath.Join(h.Bin, "providers", p.Source)
-	pkg := "./providers/" + p.Source
-	if p.Source == "subject" {
-		pkg = "./test/providers/subject"
-	}
-	testenv.Build(h.t, pkg)
-	if p.Source == "subject" {
-		source = filepath.Join(h.Bin, "subject")
-	}
+	pkg, executable := h.source(p.Source)
 	to := filepath.Join(h.Providers, p.ID)
 	h.must(os.MkdirAll(to, 0o755))
 	manifest := filepath.Join(testenv.ModuleRoot(h.t), strings.TrimPrefix(pkg, "./"), config.ManifestFile)
 	text, err := os.ReadFile(manifest)
 	h.must(err)
-	executable := source
-	if p.Source != "subject" {
-		executable = filepath.Join(source, "keepout-"+p.Source)
-	}
 	program, err := os.ReadFile(executable)
 	h.must(err)
 	h.must(os.WriteFile(filepath.Join(to, filepath.Base(executable)), program, 0o755))

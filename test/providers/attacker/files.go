@@ -89,8 +89,8 @@ func makeDevice(o Orders, _ int) error {
 	return nil
 }
 
-// memfdExec executes a program that is in no file system. What it executes is no program: that the kernel finds this out
-// is the success.
+// memfdExec executes a program that is in no file system. What it executes is no program: that the kernel finds this
+// out is the success.
 func memfdExec(Orders, int) error {
 	fd, err := unix.MemfdCreate("attack", unix.MFD_EXEC)
 	if err != nil {
@@ -135,11 +135,12 @@ const (
 // fillDisk writes many files, each of a size that is allowed.
 func fillDisk(o Orders, _ int) error {
 	for i := range diskBytes / fileBytes {
-		if err := os.WriteFile(filepath.Join(o.State, fmt.Sprint("fill-", i)), make([]byte, fileBytes), 0o600); err != nil {
+		path := filepath.Join(o.State, fmt.Sprint("fill-", i))
+		if err := os.WriteFile(path, make([]byte, fileBytes), 0o600); err != nil {
 			return err
 		}
 	}
-	return survive()
+	return survive(o)
 }
 
 func bigFile(o Orders, _ int) error {
@@ -157,7 +158,7 @@ func bigFile(o Orders, _ int) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return survive()
+	return survive(o)
 }
 
 // hiddenFile fills the disk with files that no folder shows.
@@ -179,7 +180,7 @@ func hiddenFile(o Orders, _ int) error {
 		}
 		kept = append(kept, f)
 	}
-	return survive()
+	return survive(o)
 }
 
 // kept are files that must stay open.

@@ -25,6 +25,7 @@ type Orders struct {
 	Abstract string // name of an abstract socket
 	Socket   string // path of a socket
 	Key      int    // of a System V shared memory segment
+	Hold     int    // ms to keep what was taken
 }
 
 // Report is what came of it.

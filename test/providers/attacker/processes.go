@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -89,7 +90,10 @@ func sharedMemory(o Orders, _ int) error {
 func outliveCore(Orders, int) error { return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0) }
 
 func dial(network, address string) error {
-	c, err := net.DialTimeout(network, address, 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return err
 	}
@@ -99,7 +103,8 @@ func dial(network, address string) error {
 func dialTCP(o Orders, _ int) error { return dial("tcp4", fmt.Sprintf("127.0.0.1:%d", o.Port)) }
 
 func sendUDP(o Orders, _ int) error {
-	c, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", o.Port))
+	var d net.Dialer
+	c, err := d.DialContext(context.Background(), "udp4", fmt.Sprintf("127.0.0.1:%d", o.Port))
 	if err != nil {
 		return err
 	}
