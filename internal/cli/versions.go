@@ -32,8 +32,8 @@ func (a *app) versionCommands() []*cobra.Command {
 	back := control.Request{Do: "version", Action: "rollback"}
 	rollback := &cobra.Command{
 		Use: "rollback ID --reason TEXT", Short: "Go back to the version before",
-		Long: "Go back to the last-known-good version, or to what was installed: of the part that changed last, or of --part.\n" +
-			"What is gone back from is refused until keepout provider allow.",
+		Long: "Go back to the last-known-good version, or to what was installed: of the part that changed\n" +
+			"last, or of --part. What is gone back from is refused until keepout provider allow.",
 		Args: exactArgs(1, "a provider's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.TrimSpace(back.Reason) == "" {
@@ -58,7 +58,7 @@ func (a *app) versionCommands() []*cobra.Command {
 		Args: exactArgs(2, "a provider's id and the beginning of a digest"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.order(cmd, control.Request{Do: "version", Action: "allow", Provider: args[0], SHA256: args[1]},
-				args[0]+": "+args[1]+" is no longer refused, and tried again if it is what is configured")
+				args[0]+": "+args[1]+" is no longer refused; if it is what is configured, it is tried again")
 		},
 	}
 	return []*cobra.Command{versions, rollback, promote, allow}

@@ -40,24 +40,3 @@ func TestLog(t *testing.T) {
 		t.Errorf("%d bytes on disk, limit 4096 and one line", size)
 	}
 }
-
-// TestMovedContent: a cage shows the content that was there at the start, so another one in its place needs another
-// process.
-func TestMovedContent(t *testing.T) {
-	t.Parallel()
-	g := newRig(t)
-	content := filepath.Join(filepath.Dir(g.state), "content")
-	must(t, os.Mkdir(content, 0o755))
-	g.apply(g.install("p", config.Provider{Content: content}))
-	first := g.runs("p", 0)
-	g.r.Reload()
-	if pid := g.runs("p", 0); pid != first {
-		t.Errorf("process %d was replaced by %d for nothing", first, pid)
-	}
-	must(t, os.Rename(content, content+".old"))
-	must(t, os.Mkdir(content, 0o755))
-	g.r.Reload()
-	if os.Getuid() == 0 { // others have no cage that could hold it
-		g.runs("p", first)
-	}
-}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,9 @@ import (
 
 const patience = 20 * time.Second
 
+// voteTime is the budget of a vote on the content, short so that waiting for it in vain is.
+const voteTime = 300 * time.Millisecond
+
 // childName is the program name under which this test binary is a provider.
 const childName = "roster-child"
 
@@ -44,6 +48,7 @@ func TestMain(m *testing.M) {
 
 // engine is a provider that does what its settings say.
 func engine() provider.Engine {
+	var fault atomic.Value
 	return provider.Engine{
 		Name: "child", Version: "1", Subscription: provider.Subscription{Events: []event.Type{event.Open}},
 		Load: func(_ context.Context, s provider.Settings) (string, error) {
@@ -57,9 +62,21 @@ func engine() provider.Engine {
 				return "no content", nil
 			}
 			text, err := os.ReadFile(filepath.Join(s.Content, "file"))
+			if string(text) == "bad" {
+				os.Exit(9)
+			}
+			fault.Store(string(text))
 			return "content: " + string(text), err
 		},
-		Vote: func(*provider.Event) provider.Vote { return provider.Allow() },
+		Vote: func(*provider.Event) provider.Vote {
+			switch fault.Load() {
+			case "crash":
+				os.Exit(8)
+			case "stuck":
+				select {}
+			}
+			return provider.Allow()
+		},
 	}
 }
 
@@ -214,6 +231,15 @@ func (g *rig) install(id string, p config.Provider) config.Installed {
 	return in
 }
 
+// reseal changes a provider's package without changing what it does.
+func (g *rig) reseal(id, title string) {
+	g.t.Helper()
+	path := filepath.Join(g.providers, id, config.ManifestFile)
+	text, err := os.ReadFile(path)
+	must(g.t, err)
+	must(g.t, os.WriteFile(path, []byte(strings.Replace(string(text), "title: Test", "title: "+title, 1)), 0o644))
+}
+
 // content makes a folder of content.
 func (g *rig) content(name, text string) string {
 	g.t.Helper()
@@ -227,6 +253,7 @@ func (g *rig) apply(installed ...config.Installed) {
 	g.t.Helper()
 	l := &config.Loaded{Config: config.Default()}
 	l.Updates.Trial, l.Updates.TrialIdle, l.Updates.Samples, l.Updates.Settle = 0, 0, 0, 0
+	l.Budgets.Content = config.Duration(voteTime)
 	must(g.t, g.r.Apply(installed, l))
 }
 
@@ -276,7 +303,7 @@ func TestStart(t *testing.T) {
 	b := config.Default().Budgets
 	if len(panel) != 2 || panel[0].Session.Provider() != "one" || panel[0].Mode != event.Enforce ||
 		!panel[0].FailClosed || panel[0].Metadata != time.Duration(b.Metadata) ||
-		panel[0].Content != time.Duration(b.Content) ||
+		panel[0].Content != voteTime ||
 		panel[1].Mode != event.Audit || panel[1].FailClosed {
 		t.Errorf("panel %+v", panel)
 	}

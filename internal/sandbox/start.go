@@ -26,14 +26,12 @@ type Process struct {
 	Auth, Control *wire.Conn
 	Confinement   Confinement
 
-	cmd     *exec.Cmd
-	log     tail
-	content string
-	held    unix.Stat_t // of content when it was mounted
-	group   *group
-	done    chan struct{}
-	err     error
-	ended   atomic.Pointer[string] // why we ended it, if we did
+	cmd   *exec.Cmd
+	log   tail
+	group *group
+	done  chan struct{}
+	err   error
+	ended atomic.Pointer[string] // why we ended it, if we did
 }
 
 // Start starts the provider whose program is open in file, which stays the caller's.
@@ -55,8 +53,6 @@ func Start(spec Spec, program *os.File) (*Process, error) {
 		why[LayerCgroup] = p.group.why
 	}
 	p.Confinement = confinement(l, why)
-	p.content = spec.Content
-	_ = unix.Stat(p.content, &p.held) // what does not exist is not mounted
 	if err := p.start(l, program); err != nil {
 		p.group.remove()
 		return nil, errors.Join(fmt.Errorf("start %s: %w", spec.Program, err), p.closeConns())
@@ -244,17 +240,6 @@ func (p *Process) Kill() {
 func (p *Process) end(reason string) {
 	p.ended.CompareAndSwap(nil, &reason)
 	p.Kill()
-}
-
-// ContentMoved reports whether another file or folder is at the content's path than when the provider was started: the
-// provider still sees the old one.
-func (p *Process) ContentMoved() bool {
-	if p.content == "" || !p.Confinement.has(LayerMount) {
-		return false
-	}
-	var now unix.Stat_t
-	_ = unix.Stat(p.content, &now) // what does not exist is the zero value
-	return now.Dev != p.held.Dev || now.Ino != p.held.Ino
 }
 
 // Done is closed when the process has ended and been waited for.

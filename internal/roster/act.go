@@ -1,0 +1,183 @@
+package roster
+
+import (
+	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/rollback"
+)
+
+// act does what was decided, in order.
+func (l *lineage) act(todo []rollback.Effect) {
+	for _, e := range todo {
+		switch e.Act {
+		case rollback.Keep:
+			if err := l.r.c.Store.Commit(l.state); err != nil {
+				l.r.storeFailed(l.id, err)
+			}
+		case rollback.Check:
+			l.check(e.Part, e.Version)
+		case rollback.StartBeside:
+			l.startBeside(e.Part)
+		case rollback.StopBeside:
+			l.stopBeside()
+		case rollback.Activate, rollback.RollBack:
+			l.standing.Renew()
+			if l.state.Runnable() {
+				l.activate()
+			}
+		case rollback.Isolate:
+			l.replace(nil)
+		case rollback.Release:
+			l.activate()
+		case rollback.MarkLKG, rollback.Refuse, rollback.Notify:
+		}
+		l.report(e)
+	}
+	if len(todo) > 0 {
+		l.r.changed()
+	}
+}
+
+// compose is the configuration with certain versions in place of the administrator's files.
+func (l *lineage) compose(engine, content rollback.Version) (config.Installed, error) {
+	l.mu.Lock()
+	in := l.configured
+	l.mu.Unlock()
+	dir, err := l.r.c.Store.Path(engine.Digest)
+	if err != nil {
+		return in, err
+	}
+	m, err := config.LoadPackaged(dir, l.id)
+	if err != nil {
+		return in, err
+	}
+	if in, err = in.Under(m); err != nil {
+		return in, err
+	}
+	in.Content = ""
+	if !content.None() {
+		in.Content, err = l.r.c.Store.Path(content.Digest)
+	}
+	return in, err
+}
+
+// activate makes the active versions run. If they run beside already, that process takes over.
+func (l *lineage) activate() {
+	want := [2]rollback.Digest{l.state.Engine.Active.Digest, l.state.Content.Active.Digest}
+	if l.active != nil && l.active.runs == want { // both parts became active at once
+		l.active.generation = l.state.Generation
+		return
+	}
+	if m := l.beside; m != nil && m.runs == want {
+		m.generation = l.state.Generation
+		m.agreement.Store(nil)
+		l.mu.Lock()
+		l.beside = nil
+		l.mu.Unlock()
+		l.replace(m)
+		return
+	}
+	in, err := l.compose(l.state.Engine.Active, l.state.Content.Active)
+	if err != nil {
+		l.refuse(err)
+		return
+	}
+	m := l.member(want)
+	m.generation = l.state.Generation
+	l.replace(m)
+	m.configure(in)
+}
+
+// replace puts another member, or none, in the place of the active one.
+func (l *lineage) replace(m *member) {
+	l.mu.Lock()
+	old := l.active
+	l.active = m
+	off := l.off
+	l.mu.Unlock()
+	l.r.changed() // the new one is asked, if it is ready, before the old one is not any more
+	l.retire(old)
+	if m != nil && off {
+		m.enable(false)
+	}
+}
+
+// retire ends a member.
+func (l *lineage) retire(m *member) {
+	if m == nil {
+		return
+	}
+	l.mu.Lock()
+	l.former = append(l.former, m)
+	l.mu.Unlock()
+	m.stop()
+	go func() {
+		<-m.gone
+		l.mail.put(func() { l.buried(m) })
+	}()
+}
+
+// buried adds up what a member did that has ended.
+func (l *lineage) buried(m *member) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, f := range l.former {
+		if f == m {
+			l.former = append(l.former[:i:i], l.former[i+1:]...)
+			if m.agreement.Load() == nil {
+				l.past = l.past.Add(m.counters())
+			}
+			return
+		}
+	}
+}
+
+// member makes one in the lane that the active one does not use. It begins to live when the last one there has ended.
+func (l *lineage) member(runs [2]rollback.Digest) *member {
+	lane := laneA
+	if l.active != nil && l.active.lane == laneA {
+		lane = laneB
+	}
+	var before *member
+	for _, f := range l.former {
+		if f.lane == lane {
+			before = f
+		}
+	}
+	return newMember(l, lane, runs, before)
+}
+
+func (l *lineage) startBeside(p rollback.Part) {
+	engine, content := l.onTrial(p)
+	in, err := l.compose(engine, content)
+	if err != nil {
+		t := l.state.Trial
+		go l.mail.put(func() {
+			l.step(rollback.Input{Kind: rollback.BesideEnded, Part: t.Part, Digest: t.Digest, Cause: err.Error()})
+		})
+		return
+	}
+	m := l.member([2]rollback.Digest{engine.Digest, content.Digest})
+	m.agreement.Store(&docket.Agreement{With: l.id})
+	l.mu.Lock()
+	l.beside = m
+	l.mu.Unlock()
+	m.configure(in)
+}
+
+// onTrial are the versions with which a candidate of a part is tried.
+func (l *lineage) onTrial(p rollback.Part) (engine, content rollback.Version) {
+	engine, content = l.state.Engine.Active, l.state.Content.Active
+	if p == rollback.Engine {
+		return l.state.Engine.Candidate, content
+	}
+	return engine, l.state.Content.Candidate
+}
+
+func (l *lineage) stopBeside() {
+	l.mu.Lock()
+	m := l.beside
+	l.beside = nil
+	l.mu.Unlock()
+	l.retire(m)
+}
