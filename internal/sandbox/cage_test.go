@@ -173,6 +173,7 @@ func TestLeftovers(t *testing.T) {
 	sleeper := exec.CommandContext(t.Context(), "/bin/sleep", "1000")
 	must(t, sleeper.Start())
 	must(t, left.add(sleeper.Process.Pid))
+	must(t, before.lock.Close()) // as the kernel does when a process ends
 	after := NewGroups(state)
 	if err := sleeper.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("what was left ended with %v", err)
@@ -182,11 +183,36 @@ func TestLeftovers(t *testing.T) {
 		return len(groupFiles(t, after, 9, "cgroup.procs")) == 0
 	})
 	after.Close()
-	if other := NewGroups(state + "-other"); other.name == after.name {
-		t.Error("two daemons share their groups")
-	} else {
-		other.Close()
+}
+
+// TestDeadAndAlive: a daemon removes the groups of others that are dead, and those only.
+func TestDeadAndAlive(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	alive, dead := NewGroups(stateDir(t)), NewGroups(stateDir(t))
+	for _, g := range []*Groups{alive, dead} {
+		made, err := g.create(3, Limits{})
+		must(t, err)
+		if made.empty() {
+			t.Logf("no control groups here: %s", made.why)
+			return
+		}
 	}
+	must(t, dead.lock.Close())
+	third := NewGroups(stateDir(t))
+	defer third.Close()
+	if third.name == alive.name || alive.name == dead.name {
+		t.Error("daemons share their groups")
+	}
+	if len(groupFiles(t, alive, 3, "cgroup.procs")) == 0 {
+		t.Error("the group of a daemon that lives was removed")
+	}
+	if left := groupFiles(t, dead, 3, "cgroup.procs"); len(left) != 0 {
+		t.Errorf("left of the dead: %v", left)
+	}
+	for _, top := range alive.tops(alive.name) {
+		empty(top)
+	}
+	alive.Close()
 }
 
 // listenAt makes a socket that everybody may connect to.
@@ -259,8 +285,8 @@ func TestGrantedPaths(t *testing.T) {
 	}
 }
 
-// TestWithoutUserNamespace: where the host forbids user namespaces, the launcher builds the same cage as root and changes
-// its user after that.
+// TestWithoutUserNamespace: where the host forbids user namespaces, the launcher builds the same cage as root and
+// changes its user after that.
 func TestWithoutUserNamespace(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.Root)

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // cgroupRoot is where a host has its control groups, in all arrangements of versions 1 and 2.
@@ -45,6 +44,7 @@ type Groups struct {
 	name    string // of the folder that holds this daemon's groups
 	unified string // version 2: the folder of our own group, below the mount point; empty: version 1
 	usable  map[controller]error
+	lock    *os.File // of the folder, as long as this process lives; nil: there is none, or it cannot be locked
 }
 
 // NewGroups looks what this host allows, and removes what a daemon that was killed has left. owner tells daemons of
@@ -58,6 +58,7 @@ func NewGroups(owner string) *Groups {
 	} else {
 		g.probeSplit()
 	}
+	g.claim()
 	g.sweep()
 	return g
 }
@@ -287,55 +288,5 @@ func (g *group) remove() {
 		_ = g.unified.Delete()
 	default:
 		_ = g.split.Delete()
-	}
-}
-
-// sweep ends what a daemon that was killed left in its groups, and removes them.
-func (g *Groups) sweep() {
-	var tops []string
-	if g.unified != "" {
-		tops = append(tops, filepath.Join(cgroupRoot, g.unified, g.name))
-	} else {
-		for _, c := range controllers {
-			if dir, err := g.splitDir(c); err == nil && g.usable[c] == nil {
-				tops = append(tops, dir)
-			}
-		}
-	}
-	for _, top := range tops {
-		slots, _ := filepath.Glob(filepath.Join(top, "slot-*")) // the pattern is well-formed
-		for _, slot := range slots {
-			killAll(slot)
-			_ = unix.Rmdir(slot) // one that is not empty yet is used again, with its limits set anew
-		}
-	}
-}
-
-// killAll ends who is left in a group of ours.
-func killAll(dir string) {
-	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
-		return
-	}
-	for _, field := range strings.Fields(string(text)) {
-		if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-	}
-}
-
-// Close removes the folder of this daemon's groups. Preconditions: its providers have ended.
-func (g *Groups) Close() {
-	if g == nil {
-		return
-	}
-	if g.unified != "" {
-		_ = unix.Rmdir(filepath.Join(cgroupRoot, g.unified, g.name))
-		return
-	}
-	for _, c := range controllers {
-		if dir, err := g.splitDir(c); err == nil {
-			_ = unix.Rmdir(dir)
-		}
 	}
 }

@@ -30,11 +30,11 @@ type room struct {
 }
 
 func roomOf(dir string) room {
-	var fs unix.Statfs_t
-	if unix.Statfs(dir, &fs) != nil || fs.Blocks == 0 {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Blocks == 0 {
 		return room{}
 	}
-	return room{bytes: fs.Bfree * uint64(fs.Bsize), entries: fs.Ffree, known: true}
+	return room{bytes: st.Bfree * uint64(st.Bsize), entries: st.Ffree, known: true}
 }
 
 // less reports whether so much was taken since before that a folder with this limit must be looked at.
