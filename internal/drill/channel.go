@@ -14,9 +14,8 @@ func channel(number int, path, last string) map[string]string {
 		fields[i] = "*"
 	}
 	fields[1], fields[20] = path, last
-	return map[string]string{
-		fmt.Sprintf("c-00000291-%08d.channel", number): "# template instances of type 291\n" + strings.Join(fields, ",") + "\n",
-	}
+	name := fmt.Sprintf("c-00000291-%08d.channel", number)
+	return map[string]string{name: "# template instances of type 291\n" + strings.Join(fields, ",") + "\n"}
 }
 
 // channelFile is July 2024, three times: each layer is shown by taking away the one before.
@@ -38,7 +37,8 @@ func channelFile() []Drill {
 		{What: "the engine goes on with the old content", See: Sight{Kind: seeUntouched}, Needs: partSchema},
 	}
 	trial.Name, trial.Title = "channel-file-291-unchecked", "the same without a schema: only the throw-away load can tell"
-	trial.Explanation = "The schema is gone. The engine tries its content when it loads it, and crashes, in a cage of its own."
+	trial.Explanation = "The schema is gone. The engine tries its content when it loads it, and crashes, in a cage " +
+		"of its own."
 	trial.NoSchema = true
 	trial.Expect = []Expectation{
 		{
@@ -48,8 +48,8 @@ func channelFile() []Drill {
 		{What: "the engine goes on with the old content", See: Sight{Kind: seeUntouched}, Needs: partTrial},
 	}
 	live.Name, live.Title = "channel-file-291-live", "the same, and the load shows nothing: it hits the live host"
-	live.Explanation = "The load's own event does not match, the first real one does, and reads the 21st of 20 inputs, as on " +
-		"that Friday, but in a process that nobody needs."
+	live.Explanation = "The load's own event does not match, the first real one does, and reads the 21st of 20 " +
+		"inputs, as on that Friday, but in a process that nobody needs."
 	live.NoSchema, live.Update = true, channel(2, "*/good-*", "evil-pipe")
 	live.Expect = []Expectation{
 		policy(event.ReasonLost, "what it owed was answered by its policy"), restarted(), rolledBack(),

@@ -96,16 +96,15 @@ func (e *evidence) host(stall bool) Host {
 			if since < 0 {
 				since = o.at
 			}
-			h.UnprotectedMS = max(h.UnprotectedMS, milliseconds(bucketWidth))
 		case o.bad && since >= 0:
-			h.UnprotectedMS += milliseconds(o.at - since)
+			h.UnprotectedMS += milliseconds(max(o.at-since, time.Microsecond))
 			since = -1
 		case !o.bad && o.how == denied:
 			h.WronglyDenied++
 		}
 	}
 	if since >= 0 {
-		h.UnprotectedMS += milliseconds(e.lifted - since)
+		h.UnprotectedMS += milliseconds(max(e.lifted-since, bucketWidth))
 	}
 	return h
 }
@@ -156,7 +155,7 @@ func (e *evidence) buckets() []Bucket {
 	out := make([]Bucket, 0, len(byTime))
 	for at, opens := range byTime {
 		b := Bucket{AtMS: at, Count: len(opens)}
-		var took []time.Duration
+		took := make([]time.Duration, 0, len(opens))
 		for _, o := range opens {
 			took = append(took, o.took)
 			if o.bad && o.how == passed {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (s Sight) in(e *evidence) (ok bool, detail string) {
 		return e.left(s.Text) && string(e.last.State) == s.Text, string(e.last.State)
 	case seeCounter:
 		n := count(e.last.Counters, s.Text) - count(e.before.Counters, s.Text)
-		return n >= uint64(s.N), fmt.Sprint(n)
+		return n >= uint64(s.N), strconv.FormatUint(n, 10)
 	case seeReason:
 		for reason, n := range e.reasons {
 			if string(reason) == s.Text {
@@ -77,7 +78,8 @@ func (s Sight) in(e *evidence) (ok bool, detail string) {
 
 // below compares what the hostile provider took with its limit.
 func (s Sight) below(e *evidence) (ok bool, detail string) {
-	used, unit := 0, ""
+	var used int
+	var unit string
 	switch s.Kind {
 	case seeMemoryBelow:
 		used, unit = e.usage.MemoryMiB, " MiB"
@@ -138,7 +140,7 @@ func orElse(text, otherwise string) string {
 	return text
 }
 
-// judge compares what was observed with what was promised. notBuiltIn lists the parts that excuse nothing but are named.
+// judge compares what was observed with what was promised. notBuiltIn lists parts that excuse nothing, but are named.
 func (d *Drill) judge(e *evidence, notBuiltIn []string) []Check {
 	checks := d.promises(e)
 	for _, x := range d.Expect {
@@ -158,7 +160,7 @@ func (d *Drill) promises(e *evidence) []Check {
 	h := e.host(d.Stall)
 	bound := h.RuleMS + milliseconds(margin)
 	within := func(what string, n int, last, allowed time.Duration, needs string) Check {
-		c := Check{What: what, Passed: n == 0 || last <= allowed, Detail: fmt.Sprint(n), Needs: needs}
+		c := Check{What: what, Passed: n == 0 || last <= allowed, Detail: strconv.Itoa(n), Needs: needs}
 		if n > 0 {
 			c.Detail = fmt.Sprintf("%d, the last %.1f s after the fault", n, last.Seconds())
 		}
@@ -179,7 +181,7 @@ func (d *Drill) promises(e *evidence) []Check {
 			Passed: h.Opens > 0 && h.LongestMS <= bound,
 			Detail: fmt.Sprintf("%.1f ms", h.LongestMS), Needs: d.StallNeeds,
 		},
-		{What: "no open failed", Passed: h.Failed == 0, Detail: fmt.Sprint(h.Failed), Needs: d.StallNeeds},
+		{What: "no open failed", Passed: h.Failed == 0, Detail: strconv.Itoa(h.Failed), Needs: d.StallNeeds},
 		wrongly, missed,
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // run plays one drill from the first file to the last process.
 func (s *scene) run(ctx context.Context, length time.Duration) Result {
-	r := Result{Name: s.drill.Name, Title: s.drill.Title, Provider: s.drill.Engine}
+	r := Result{Name: s.drill.Name, Title: s.drill.Title, Provider: s.drill.Engine, Explanation: s.drill.Explanation}
 	e, err := s.play(ctx, length)
 	if err != nil {
 		r.Error = err.Error()
@@ -23,6 +23,9 @@ func (s *scene) run(ctx context.Context, length time.Duration) Result {
 	r.FaultMS, r.LiftedMS = e.fault.Milliseconds(), e.lifted.Milliseconds()
 	r.Host, r.Neighbours, r.Usage = e.host(s.drill.Stall), e.neighbours(good()), e.usage
 	r.Timeline, r.Opens = s.drill.timeline(&e), e.buckets()
+	for _, st := range e.states {
+		r.States = append(r.States, State{AtMS: st.at.Milliseconds(), State: string(st.state)})
+	}
 	r.Passed = err == nil
 	if err == nil {
 		r.Checks = s.drill.judge(&e, notBuiltIn())
@@ -85,7 +88,8 @@ func (s *scene) endure(ctx context.Context, p *playground.Platform, w *watcher, 
 	if err := s.commit(ctx, p, w); err != nil {
 		return err
 	}
-	if err := wait(ctx, length); err != nil {
+	// What must be over after a while is watched for longer than that.
+	if err := wait(ctx, max(length, s.drill.DenyFor+time.Second, s.drill.OpenFor+time.Second)); err != nil {
 		return err
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end); {

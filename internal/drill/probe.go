@@ -76,10 +76,3 @@ func (o *openers) stop() []opened {
 	o.all.Wait()
 	return o.seen
 }
-
-// count returns how many opens have ended.
-func (o *openers) count() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.seen)
-}

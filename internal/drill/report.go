@@ -15,9 +15,12 @@ type Report struct {
 
 // Result is what one drill found.
 type Result struct {
-	Name       string      `json:"name"`
-	Title      string      `json:"title"`
-	Provider   string      `json:"provider"` // the hostile one
+	Name     string `json:"name"`
+	Title    string `json:"title"`
+	Provider string `json:"provider"` // the hostile one
+
+	Explanation string `json:"explanation,omitempty"`
+
 	Passed     bool        `json:"passed"`
 	Error      string      `json:"error,omitempty"` // why the drill itself did not come to its end
 	FaultMS    int64       `json:"fault_ms"`        // when the fault was committed
@@ -27,6 +30,7 @@ type Result struct {
 	Usage      Usage       `json:"usage"`
 	Checks     []Check     `json:"checks"`
 	Timeline   []Moment    `json:"timeline"`
+	States     []State     `json:"states"` // of the hostile provider
 	Opens      []Bucket    `json:"opens"`
 }
 
@@ -71,6 +75,12 @@ type Moment struct {
 	AtMS int64  `json:"at_ms"`
 	Lane string `json:"lane"`
 	Text string `json:"text"`
+}
+
+// State is what the hostile provider was from a moment on.
+type State struct {
+	AtMS  int64  `json:"at_ms"`
+	State string `json:"state"`
 }
 
 // Bucket sums up the opens that ended within bucketWidth.

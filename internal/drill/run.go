@@ -113,10 +113,11 @@ func Perform(ctx context.Context, opt Options, dir string) (err error) {
 	}
 	report := Report{Version: opt.Version, Began: time.Now()}
 	for i := range drills {
-		s := &scene{bin: filepath.Dir(opt.Exe), dir: filepath.Join(dir, drills[i].Name), playground: watched, drill: &drills[i]}
+		d := &drills[i]
+		s := &scene{bin: filepath.Dir(opt.Exe), dir: filepath.Join(dir, d.Name), playground: watched, drill: d}
 		r := s.run(ctx, opt.For)
 		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted in the drill %s", drills[i].Name)
+			return fmt.Errorf("interrupted in the drill %s", d.Name)
 		}
 		if !opt.JSON {
 			tell(opt, i+1, &r)

@@ -85,23 +85,30 @@ func (s *scene) providers() string { return filepath.Join(s.dir, "providers") }
 // install copies a provider's folder under an id, without its schema where the drill wants it so.
 func (s *scene) install(from, id string) error {
 	source, to := filepath.Join(s.bin, from), filepath.Join(s.providers(), id)
-	text, err := os.ReadFile(filepath.Join(source, config.ManifestFile))
+	entries, err := os.ReadDir(source)
 	if err != nil {
 		return fmt.Errorf("install %s: %w", id, err)
 	}
-	executable := "keepout-" + filepath.Base(from)
-	program, err := os.ReadFile(filepath.Join(source, executable))
-	if err != nil {
-		return fmt.Errorf("install %s: %w", id, err)
+	files := map[string]string{}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(source, e.Name()))
+		if err != nil {
+			return fmt.Errorf("install %s: %w", id, err)
+		}
+		files[e.Name()] = string(text)
 	}
-	manifest := strings.Replace(string(text), "\nid: "+filepath.Base(from)+"\n", "\nid: "+id+"\n", 1)
+	manifest := strings.Replace(files[config.ManifestFile], "\nid: "+filepath.Base(from)+"\n", "\nid: "+id+"\n", 1)
 	if s.drill.NoSchema && id == s.drill.Engine {
 		manifest = withoutSchema(manifest)
 	}
-	if err := writeAll(to, map[string]string{config.ManifestFile: manifest, executable: string(program)}); err != nil {
+	files[config.ManifestFile] = manifest
+	if err := writeAll(to, files); err != nil {
 		return err
 	}
-	if err := os.Chmod(filepath.Join(to, executable), 0o755); err != nil {
+	if err := os.Chmod(filepath.Join(to, "keepout-"+filepath.Base(from)), 0o755); err != nil {
 		return fmt.Errorf("install %s: %w", id, err)
 	}
 	return nil

@@ -35,7 +35,8 @@ func tell(opt Options, number int, r *Result) {
 	}
 	h := r.Host
 	fmt.Fprintf(out, "     host: %d opens, longest %.1f ms (rule %.0f ms), %d wrongly denied, %d let through, "+
-		"unprotected %.0f ms, %d failed\n", h.Opens, h.LongestMS, h.RuleMS, h.WronglyDenied, h.Missed, h.UnprotectedMS, h.Failed)
+		"unprotected %.0f ms, %d failed\n", h.Opens, h.LongestMS, h.RuleMS, h.WronglyDenied, h.Missed, h.UnprotectedMS,
+		h.Failed)
 	fmt.Fprintf(out, "     good providers' p99: %s\n", strings.Join(compared(r), "; "))
 	fmt.Fprintf(out, "     %s took at most %d MiB, %d tasks, %d descriptors, %d %% of a processor\n", r.Provider,
 		r.Usage.MemoryMiB, r.Usage.Processes, r.Usage.Files, r.Usage.CPUPercent)

@@ -38,8 +38,8 @@ func (d *Drill) timeline(e *evidence) []Moment {
 		add(e.fault, lanePlatform, "reload refused: %s", e.refused)
 	}
 	for i, s := range e.states {
-		if i == 0 && s.state == supervisor.Running {
-			continue
+		if i == 0 && s.state == supervisor.Running || s.at > e.lifted {
+			continue // as it was, or the platform's own end
 		}
 		text := fmt.Sprintf("%s: %s", d.Engine, s.state)
 		if s.state == supervisor.Backoff && s.cause != "" {
@@ -48,14 +48,18 @@ func (d *Drill) timeline(e *evidence) []Moment {
 		add(s.at, laneProvider, "%s", text)
 	}
 	for _, n := range e.notes {
-		if n.at >= e.fault && !strings.HasPrefix(n.note.Code, "provider.") || matches("bypass|storm|roll|audit", noteText(n)) {
+		if n.at > e.lifted {
+			continue // the platform's own end
+		}
+		plain := strings.HasPrefix(n.note.Code, "provider.") && !matches("bypass|storm|roll|audit", noteText(n))
+		if n.at >= e.fault && !plain { // a provider's plain ups and downs are a lane of their own
 			add(n.at, lanePlatform, "%s: %s", n.note.Code, strings.TrimSpace(n.note.Title+" "+n.note.Detail))
 		}
 	}
 	e.felt(add)
 	for i, c := range e.cores {
 		switch {
-		case i == 0:
+		case i == 0 || c.at > e.lifted:
 		case c.pid == 0:
 			add(c.at, lanePlatform, "the core does not answer")
 		default:
