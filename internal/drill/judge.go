@@ -16,9 +16,9 @@ const (
 	seeRestarts       = "restarts"        // the process was started again, at least N times
 	seeState          = "state"           // the provider is in state Text, after it had left it
 	seeCounter        = "counter"         // its counter Text grew by N
-	seeReason         = "reason"          // a verdict, or its part in one, had this reason
+	seeReason         = "reason"          // a verdict, or its part in one, had a reason that matches Text
 	seeNote           = "note"            // the change journal says something that matches Text about it
-	seeRefused        = "refused"         // the core refused the reload, in words that match Text
+	seeRefused        = "refused"         // the core refused the update, in words that match Text
 	seeCheck          = "check"           // the check of the new content said something that matches Text
 	seeUntouched      = "untouched"       // it still runs, in the same process
 	seeContent        = "content"         // its content in force matches Text
@@ -48,12 +48,13 @@ func (s Sight) in(e *evidence) (ok bool, detail string) {
 		n := count(e.last.Counters, s.Text) - count(e.before.Counters, s.Text)
 		return n >= uint64(s.N), strconv.FormatUint(n, 10)
 	case seeReason:
-		for reason, n := range e.reasons {
-			if string(reason) == s.Text {
-				return true, fmt.Sprintf("%d times", n)
+		n := 0
+		for reason, times := range e.reasons {
+			if matches(s.Text, string(reason)) {
+				n += times
 			}
 		}
-		return false, "never"
+		return n > 0, fmt.Sprintf("%d times", n)
 	case seeNote:
 		for _, n := range e.notes {
 			if text := noteText(n); n.at >= e.fault && matches(s.Text, text) {
@@ -62,7 +63,7 @@ func (s Sight) in(e *evidence) (ok bool, detail string) {
 		}
 		return false, "the change journal does not say so"
 	case seeRefused:
-		return e.refused != "" && matches(s.Text, e.refused), orElse(e.refused, "it was taken")
+		return e.wasRefused(s.Text)
 	case seeCheck:
 		return e.checked != "" && matches(s.Text, e.checked), orElse(e.checked, "nothing against it")
 	case seeUntouched:
@@ -93,6 +94,20 @@ func (s Sight) below(e *evidence) (ok bool, detail string) {
 		return false, "nobody knows how to see " + s.Kind
 	}
 	return used > 0 && used < s.N, fmt.Sprintf("%d%s", used, unit)
+}
+
+// wasRefused looks for a refusal of the update: in the answer to the reload, or later in the change journal.
+func (e *evidence) wasRefused(pattern string) (ok bool, detail string) {
+	if e.refused != "" {
+		return matches(pattern, e.refused), e.refused
+	}
+	for _, n := range e.notes {
+		text := noteText(n)
+		if n.at >= e.fault && matches("refus|reject", text) && matches(pattern, text) {
+			return true, text
+		}
+	}
+	return false, "it was taken"
 }
 
 // left reports whether the provider was seen in another state after the fault.
@@ -145,6 +160,9 @@ func (d *Drill) judge(e *evidence, notBuiltIn []string) []Check {
 	checks := d.promises(e)
 	for _, x := range d.Expect {
 		ok, detail := x.See.in(e)
+		if !ok && e.lifted-e.fault < x.After {
+			continue
+		}
 		checks = append(checks, Check{What: x.What, Passed: ok, Detail: firstLine(detail), Needs: x.Needs})
 	}
 	for i := range checks {
@@ -189,7 +207,7 @@ func (d *Drill) promises(e *evidence) []Check {
 // settled reports whether everything that can be expected has been seen.
 func (d *Drill) settled(e *evidence, notBuiltIn []string) bool {
 	for _, x := range d.Expect {
-		if ok, _ := x.See.in(e); !ok && !slices.Contains(notBuiltIn, x.Needs) {
+		if ok, _ := x.See.in(e); !ok && x.After == 0 && !slices.Contains(notBuiltIn, x.Needs) {
 			return false
 		}
 	}

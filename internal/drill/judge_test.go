@@ -78,6 +78,12 @@ func TestPromises(t *testing.T) {
 		{"missed for too long", func(d *Drill) { d.OpenFor = recovery }, func(e *evidence) {
 			e.opens = append(e.opens, opened{at: 7 * second, bad: true})
 		}, "bad files are denied again"},
+		{"longer than this drill", func(d *Drill) {
+			d.Expect = []Expectation{{What: "x", See: Sight{Kind: seeNewCore}, After: time.Minute}}
+		}, func(*evidence) {}, ""},
+		{"as long as this drill", func(d *Drill) {
+			d.Expect = []Expectation{{What: "x", See: Sight{Kind: seeNewCore}, After: 9 * second}}
+		}, func(*evidence) {}, "x"},
 		{"stall", func(d *Drill) { d.Stall = true }, func(e *evidence) {
 			e.opens = append(e.opens, opened{at: 5 * second, took: stallLimit + margin - 1e6})
 		}, ""},
@@ -111,10 +117,11 @@ func TestSights(t *testing.T) {
 			e.states = append(e.states, stateSeen{at: 2 * second, state: supervisor.Backoff})
 		}},
 		{Sight{Kind: seeCounter, Text: "late", N: 1}, func(e *evidence) { e.last.Counters = session.Counters{Late: 1} }},
-		{Sight{Kind: seeReason, Text: "deadline"}, func(e *evidence) { e.reasons[event.ReasonDeadline] = 1 }},
+		{Sight{Kind: seeReason, Text: "^deadline$"}, func(e *evidence) { e.reasons[event.ReasonDeadline] = 1 }},
 		{Sight{Kind: seeNote, Text: "roll(ed)?[ -]?back"}, note(2*second, "Content was rolled back")},
 		{Sight{Kind: seeRefused, Text: "KO-1007"}, func(e *evidence) { e.refused = "f:1:1: KO-1007: no" }},
 		{Sight{Kind: seeRefused}, func(e *evidence) { e.refused = "no" }},
+		{Sight{Kind: seeRefused, Text: "crash"}, note(2*second, "an update was refused: it crashes")},
 		{Sight{Kind: seeCheck, Text: "field 21"}, func(e *evidence) { e.checked = "field 21 is" }},
 		{Sight{Kind: seeContent, Text: "v2"}, func(e *evidence) { e.last.Content = "v2" }},
 		{Sight{Kind: seeNewCore}, func(e *evidence) {
@@ -164,7 +171,7 @@ func TestHost(t *testing.T) {
 		opened{at: 3*second + 1, took: 250 * time.Millisecond}, opened{at: 3*second + 50e6, bad: true},
 		opened{at: 3*second + 60e6, bad: true}) // denied again at 3.1 s
 	h := e.host(false)
-	if h.LongestMS != 250 || h.Missed != 2 || h.UnprotectedMS != 50 || h.RuleMS != 400 {
+	if h.LongestMS != 250 || h.Missed != 2 || h.UnprotectedMS != 50 || h.RuleMS != 1600 {
 		t.Errorf("got %+v", h)
 	}
 	n := e.neighbours([]string{"hashlist", "nobody"})

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -21,7 +20,7 @@ type meter struct {
 }
 
 // read returns the most that was ever seen.
-func (m *meter) read(pid int, uid uint32, now time.Time, most Usage) Usage {
+func (m *meter) read(pid int, now time.Time, most Usage) Usage {
 	if pid == 0 {
 		return most
 	}
@@ -36,9 +35,7 @@ func (m *meter) read(pid int, uid uint32, now time.Time, most Usage) Usage {
 	if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err == nil {
 		most.Files = max(most.Files, len(fds))
 	}
-	if uid != 0 {
-		most.Processes = max(most.Processes, tasksOf(uid))
-	}
+	most.Processes = max(most.Processes, tasksOf(pid))
 	return most
 }
 
@@ -70,15 +67,17 @@ func processorTime(pid int) time.Duration {
 	return time.Duration(field(rest, 11)+field(rest, 12)) * tick
 }
 
-// tasksOf counts the processes and threads of a user, as its limit does.
-func tasksOf(uid uint32) (n int) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
-	for _, dir := range dirs {
-		info, err := os.Stat(dir)
-		if err != nil {
-			continue // it has ended
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != uid {
+// tasksOf counts the processes and threads in the pid namespace of a provider's process. Its user will not do: on a
+// host with two platforms, theirs are the same.
+func tasksOf(pid int) (n int) {
+	own := pidNamespace(pid)
+	if own == "" || own == pidNamespace(os.Getpid()) {
+		return 0
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
+	for _, dir := range processes {
+		other, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || pidNamespace(other) != own {
 			continue
 		}
 		if tasks, err := os.ReadDir(filepath.Join(dir, "task")); err == nil {
@@ -86,4 +85,13 @@ func tasksOf(uid uint32) (n int) {
 		}
 	}
 	return n
+}
+
+// pidNamespace names the pid namespace of a process that has not ended.
+func pidNamespace(pid int) string {
+	name, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if err != nil {
+		return ""
+	}
+	return name
 }

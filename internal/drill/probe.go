@@ -13,7 +13,7 @@ const (
 	goodOpeners = 4
 	badOpeners  = 1
 	goodEvery   = 8 * time.Millisecond  // pause of each between two opens
-	badEvery    = 20 * time.Millisecond // each is a denial, and a line in the journal
+	badEvery    = 50 * time.Millisecond // each is a denial, and a line in the journal
 	mostOpens   = 100_000               // that one opener remembers
 )
 

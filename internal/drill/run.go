@@ -34,10 +34,10 @@ const (
 	DefaultFor = 3 * time.Second
 	MaxFor     = 10 * time.Minute
 
-	warmUp    = time.Second      // of the openers, before the fault
-	patience  = 15 * time.Second // for what must be seen after the fault, on a busy machine
-	readyTime = 30 * time.Second // for all three providers to vote
-	overtime  = 30 * time.Second // after which the watchdog ends a drill
+	warmUp    = 1500 * time.Millisecond // of the openers, before the fault; longer than the soak of the first content
+	patience  = 15 * time.Second        // for what must be seen after the fault, on a busy machine
+	readyTime = 30 * time.Second        // for all three providers to vote
+	overtime  = 30 * time.Second        // after which the watchdog ends a drill
 )
 
 // homePattern begins the names of the drills' folders.

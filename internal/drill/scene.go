@@ -10,10 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/playground"
 )
+
+// loadTime bounds the throw-away load of an update.
+const loadTime = 2 * time.Second
 
 // The names below a performance's folder, and of the files on its playground.
 const (
@@ -130,8 +134,9 @@ func withoutSchema(manifest string) string {
 // configText is the configuration: everything enforces.
 func (s *scene) configText() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "version: 1\nmode: enforce\nstall_limit: %v\nbudgets: {content: %v}\nwatch:\n  - {path: %q, events: "+
-		"[open, exec]}\nproviders:\n", stallLimit, contentBudget, s.playground)
+	fmt.Fprintf(&b, "version: 1\nmode: enforce\nstall_limit: %v\nbudgets: {metadata: %v, content: %v}\n%swatch:\n"+
+		"  - {path: %q, events: [open, exec]}\nproviders:\n", stallLimit, contentBudget, contentBudget, s.updates(),
+		s.playground)
 	for _, id := range append(good(), s.drill.Engine) {
 		fmt.Fprintf(&b, "  - {id: %s, mode: enforce, content: %q", id, s.content(id))
 		if set := s.drill.Settings; id == s.drill.Engine && len(set) > 0 {
@@ -144,6 +149,17 @@ func (s *scene) configText() string {
 		b.WriteString("}\n")
 	}
 	return b.String()
+}
+
+// updates lets an update come into force at once, with or without what would stop it. A platform that does not know
+// the key has nothing of the kind.
+func (s *scene) updates() string {
+	text := fmt.Sprintf("updates: {trial: 0s, trial_idle: 0s, samples: 0, settle: 0s, soak: 1s, load_time: %v, "+
+		"schema: %v, load: %v}\n", loadTime, !s.drill.NoSchema, !s.drill.NoLoad)
+	if _, err := config.Parse("probe", []byte("version: 1\n"+text)); err != nil {
+		return ""
+	}
+	return text
 }
 
 // update writes the bad content, as an installer would, and returns what the check of it says.

@@ -118,7 +118,7 @@ func (w *watcher) look(ctx context.Context) {
 	if n := len(w.e.states); n == 0 || w.e.states[n-1].state != now.state || w.e.states[n-1].restarts != now.restarts {
 		w.e.states = append(w.e.states, now)
 	}
-	w.e.usage = w.meter.read(p.PID, p.UID, time.Now(), w.e.usage)
+	w.e.usage = w.meter.read(p.PID, time.Now(), w.e.usage)
 }
 
 // follow reads every verdict, and begins again when the core is another.

@@ -35,8 +35,8 @@ var builds builder
 
 // Build compiles packages of this module ("./cmd/keepoutd", "./providers/clamav"), each once in a process, and returns
 // a folder with the layout of "make build": commands at its top, and providers/<id>/keepout-<id> (hostile/<id>/… for
-// those that misbehave) with provider.yaml beside it, sealed. A build that fails fails the test. The folder is shared by
-// the tests of the process, which must not change it; PrivateMounts removes it, or else a later Build does.
+// those that misbehave) with provider.yaml beside it, sealed. A build that fails fails the test. The folder is shared
+// by the tests of the process, which must not change it; PrivateMounts removes it, or else a later Build does.
 func Build(t testing.TB, pkgs ...string) string {
 	t.Helper()
 	root := ModuleRoot(t)
