@@ -91,6 +91,9 @@ func (p *Platform) Stop() error {
 	return errors.Join(errors.New("keepoutd did not stop and was killed"), err)
 }
 
+// Kill ends keepoutd at once; the kernel then allows whatever waits for it. It may be called at any time.
+func (p *Platform) Kill() { _ = p.cmd.Process.Kill() }
+
 // LastLog returns the end of keepoutd's log.
 func (p *Platform) LastLog() string {
 	text, err := os.ReadFile(filepath.Join(p.Dir, LogFile))

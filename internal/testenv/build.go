@@ -33,11 +33,10 @@ type builder struct {
 // builds is the only state of the package besides the probes' memory: a program is linked once in a process.
 var builds builder
 
-// Build compiles packages of this module ("./cmd/keepoutd", "./providers/clamav"), each once in a process,
-// and returns a folder with the layout of "make build": commands at its top, and
-// providers/<id>/keepout-<id> with provider.yaml beside it, sealed. A build that fails fails the test. The
-// folder is shared by the tests of the process, which must not change it; PrivateMounts removes it, or else
-// a later Build does.
+// Build compiles packages of this module ("./cmd/keepoutd", "./providers/clamav"), each once in a process, and returns
+// a folder with the layout of "make build": commands at its top, and providers/<id>/keepout-<id> (hostile/<id>/… for
+// those that misbehave) with provider.yaml beside it, sealed. A build that fails fails the test. The folder is shared
+// by the tests of the process, which must not change it; PrivateMounts removes it, or else a later Build does.
 func Build(t testing.TB, pkgs ...string) string {
 	t.Helper()
 	root := ModuleRoot(t)
@@ -116,6 +115,9 @@ func (b *builder) compile(root, pkg string) error {
 		return goBuild(root, filepath.Join(b.dir, path.Base(pkg)), pkg)
 	}
 	dir := filepath.Join(b.dir, "providers", filepath.FromSlash(id))
+	if strings.HasPrefix(id, "hostile/") { // beside the others, so that nobody configures one by mistake
+		dir = filepath.Join(b.dir, filepath.FromSlash(id))
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

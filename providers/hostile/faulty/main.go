@@ -10,10 +10,13 @@ import (
 	"github.com/keepout-security/keepout/provider"
 )
 
+// workers lets "delay" be as slow as it says, and no slower, while a handful of files is opened at a time.
+const workers = 16
+
 func main() {
 	f := &faulty{}
 	provider.Main(provider.Engine{
-		Name: "faulty", Version: "1", Load: f.load, Vote: f.vote, Workers: 2,
+		Name: "faulty", Version: "1", Load: f.load, Vote: f.vote, Workers: workers,
 		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, Content: true},
 	})
 }

@@ -23,7 +23,10 @@ func (f *faulty) vote(ev *provider.Event) provider.Vote {
 		return provider.Abstain()
 	}
 	if p.delay > 0 {
-		time.Sleep(p.delay)
+		select {
+		case <-time.After(p.delay):
+		case <-ev.Context().Done(): // slow, but not deaf: its queue must not make it slower than it says
+		}
 	}
 	if p.fault == "" || !p.every && !marked(ev) {
 		return provider.Allow()
