@@ -40,6 +40,8 @@ type Change struct {
 	Type    event.Type // with Bypassed, Restored and Stuck
 	Content string     // the content version concerned, the provider's own words; may be empty
 	Cause   string     // one sentence that begins with the provider's id
+
+	Generation uint64 // of the versions that did it, as Renew said
 }
 
 // Watch says whose standing it is and who hears of it.
@@ -63,6 +65,9 @@ type Standing struct {
 	pace     arbiter.Pace
 	storm    arbiter.Storm
 	content  string // of the last heartbeat
+
+	generation uint64 // of the last Renew
+
 	said     string // content of the last vote, and its hash, because it is mostly the same
 	saidHash uint32
 	demoted  [2]Demotion // by reason: slow, deny-storm
@@ -125,7 +130,7 @@ func (s *Standing) paced(x *stir, now time.Time, took, budget time.Duration) {
 			s.w.ID, c.Percent, budget, c.Window)
 		s.demote(0, Slow, now, cause)
 		x.relieve = true
-		x.changes = append(x.changes, Change{What: Slow, Content: s.content, Cause: cause})
+		x.changes = append(x.changes, Change{What: Slow, Content: s.content, Cause: cause, Generation: s.generation})
 	case arbiter.FastAgain:
 		x.changes = append(x.changes, s.promote(0, FastAgain))
 	}
@@ -148,7 +153,9 @@ func (s *Standing) ruled(r arbiter.Ruling, content string, now time.Time) stir {
 	}
 	cause := s.w.ID + ": " + describe(f)
 	s.demote(1, DenyStorm, now, cause)
-	return stir{relieve: true, changes: []Change{{What: DenyStorm, Content: content, Cause: cause}}}
+	return stir{relieve: true, changes: []Change{{
+		What: DenyStorm, Content: content, Cause: cause, Generation: s.generation,
+	}}}
 }
 
 func hashOf(content string) uint32 {
@@ -181,7 +188,7 @@ func (s *Standing) turned(t event.Type, turn arbiter.Turn) []Change {
 		return nil
 	}
 	v := s.breaker(t).View()
-	c := Change{Type: t, Content: s.content}
+	c := Change{Type: t, Content: s.content, Generation: s.generation}
 	switch turn {
 	case arbiter.Opened:
 		c.What = Bypassed
@@ -207,7 +214,7 @@ func (s *Standing) demote(i int, why string, now time.Time, cause string) {
 func (s *Standing) promote(i int, what string) Change {
 	s.demoted[i] = Demotion{}
 	s.audit.Store(s.demoted[0].Why != "" || s.demoted[1].Why != "")
-	return Change{What: what, Content: s.content, Cause: s.w.ID + ": enforces again"}
+	return Change{What: what, Content: s.content, Cause: s.w.ID + ": enforces again", Generation: s.generation}
 }
 
 // Heartbeat takes the content version that the provider says is in force. Another one than that which started a
@@ -236,9 +243,14 @@ func (s *Standing) Restarted() {
 	}
 }
 
-// Renew gives the provider a new start, because its engine or its content was replaced. What it had allowed is
-// remembered.
-func (s *Standing) Renew() { s.restart(s.storm.Renew) }
+// Renew gives the provider a new start, because its engine or its content was replaced; generation counts these. What
+// it had allowed is remembered.
+func (s *Standing) Renew(generation uint64) {
+	s.restart(s.storm.Renew)
+	s.mu.Lock()
+	s.generation = generation
+	s.mu.Unlock()
+}
 
 // Accept gives the provider a new start because an administrator says so: what it has tripped over with this content
 // does not trip it again.

@@ -4,5 +4,5 @@
 //
 // It never looks at an event beyond the descriptors in it, opens no file once it runs, allocates nothing while it
 // answers, and is locked in memory: nothing that it needs can itself wait for an answer. It allows everything, for it
-// cannot tell what no host can do without from the rest (docs/decisions/0005-guard.md).
+// cannot tell what no host can do without from the rest (docs/decisions/0007-guard.md).
 package guard

@@ -21,10 +21,16 @@ func (l *lineage) act(todo []rollback.Effect) {
 		case rollback.StopBeside:
 			l.stopBeside()
 		case rollback.Activate, rollback.RollBack:
-			l.standing.Renew()
+			old := l.active
 			if l.state.Runnable() {
 				l.activate()
 			}
+			// What is gone back from does not vote any more, nor on what it was asked before, and only then is the
+			// provider forgiven: a content that denies everything would do so a moment longer.
+			if e.Act == rollback.RollBack && old != nil && old != l.active {
+				old.silence()
+			}
+			l.standing.Renew(l.state.Generation)
 		case rollback.Isolate:
 			l.replace(nil)
 		case rollback.Release:

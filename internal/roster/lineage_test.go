@@ -77,9 +77,7 @@ func TestNewContent(t *testing.T) {
 		t.Errorf("status %+v, versions %+v", s, s.Versions)
 	}
 	for _, code := range []string{"version.trial", "version.activated"} {
-		if !g.notes.has(code) {
-			t.Errorf("no note %s", code)
-		}
+		g.until(code+" is noted", func() bool { return g.notes.has(code) })
 	}
 }
 
@@ -101,9 +99,7 @@ func TestBadContent(t *testing.T) {
 			g.content("c", text)
 			g.apply(in)
 			g.until("it is refused", func() bool { return strings.Contains(g.problem("KO-1706"), want) })
-			if !g.notes.has("version.refused") {
-				t.Error("no note of the refusal")
-			}
+			g.until("the refusal is noted", func() bool { return g.notes.has("version.refused") })
 			g.apply(in)
 			g.content("c", "better")
 			g.apply(in)

@@ -206,6 +206,16 @@ func (m *member) config() config.Installed {
 	return m.installed
 }
 
+// silence gives up every vote that it owes.
+func (m *member) silence() {
+	m.mu.Lock()
+	s := m.current
+	m.mu.Unlock()
+	if s != nil {
+		m.r.c.Court.Ended(s)
+	}
+}
+
 // votes reports whether it can be asked.
 func (m *member) votes() bool {
 	m.mu.Lock()

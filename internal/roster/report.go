@@ -36,7 +36,7 @@ func (l *lineage) heard(c docket.Change) {
 	l.r.c.Log.Warn("provider changed", slog.String("provider", l.id), slog.String("change", c.What),
 		slog.String("detail", c.Cause))
 	l.r.c.Notes.Note(note)
-	in := rollback.Input{Cause: strings.TrimPrefix(c.Cause, l.id+": ")}
+	in := rollback.Input{Generation: c.Generation, Cause: strings.TrimPrefix(c.Cause, l.id+": ")}
 	switch c.What {
 	case docket.DenyStorm:
 		in.Kind = rollback.DenyStorm
@@ -52,9 +52,6 @@ func (l *lineage) heard(c docket.Change) {
 		return
 	}
 	l.mail.put(func() {
-		if l.active != nil {
-			in.Generation = l.active.generation
-		}
 		if in.Kind == rollback.DenyStorm && l.accepted[l.state.Content.Active.Digest] {
 			return // it stays in audit until the operator enables it, who has said that these denials are meant
 		}

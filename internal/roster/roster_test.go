@@ -505,7 +505,8 @@ func TestRefusedApplyChangesNothing(t *testing.T) {
 	g.r = g.open()
 	g.apply(p)
 	pid := g.runs("p", 0)
-	if g.r.Apply([]config.Installed{g.install("new", config.Provider{}), p}, &config.Loaded{Config: config.Default()}) == nil {
+	both := []config.Installed{g.install("new", config.Provider{}), p}
+	if g.r.Apply(both, &config.Loaded{Config: config.Default()}) == nil {
 		t.Fatal("a 65th user id was given")
 	}
 	if s := g.r.Status(); len(s) != 1 || s[0].ID != "p" || s[0].PID != pid {

@@ -195,8 +195,8 @@ func TestReload(t *testing.T) {
 	must(t, err)
 
 	h.Write(h.Config, string(text)+"unknown: key\n")
-	var p health.Problem
-	if err := reload(h); !errors.As(err, &p) || p.Code != "KO-2007" {
+	var wrong health.Problem
+	if err := reload(h); !errors.As(err, &wrong) || wrong.Code != "KO-2007" {
 		t.Errorf("a wrong configuration: %v, want KO-2007", err)
 	}
 	denied(t, open(bad))
@@ -226,8 +226,9 @@ func TestReload(t *testing.T) {
 	must(t, reload(h))
 	h.Until("the new content is in force", func() bool { return open(bad) == nil })
 	denied(t, open(h.File("script", badScript)))
-	if p := provider(t, h.Status(), "hashlist"); p.Restarts != 0 || p.Versions.Content.Factory == p.Versions.Content.Active {
-		t.Errorf("%d restarts for new content; versions %+v", p.Restarts, p.Versions)
+	p := provider(t, h.Status(), "hashlist")
+	if v := p.Versions.Content; p.Restarts != 0 || v.Factory == v.Active {
+		t.Errorf("%d restarts for new content; versions %+v", p.Restarts, v)
 	}
 }
 
