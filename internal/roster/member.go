@@ -189,14 +189,14 @@ func (m *member) forget() {
 	m.beatAt = time.Time{}
 }
 
-// ready returns the session, and how it is configured, if it can be asked.
-func (m *member) ready() (*session.Session, config.Installed) {
+// ready returns the session if it can be asked, or nil.
+func (m *member) ready() *session.Session {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.voting {
-		return nil, m.installed
+		return nil
 	}
-	return m.current, m.installed
+	return m.current
 }
 
 // config is how it is configured.

@@ -22,7 +22,7 @@ func (l *lineage) panel(b config.Budgets) (out []*docket.Member) {
 	active := base
 	active.Latency, active.Standing, active.Absent = l.latency, l.standing, l.absent()
 	if l.active != nil {
-		active.Session, _ = l.active.ready()
+		active.Session = l.active.ready()
 	}
 	if active.Session != nil || active.Absent != nil {
 		out = append(out, &active)
@@ -30,7 +30,7 @@ func (l *lineage) panel(b config.Budgets) (out []*docket.Member) {
 	if l.beside == nil {
 		return out
 	}
-	if s, _ := l.beside.ready(); s != nil {
+	if s := l.beside.ready(); s != nil {
 		candidate := base
 		candidate.ID, candidate.Session, candidate.Mode = candidateID(l.id), s, event.Audit
 		candidate.Latency, candidate.Beside = l.beside.latency, l.beside.agreement.Load()

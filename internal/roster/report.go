@@ -94,8 +94,8 @@ func (l *lineage) report(e rollback.Effect) {
 	if t.severity != journal.Informational {
 		level = slog.LevelWarn
 	}
-	l.r.c.Log.LogAttrs(context.Background(), level, t.title, slog.String("provider", l.id),
-		slog.String("detail", note.Detail))
+	l.r.c.Log.LogAttrs(context.Background(), level, "versions", slog.String("provider", l.id),
+		slog.String("change", t.title), slog.String("detail", note.Detail))
 	l.r.c.Notes.Note(note)
 }
 

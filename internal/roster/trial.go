@@ -25,7 +25,7 @@ type trial struct {
 
 // check looks at a candidate on a goroutine of its own and reports what it finds.
 func (l *lineage) check(p rollback.Part, v rollback.Version) {
-	engine, content := l.onTrial(p)
+	engine, data := l.onTrial(p)
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &trial{cancel: cancel}
 	l.mu.Lock()
@@ -35,7 +35,7 @@ func (l *lineage) check(p rollback.Part, v rollback.Version) {
 	if before != nil {
 		before.cancel()
 	}
-	in, err := l.compose(engine, content)
+	in, err := l.compose(engine, data)
 	u := l.r.updates()
 	l.r.trials.Go(func() {
 		defer cancel()
@@ -307,8 +307,10 @@ func (f sample) event(id uint64) (event.Event, error) {
 		ID: id, Type: event.Open, Time: time.Now(),
 		Actor: event.Process{PID: int32(os.Getpid()), Token: 1, Comm: "keepout-trial"},
 		File: event.File{
-			Version: event.Version{Dev: st.Dev, Handle: f.name, Ino: st.Ino, Size: st.Size,
-				MtimeNS: st.Mtim.Nano(), CtimeNS: st.Ctim.Nano()},
+			Version: event.Version{
+				Dev: st.Dev, Handle: f.name, Ino: st.Ino, Size: st.Size,
+				MtimeNS: st.Mtim.Nano(), CtimeNS: st.Ctim.Nano(),
+			},
 			Path: "/keepout-trial/" + f.name, Mode: st.Mode,
 		},
 	}, nil
