@@ -23,9 +23,25 @@ type evidence struct {
 	cores  []coreSeen
 	usage  Usage
 
-	reasons map[event.Reason]int // of verdicts, and of the hostile provider's ballots, after the fault
-	refused string               // what the core said to the reload; "" when it took it
-	checked string               // what the check of the new content said
+	reasons map[event.Reason]times // of verdicts, and of the hostile provider's ballots, after the fault
+	refused string                 // what the core said to the reload; "" when it took it
+	checked string                 // what the check of the new content said
+}
+
+// times says how often something was seen, and when first.
+type times struct {
+	n     int
+	first time.Duration
+}
+
+// count notes a reason.
+func (e *evidence) count(reason event.Reason, at time.Duration) {
+	t := e.reasons[reason]
+	if t.n == 0 || at < t.first {
+		t.first = at
+	}
+	t.n++
+	e.reasons[reason] = t
 }
 
 // opened is one open of a file.

@@ -49,9 +49,9 @@ func (s Sight) in(e *evidence) (ok bool, detail string) {
 		return n >= uint64(s.N), strconv.FormatUint(n, 10)
 	case seeReason:
 		n := 0
-		for reason, times := range e.reasons {
+		for reason, seen := range e.reasons {
 			if matches(s.Text, string(reason)) {
-				n += times
+				n += seen.n
 			}
 		}
 		return n > 0, fmt.Sprintf("%d times", n)
@@ -139,7 +139,11 @@ func count(c session.Counters, name string) uint64 {
 }
 
 func noteText(n noteSeen) string {
-	return strings.TrimSpace(n.note.Code + " " + n.note.Title + " " + n.note.Detail)
+	text := n.note.Code + ": " + n.note.Title
+	if n.note.Detail != "" {
+		text += "; " + n.note.Detail
+	}
+	return text
 }
 
 // matches reports whether text contains a match, whatever the case. The catalogue's patterns are tested.

@@ -19,7 +19,7 @@ const second = time.Second
 // quiet is what was observed when nothing went wrong: opens of both kinds, before and after a fault at 1 s.
 func quiet() evidence {
 	e := evidence{
-		fault: second, lifted: 10 * second, reasons: map[event.Reason]int{},
+		fault: second, lifted: 10 * second, reasons: map[event.Reason]times{},
 		before: roster.Status{State: supervisor.Running, PID: 7, Content: "v1"},
 		last:   roster.Status{State: supervisor.Running, PID: 7, Content: "v1"},
 		states: []stateSeen{{at: 0, state: supervisor.Running}},
@@ -117,7 +117,7 @@ func TestSights(t *testing.T) {
 			e.states = append(e.states, stateSeen{at: 2 * second, state: supervisor.Backoff})
 		}},
 		{Sight{Kind: seeCounter, Text: "late", N: 1}, func(e *evidence) { e.last.Counters = session.Counters{Late: 1} }},
-		{Sight{Kind: seeReason, Text: "^deadline$"}, func(e *evidence) { e.reasons[event.ReasonDeadline] = 1 }},
+		{Sight{Kind: seeReason, Text: "^deadline$"}, func(e *evidence) { e.count(event.ReasonDeadline, 2*second) }},
 		{Sight{Kind: seeNote, Text: "roll(ed)?[ -]?back"}, note(2*second, "Content was rolled back")},
 		{Sight{Kind: seeRefused, Text: "KO-1007"}, func(e *evidence) { e.refused = "f:1:1: KO-1007: no" }},
 		{Sight{Kind: seeRefused}, func(e *evidence) { e.refused = "no" }},

@@ -107,7 +107,8 @@ func Perform(ctx context.Context, opt Options, dir string) (err error) {
 	if err := playground.Mount(watched); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, playground.Unmount(watched)) }()
+	// The first process removes the folder, too, unless it was killed.
+	defer func() { err = errors.Join(err, playground.Unmount(watched), os.RemoveAll(dir)) }()
 	if err := errors.Join(playground.ProbeMark(watched), furnishPlayground(watched)); err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/supervisor"
 )
@@ -53,7 +55,7 @@ func (d *Drill) timeline(e *evidence) []Moment {
 		}
 		plain := strings.HasPrefix(n.note.Code, "provider.") && !matches("bypass|storm|roll|audit", noteText(n))
 		if n.at >= e.fault && !plain { // a provider's plain ups and downs are a lane of their own
-			add(n.at, lanePlatform, "%s: %s", n.note.Code, strings.TrimSpace(n.note.Title+" "+n.note.Detail))
+			add(n.at, lanePlatform, "%s", noteText(n))
 		}
 	}
 	e.felt(add)
@@ -77,7 +79,7 @@ func (d *Drill) act() string {
 		whose = "the core"
 	}
 	if d.Update == nil {
-		return fmt.Sprintf("%v to %s", d.Signal, whose)
+		return unix.SignalName(d.Signal) + " to " + whose
 	}
 	return "content update for " + d.Engine + ": " + d.Title
 }
@@ -118,8 +120,8 @@ func (e *evidence) felt(add func(at time.Duration, lane, format string, args ...
 		add(longest.at-longest.took, laneHost, "the longest open begins; it takes %.1f ms", milliseconds(longest.took))
 	}
 	for _, reason := range []event.Reason{event.ReasonLost, event.ReasonDeadline, event.ReasonNoCredit, "bypassed"} {
-		if n := e.reasons[reason]; n > 0 {
-			add(e.fault, lanePlatform, "from here on %d opens were answered by policy: %s", n, reason)
+		if t := e.reasons[reason]; t.n > 0 {
+			add(t.first, lanePlatform, "from here on %d opens were answered by policy: %s", t.n, reason)
 		}
 	}
 }

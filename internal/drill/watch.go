@@ -42,7 +42,7 @@ func watch(ctx context.Context, p *playground.Platform, id string, began time.Ti
 	ctx, stop := context.WithCancel(ctx)
 	w := &watcher{
 		p: p, id: id, began: began, stop: stop, known: map[string]bool{},
-		e: evidence{reasons: map[event.Reason]int{}},
+		e: evidence{reasons: map[event.Reason]times{}},
 	}
 	w.all.Go(func() { w.follow(ctx) })
 	w.all.Go(func() {
@@ -137,14 +137,14 @@ func (w *watcher) verdict(rec *event.Record) {
 	defer w.mu.Unlock()
 	at := rec.Event.Time.Sub(w.began)
 	if w.fault && at >= w.e.fault {
-		w.e.reasons[rec.Verdict.Reason]++
+		w.e.count(rec.Verdict.Reason, at)
 	}
 	for i := range rec.Verdict.Ballots {
 		b := &rec.Verdict.Ballots[i]
 		switch {
 		case b.Provider == w.id:
 			if w.fault && at >= w.e.fault && b.Reason != rec.Verdict.Reason {
-				w.e.reasons[b.Reason]++
+				w.e.count(b.Reason, at)
 			}
 		case b.Counted && len(w.e.votes) < mostVotes:
 			w.e.votes = append(w.e.votes, voted{at: at, took: b.Latency, id: b.Provider})

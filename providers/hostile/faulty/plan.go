@@ -23,8 +23,7 @@ const planFile = "plan.txt"
 // onEvent are the faults that a vote commits, atOnce those that begin with the load.
 var (
 	onEvent = []string{
-		"deny", "suspect", "exit", "crash", "hang", "late", "garbage", "overlong", "unknown", "double", "signal", "lie",
-		"fdleak",
+		"deny", "lie", "crash", "hang", "late", "garbage", "overlong", "unknown", "double", "fdleak",
 	}
 	atOnce = []string{"crash-on-load", "hang-on-load", "flap", "spin", "leak", "forkbomb"}
 )

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"time"
@@ -48,10 +46,6 @@ func (p *plan) misbehave(ev *provider.Event) provider.Vote {
 	switch p.fault {
 	case "deny":
 		return provider.Deny("faulty-deny")
-	case "suspect":
-		return provider.Suspect("faulty-suspect", 60)
-	case "exit":
-		os.Exit(3)
 	case "crash":
 		panic("this event was too much for this engine")
 	case "hang":
@@ -67,8 +61,6 @@ func (p *plan) misbehave(ev *provider.Event) provider.Vote {
 		sendVote(ev.ID + 1<<30)
 	case "double":
 		sendVote(ev.ID)
-	case "signal":
-		return provider.Deny(attack(ev))
 	case "lie":
 		if rand.IntN(2) == 0 { //nolint:gosec // a liar needs no secrets
 			return provider.Deny("faulty-lie")
@@ -77,25 +69,6 @@ func (p *plan) misbehave(ev *provider.Event) provider.Vote {
 		keep(ev)
 	}
 	return provider.Allow()
-}
-
-// attack tries to end the process whose number follows the trigger, and everything else that it can signal, and says
-// how far it came.
-func attack(ev *provider.Event) string {
-	content, err := ev.Content()
-	if err != nil {
-		return err.Error()
-	}
-	text, err := io.ReadAll(content)
-	if err != nil {
-		return err.Error()
-	}
-	var target int
-	if _, err := fmt.Sscanf(string(text), trigger+" %d", &target); err != nil {
-		return err.Error()
-	}
-	return fmt.Sprintf("parent %d, one: %v, all: %v", os.Getppid(), unix.Kill(target, unix.SIGKILL),
-		unix.Kill(-1, unix.SIGKILL))
 }
 
 // sendVote casts a vote behind the SDK's back.
