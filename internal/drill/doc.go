@@ -5,5 +5,5 @@
 // A fault and what must be seen of it are data (catalogue.go), and the judgement is a pure function of what was
 // observed (judge.go). Hostile engines run in the platform's own cage, below a tmpfs in a private mount namespace, and
 // a watchdog ends the platform, and with it every one of them, when a drill takes too long. A drill that does not see
-// what it must fails; what is promised but not built yet fails too, and says what it waits for.
+// what it must fails.
 package drill

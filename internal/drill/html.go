@@ -42,15 +42,11 @@ func renderHTML(r *Report) ([]byte, error) {
 	}
 	view := struct {
 		*Report
-		When    string
-		Waiting int
-		Cards   []card
+		When  string
+		Cards []card
 	}{Report: r, When: r.Began.UTC().Format("2006-01-02 15:04 UTC")}
 	for i := range r.Drills {
 		view.Cards = append(view.Cards, draw(&r.Drills[i]))
-		if r.Drills[i].Waiting() {
-			view.Waiting++
-		}
 	}
 	var b bytes.Buffer
 	if err := page.Execute(&b, view); err != nil {
@@ -78,7 +74,6 @@ type card struct {
 	Missed      []block
 	Events      []marked
 	Ratio       string
-	Waits       string
 	LongMS      string
 }
 
@@ -103,11 +98,8 @@ type marked struct {
 func draw(r *Result) card {
 	c := card{Result: r, Verdict: "fail", RuleMS: r.Host.RuleMS, Length: r.LiftedMS + 500, LongMS: short(r.Host.LongestMS)}
 	c.Unprotected = r.Host.UnprotectedMS / 1000
-	switch {
-	case r.Passed:
+	if r.Passed {
 		c.Verdict = "pass"
-	case r.Waiting():
-		c.Verdict = "wait"
 	}
 	for _, b := range r.Opens {
 		c.Length = max(c.Length, b.AtMS+500)
@@ -130,18 +122,13 @@ func draw(r *Result) card {
 			Seconds: fmt.Sprintf("%+.2f s", float64(m.AtMS-r.FaultMS)/1000),
 		})
 	}
-	var ratios, waits []string
+	var ratios []string
 	for _, n := range r.Neighbours {
 		if n.Ratio > 0 && n.Votes > 0 {
 			ratios = append(ratios, fmt.Sprintf("%.1f×", n.Ratio))
 		}
 	}
-	for _, k := range r.Checks {
-		if k.Needs != "" && !strings.Contains(strings.Join(waits, ", "), k.Needs) {
-			waits = append(waits, k.Needs)
-		}
-	}
-	c.Ratio, c.Waits = strings.Join(ratios, " · "), strings.Join(waits, ", ")
+	c.Ratio = strings.Join(ratios, " · ")
 	return c
 }
 

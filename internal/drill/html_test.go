@@ -17,10 +17,10 @@ func sample() *Report {
 	e := quiet()
 	e.opens = append(e.opens, opened{at: 2 * second, took: second, how: denied}, opened{at: 3 * second, bad: true})
 	d := sound()
-	d.Expect = []Expectation{{What: "a new core <goes> on", See: Sight{Kind: seeNewCore}, Needs: partGuard}}
+	d.Expect = []Expectation{{What: "a new core <goes> on", See: Sight{Kind: seeNewCore}}}
 	r := Result{
 		Name: "core-crash", Title: "killed & <buried>", Provider: faulty, FaultMS: 1000, LiftedMS: 10_000,
-		Host: e.host(false), Neighbours: e.neighbours([]string{"hashlist"}), Checks: d.judge(&e, notBuiltIn()),
+		Host: e.host(false), Neighbours: e.neighbours([]string{"hashlist"}), Checks: d.judge(&e),
 		Timeline: d.timeline(&e), Opens: e.buckets(), States: []State{{0, "running"}, {2000, "backoff"}},
 		Explanation: "why", Usage: e.usage,
 	}
@@ -48,7 +48,7 @@ func TestPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		`id="core-crash"`, `id="hang"`, "1 passed", "1 failed", "killed &amp; &lt;buried&gt;", "prefers-color-scheme: dark",
-		"(waits for the guard)", `<b class="backoff"`,
+		`<b class="backoff"`,
 	} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("no %q on the page", want)

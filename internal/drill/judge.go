@@ -159,20 +159,15 @@ func orElse(text, otherwise string) string {
 	return text
 }
 
-// judge compares what was observed with what was promised. notBuiltIn lists parts that excuse nothing, but are named.
-func (d *Drill) judge(e *evidence, notBuiltIn []string) []Check {
+// judge compares what was observed with what was promised.
+func (d *Drill) judge(e *evidence) []Check {
 	checks := d.promises(e)
 	for _, x := range d.Expect {
 		ok, detail := x.See.in(e)
 		if !ok && e.lifted-e.fault < x.After {
 			continue
 		}
-		checks = append(checks, Check{What: x.What, Passed: ok, Detail: firstLine(detail), Needs: x.Needs})
-	}
-	for i := range checks {
-		if c := &checks[i]; c.Passed || !slices.Contains(notBuiltIn, c.Needs) {
-			c.Needs = ""
-		}
+		checks = append(checks, Check{What: x.What, Passed: ok, Detail: firstLine(detail)})
 	}
 	return checks
 }
@@ -181,18 +176,18 @@ func (d *Drill) judge(e *evidence, notBuiltIn []string) []Check {
 func (d *Drill) promises(e *evidence) []Check {
 	h := e.host(d.Stall)
 	bound := h.RuleMS + milliseconds(margin)
-	within := func(what string, n int, last, allowed time.Duration, needs string) Check {
-		c := Check{What: what, Passed: n == 0 || last <= allowed, Detail: strconv.Itoa(n), Needs: needs}
+	within := func(what string, n int, last, allowed time.Duration) Check {
+		c := Check{What: what, Passed: n == 0 || last <= allowed, Detail: strconv.Itoa(n)}
 		if n > 0 {
 			c.Detail = fmt.Sprintf("%d, the last %.1f s after the fault", n, last.Seconds())
 		}
 		return c
 	}
-	missed := within("no bad file was let through", h.Missed, e.lastOf(true, passed), d.OpenFor, d.OpenNeeds)
+	missed := within("no bad file was let through", h.Missed, e.lastOf(true, passed), d.OpenFor)
 	if d.OpenFor > 0 {
 		missed.What = fmt.Sprintf("bad files are denied again within %v", d.OpenFor)
 	}
-	wrongly := within("no good file was denied", h.WronglyDenied, e.lastOf(false, denied), d.DenyFor, d.DenyNeeds)
+	wrongly := within("no good file was denied", h.WronglyDenied, e.lastOf(false, denied), d.DenyFor)
 	if d.DenyFor > 0 {
 		wrongly.What = fmt.Sprintf("good files are no longer denied after %v", d.DenyFor)
 	}
@@ -201,17 +196,17 @@ func (d *Drill) promises(e *evidence) []Check {
 			What: fmt.Sprintf("no open waited longer than the rule of %.0f ms (and %v for a busy machine)", h.RuleMS, margin),
 			// No open at all is not a fast one.
 			Passed: h.Opens > 0 && h.LongestMS <= bound,
-			Detail: fmt.Sprintf("%.1f ms", h.LongestMS), Needs: d.StallNeeds,
+			Detail: fmt.Sprintf("%.1f ms", h.LongestMS),
 		},
-		{What: "no open failed", Passed: h.Failed == 0, Detail: strconv.Itoa(h.Failed), Needs: d.StallNeeds},
+		{What: "no open failed", Passed: h.Failed == 0, Detail: strconv.Itoa(h.Failed)},
 		wrongly, missed,
 	}
 }
 
 // settled reports whether everything that can be expected has been seen.
-func (d *Drill) settled(e *evidence, notBuiltIn []string) bool {
+func (d *Drill) settled(e *evidence) bool {
 	for _, x := range d.Expect {
-		if ok, _ := x.See.in(e); !ok && x.After == 0 && !slices.Contains(notBuiltIn, x.Needs) {
+		if ok, _ := x.See.in(e); !ok && x.After == 0 {
 			return false
 		}
 	}

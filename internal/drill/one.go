@@ -28,7 +28,7 @@ func (s *scene) run(ctx context.Context, length time.Duration) Result {
 	}
 	r.Passed = err == nil
 	if err == nil {
-		r.Checks = s.drill.judge(&e, notBuiltIn())
+		r.Checks = s.drill.judge(&e)
 	}
 	for _, c := range r.Checks {
 		r.Passed = r.Passed && c.Passed
@@ -94,7 +94,7 @@ func (s *scene) endure(ctx context.Context, p *playground.Platform, w *watcher, 
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		e := w.evidence()
-		if s.drill.settled(&e, notBuiltIn()) {
+		if s.drill.settled(&e) {
 			return nil
 		}
 		if err := wait(ctx, lookEvery); err != nil {

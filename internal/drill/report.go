@@ -67,7 +67,6 @@ type Check struct {
 	What   string `json:"what"`
 	Passed bool   `json:"passed"`
 	Detail string `json:"detail,omitempty"` // what was seen
-	Needs  string `json:"needs,omitempty"`  // it failed, and this part of the platform is not built in yet
 }
 
 // Moment is one thing that happened. Lane is fault, host, platform or provider.
@@ -95,16 +94,3 @@ type Bucket struct {
 
 // bucketWidth is fine enough to see a 50 ms budget in a drawing of ten seconds.
 const bucketWidth = 50 * time.Millisecond
-
-// Waiting reports whether a failed result has no failure but of parts that are not built in yet.
-func (r *Result) Waiting() bool {
-	if r.Passed || r.Error != "" {
-		return false
-	}
-	for _, c := range r.Checks {
-		if !c.Passed && c.Needs == "" {
-			return false
-		}
-	}
-	return true
-}

@@ -50,11 +50,8 @@ func tell(opt Options, number int, r *Result) {
 }
 
 func verdict(paint func(code, text string) string, r *Result) string {
-	switch {
-	case r.Passed:
+	if r.Passed {
 		return paint(green, "PASS")
-	case r.Waiting():
-		return paint(yellow, "FAIL")
 	}
 	return paint(red, "FAIL")
 }
@@ -68,14 +65,10 @@ func mark(paint func(code, text string) string, ok bool) string {
 
 // aside is what follows a check.
 func aside(c Check) string {
-	text := ""
-	if c.Detail != "" {
-		text = ": " + c.Detail
+	if c.Detail == "" {
+		return ""
 	}
-	if c.Needs != "" {
-		text += " (waits for the " + c.Needs + ", which is not built in yet)"
-	}
-	return text
+	return ": " + c.Detail
 }
 
 // compared lists the good providers' votes before and after.
@@ -93,17 +86,7 @@ func compared(r *Result) (out []string) {
 
 // conclude prints the last lines.
 func conclude(opt Options, r *Report) {
-	waiting := 0
-	for i := range r.Drills {
-		if r.Drills[i].Waiting() {
-			waiting++
-		}
-	}
-	fmt.Fprintf(opt.Out, "%d drills in %.0f s: %d passed, %d failed", len(r.Drills), r.Seconds, r.Passed, r.Failed)
-	if waiting > 0 {
-		fmt.Fprintf(opt.Out, ", of which %d wait for what is not built in yet", waiting)
-	}
-	fmt.Fprintln(opt.Out)
+	fmt.Fprintf(opt.Out, "%d drills in %.0f s: %d passed, %d failed\n", len(r.Drills), r.Seconds, r.Passed, r.Failed)
 	if opt.Report != "" {
 		fmt.Fprintln(opt.Out, "report:", opt.Report)
 	}

@@ -115,6 +115,9 @@ func (l *lineage) retire(m *member) {
 	}
 	l.mu.Lock()
 	l.former = append(l.former, m)
+	if m.agreement.Load() == nil {
+		l.restarts += m.restarts()
+	}
 	l.mu.Unlock()
 	m.stop()
 	go func() {

@@ -56,6 +56,7 @@ type lineage struct {
 	trial      *trial
 	stopping   bool
 	lastCause  string // how the last process of the active version ended
+	restarts   int    // of members that were active
 }
 
 // newLineage makes a lineage that begins to live when its predecessor of the same id, if there is one, has ended.

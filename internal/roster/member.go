@@ -216,6 +216,12 @@ func (m *member) silence() {
 	}
 }
 
+func (m *member) restarts() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sup.Restarts
+}
+
 // votes reports whether it can be asked.
 func (m *member) votes() bool {
 	m.mu.Lock()

@@ -74,6 +74,7 @@ func (l *lineage) status() Status {
 			s.Counters = s.Counters.Add(m.counters())
 		}
 	}
+	s.Restarts += l.restarts
 	if s.State == "" {
 		s.State = supervisor.Starting
 	}

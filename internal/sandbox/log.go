@@ -39,8 +39,15 @@ func (t *tail) String() string {
 	return string(t.buf)
 }
 
-// lastLine returns the last line that is not empty, fit for a terminal.
+// lastLine returns what a program says last: of a crash the reason, otherwise the last line that is not empty. It is fit
+// for a terminal.
 func (t *tail) lastLine() string {
 	lines := strings.Split(strings.TrimSpace(t.String()), "\n")
+	for _, line := range lines {
+		// What Go says first of a crash; the stacks below it say less.
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return wire.Clip(line)
+		}
+	}
 	return wire.Clip(lines[len(lines)-1])
 }

@@ -32,7 +32,7 @@ func buildForDrills(t *testing.T) (bin string) {
 // drillTime is for all drills on a machine whose processors are busy.
 const drillTime = 12 * time.Minute
 
-// TestDrillAll: every fault is contained, as far as the parts of the platform that contain it are built in.
+// TestDrillAll: every fault is contained.
 func TestDrillAll(t *testing.T) {
 	need(t)
 	bin := buildForDrills(t)
@@ -52,12 +52,12 @@ func TestDrillAll(t *testing.T) {
 	}
 	for i := range report.Drills {
 		r := &report.Drills[i]
-		if !r.Passed && !r.Waiting() {
+		if !r.Passed {
 			text, err := json.MarshalIndent(r.Timeline, "", " ")
 			t.Errorf("%s: %s%s, %v", r.Name, r.Error, text, err)
 		}
 		for _, c := range r.Checks {
-			if !c.Passed && c.Needs == "" {
+			if !c.Passed {
 				t.Errorf("%s: %s: %s", r.Name, c.What, c.Detail)
 			}
 		}
