@@ -71,7 +71,7 @@ func TestDocumentedLines(t *testing.T) {
 		}
 	}
 	for _, do := range []string{
-		"status", "events", "explain", "mode", "allow", "provider", "logs", "reload", "checkup",
+		"status", "events", "explain", "mode", "allow", "provider", "version", "logs", "reload", "checkup",
 	} {
 		if !shown[do] {
 			t.Errorf("no example of %q", do)

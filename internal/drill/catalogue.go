@@ -157,7 +157,8 @@ func silences() []Drill {
 		upset("slow", "every vote takes 1.2 s of its 2 s", []string{"delay 1200ms"},
 			counted("answered", "its votes are counted"),
 			Expectation{
-				What: "it is put in audit, and nobody waits for it", See: Sight{Kind: seeNote, Text: "slow.*audit"}, After: paceWindow + 10*time.Second,
+				What: "it is put in audit, and nobody waits for it", See: Sight{Kind: seeNote, Text: "slow.*audit"},
+				After: paceWindow + 10*time.Second,
 			}),
 		upset("late", "every vote comes just after its deadline", []string{"fault late"},
 			missed(),

@@ -210,7 +210,8 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"crash", "crash-on-load", "crash-checked", "hang", "stop", "spin", "leak", "fork-bomb", "descriptor-leak", "garbage", "overlong",
+		"crash", "crash-on-load", "crash-checked", "hang", "stop", "spin", "leak", "fork-bomb", "descriptor-leak",
+		"garbage", "overlong",
 		"double-votes", "deny-everything", "slow", "flapping", "channel-file-291", "core-crash", "core-stop",
 	} {
 		if !names[name] {

@@ -371,7 +371,7 @@ func (l *lineage) problems() []health.Problem {
 		out = append(out, p)
 	default:
 		out = append(out, health.Problem{
-			Code: "KO-1708", Severity: health.Warning, Provider: l.id,
+			Code: "KO-1709", Severity: health.Warning, Provider: l.id,
 			Title: fmt.Sprintf("what is configured for %s is not used: %v", l.id, l.refused),
 			Fix:   "correct it and reload; what was active before goes on",
 		})

@@ -39,8 +39,8 @@ func (t *tail) String() string {
 	return string(t.buf)
 }
 
-// lastLine returns what a program says last: of a crash the reason, otherwise the last line that is not empty. It is fit
-// for a terminal.
+// lastLine returns what a program says last: of a crash the reason, otherwise the last line that is not empty. It is
+// fit for a terminal.
 func (t *tail) lastLine() string {
 	lines := strings.Split(strings.TrimSpace(t.String()), "\n")
 	for _, line := range lines {
