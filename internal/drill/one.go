@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,9 @@ func (s *scene) endure(ctx context.Context, p *playground.Platform, w *watcher, 
 	if err := wait(ctx, warmUp); err != nil {
 		return err
 	}
+	if err := s.prove(ctx, w); err != nil {
+		return err
+	}
 	w.mark()
 	if err := s.commit(ctx, p, w); err != nil {
 		return err
@@ -102,6 +106,26 @@ func (s *scene) endure(ctx context.Context, p *playground.Platform, w *watcher, 
 		}
 	}
 	return nil // the judgement says what was not seen
+}
+
+// prove waits, where the platform keeps versions, until the first content is one that a rollback can go to.
+func (s *scene) prove(ctx context.Context, w *watcher) error {
+	if s.updates() == "" {
+		return nil
+	}
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		e := w.evidence()
+		proven := func(n noteSeen) bool {
+			return n.note.Provider == s.drill.Engine && matches("last-known-good.* content ", noteText(n))
+		}
+		if slices.ContainsFunc(e.notes, proven) {
+			return nil
+		}
+		if err := wait(ctx, lookEvery); err != nil {
+			return err
+		}
+	}
+	return errors.New("the first content did not become last-known-good")
 }
 
 // commit commits the fault.
