@@ -35,6 +35,7 @@ const (
 	MaxFor     = 10 * time.Minute
 
 	warmUp    = 1500 * time.Millisecond // of the openers, before the fault; longer than the soak of the first content
+	proof     = 2 * time.Second         // for the first content, after its soak
 	patience  = 15 * time.Second        // for what must be seen after the fault, on a busy machine
 	readyTime = 30 * time.Second        // for all three providers to vote
 	overtime  = 30 * time.Second        // after which the watchdog ends a drill
