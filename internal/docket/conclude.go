@@ -20,6 +20,9 @@ type actions struct {
 	later   []func()
 }
 
+// manyAnswers at once cost the kernel more than being urgent does.
+const manyAnswers = 16
+
 type answer struct {
 	q     *sensor.Question
 	allow bool
@@ -57,8 +60,15 @@ func (a *actions) tell(st *Standing, news []Change) {
 }
 
 func (a *actions) run() {
-	for _, x := range a.answers {
-		_ = x.q.Answer(x.allow) // it cannot have been answered before
+	answer := func() {
+		for _, x := range a.answers {
+			_ = x.q.Answer(x.allow) // it cannot have been answered before
+		}
+	}
+	if len(a.answers) >= manyAnswers {
+		sensor.Urgently(answer)
+	} else {
+		answer()
 	}
 	for _, x := range a.giveUps {
 		x.s.GiveUp(x.id, x.reason)

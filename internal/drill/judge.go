@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/session"
+	"github.com/keepout-security/keepout/internal/supervisor"
 )
 
 // The kinds of what can be seen after a fault.
@@ -40,7 +41,7 @@ type Sight struct {
 func (s Sight) in(e *evidence) (ok bool, detail string) {
 	switch s.Kind {
 	case seeRestarts:
-		n := e.last.Restarts - e.before.Restarts
+		n := e.restarts()
 		return n >= s.N, fmt.Sprintf("%d restarts", n)
 	case seeState:
 		return e.left(s.Text) && string(e.last.State) == s.Text, string(e.last.State)
@@ -108,6 +109,21 @@ func (e *evidence) wasRefused(pattern string) (ok bool, detail string) {
 		}
 	}
 	return false, "it was taken"
+}
+
+// restarts counts how often the provider came back after the fault. Its own counter begins anew after a rollback.
+func (e *evidence) restarts() int {
+	seen, down := 0, false
+	for _, s := range e.states {
+		if s.at < e.fault {
+			continue
+		}
+		if down && s.state != supervisor.Backoff {
+			seen++
+		}
+		down = s.state == supervisor.Backoff
+	}
+	return max(seen, e.last.Restarts-e.before.Restarts)
 }
 
 // left reports whether the provider was seen in another state after the fault.

@@ -113,6 +113,10 @@ func TestSights(t *testing.T) {
 		make func(*evidence)
 	}{
 		{Sight{Kind: seeRestarts, N: 2}, func(e *evidence) { e.last.Restarts = 2 }},
+		{Sight{Kind: seeRestarts, N: 1}, func(e *evidence) { // and its counter began anew
+			e.states = append(e.states, stateSeen{at: 2 * second, state: supervisor.Backoff},
+				stateSeen{at: 3 * second, state: supervisor.Starting})
+		}},
 		{Sight{Kind: seeState, Text: "running"}, func(e *evidence) {
 			e.states = append(e.states, stateSeen{at: 2 * second, state: supervisor.Backoff})
 		}},

@@ -83,9 +83,14 @@ func signals(pipe int) {
 	}
 }
 
-// pin keeps the guard in memory: pages that must come from a disk may come late, or need an answer first. The program
-// is read in now; of the address space that Go reserves only what is used counts.
+// pin keeps the guard ahead of everybody whom it wakes (sensor.Urgently says why), and in memory: pages that must come
+// from a disk may come late, or need an answer first. The program is read in now; of the address space that Go reserves
+// only what is used counts.
 func pin() error {
+	fifo := unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
+	}
+	_ = unix.SchedSetAttr(0, &fifo, 0) // refused in a control group without real-time budget
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		return fmt.Errorf("mlockall: %w", err)
 	}

@@ -137,7 +137,7 @@ func (l *lineage) configure(in config.Installed) {
 // offer brings the configured files into the store. Hashing them may take seconds, so it is not the goroutine's work.
 func (l *lineage) offer(in config.Installed) {
 	v, err := l.r.take(in)
-	if _, known := l.r.c.Store.State(l.id); err == nil && !known {
+	if st, known := l.r.c.Store.State(l.id); err == nil && (!known || st.Content.Active.None()) {
 		err = l.r.first(in, v)
 	}
 	l.mail.put(func() {
@@ -275,6 +275,9 @@ func (l *lineage) ended(m *member, cause string) {
 func (l *lineage) ready(m *member) {
 	l.mail.put(func() {
 		t := l.state.Trial
+		if m == l.active {
+			l.tick() // from now on it serves, which is what makes it last-known-good
+		}
 		if m != l.beside || !t.Beside {
 			return
 		}

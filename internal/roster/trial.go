@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +52,8 @@ func (l *lineage) check(p rollback.Part, v rollback.Version) {
 		}
 		found := rollback.Input{Kind: rollback.Checked, Part: p, Digest: v.Digest, OK: err == nil}
 		if err != nil {
-			found.Cause = oneLine(err)
+			// Where the copy lies says nothing to who wrote it.
+			found.Cause = strings.ReplaceAll(oneLine(err), filepath.Clean(in.Content)+string(filepath.Separator), "")
 		}
 		l.mail.put(func() { l.step(found) })
 	})
