@@ -20,9 +20,6 @@ type actions struct {
 	later   []func()
 }
 
-// manyAnswers at once cost the kernel more than being urgent does.
-const manyAnswers = 16
-
 type answer struct {
 	q     *sensor.Question
 	allow bool
@@ -60,15 +57,8 @@ func (a *actions) tell(st *Standing, news []Change) {
 }
 
 func (a *actions) run() {
-	answer := func() {
-		for _, x := range a.answers {
-			_ = x.q.Answer(x.allow) // it cannot have been answered before
-		}
-	}
-	if len(a.answers) >= manyAnswers {
-		sensor.Urgently(answer)
-	} else {
-		answer()
+	for _, x := range a.answers {
+		_ = x.q.Answer(x.allow) // it cannot have been answered before
 	}
 	for _, x := range a.giveUps {
 		x.s.GiveUp(x.id, x.reason)

@@ -83,7 +83,7 @@ func signals(pipe int) {
 	}
 }
 
-// pin keeps the guard ahead of everybody whom it wakes (sensor.Urgently says why), and in memory: pages that must come
+// pin keeps the guard ahead of everybody whom it wakes (sensor.Burst says why), and in memory: pages that must come
 // from a disk may come late, or need an answer first. The program is read in now; of the address space that Go reserves
 // only what is used counts.
 func pin() error {
