@@ -12,5 +12,8 @@ func TestMain(m *testing.M) {
 	if sandbox.IsLauncher() {
 		os.Exit(sandbox.Launch())
 	}
+	if act := os.Getenv(actVariable); act != "" {
+		os.Exit(perform(act, os.Args[1:]))
+	}
 	os.Exit(testenv.PrivateMounts(m))
 }

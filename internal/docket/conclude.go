@@ -57,9 +57,11 @@ func (a *actions) tell(st *Standing, news []Change) {
 }
 
 func (a *actions) run() {
+	end := sensor.Burst(len(a.answers))
 	for _, x := range a.answers {
 		_ = x.q.Answer(x.allow) // it cannot have been answered before
 	}
+	end()
 	for _, x := range a.giveUps {
 		x.s.GiveUp(x.id, x.reason)
 	}

@@ -46,6 +46,11 @@ var privileges = []privilege{
 		homes: []string{"internal/sandbox", "internal/guard"},
 	},
 	{
+		what: "run ahead of everybody else", pkgs: []string{unixPackage, "syscall"},
+		calls: []string{"SchedSetAttr", "Setpriority", "SCHED_FIFO", "SCHED_RR", "SYS_SCHED_SETSCHEDULER"},
+		homes: []string{"internal/sensor"},
+	},
+	{
 		what: "filter or confine a process", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"SYS_SECCOMP", "PR_SET_SECCOMP", "SECCOMP_*", "SYS_LANDLOCK_*", "Landlock*", "Capset"},
 		homes: []string{"internal/sandbox", "providers/hostile/*"},
