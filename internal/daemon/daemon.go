@@ -152,6 +152,7 @@ func (d *Daemon) start() error {
 		Detail: fmt.Sprintf("version %s, mode %s, %s", d.opt.Version, loaded.Mode, d.opt.Config),
 	})
 	d.noteGap()
+	d.guard.Ready()
 	return nil
 }
 
@@ -159,7 +160,7 @@ func (d *Daemon) start() error {
 func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	pulse := d.guard.Pulse
 	pulse.Limit.Store(int64(loaded.StallLimit))
-	group, err := fanotify.Adopt(link.GroupFD, &pulse.Taken, &pulse.Answered)
+	group, err := fanotify.Adopt(link.GroupFD, &pulse.Taken, &pulse.Answered, d.guard.Took)
 	if err != nil {
 		return sensorProblem(err)
 	}

@@ -50,6 +50,8 @@ func Main(args []string, version string, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
+	// Nobody reads our log any more, which is no reason to end. Not ignored, which providers would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := Run(ctx, opt, log, reload); err != nil {
 		_, _ = fmt.Fprintln(stderr, "keepoutd:", err)
 		return exitFailure

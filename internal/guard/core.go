@@ -42,7 +42,9 @@ func load(path string, args []string, group int, page *os.File) (*program, error
 // core is a running one.
 type core struct {
 	pid, pidfd int
-	sock       int // what it says
+	sock       int  // what it says
+	silent     bool // it says nothing any more
+	dead       bool // it has ended, and somebody else (a debugger) holds on to it
 }
 
 // start starts a core, which lives at most as long as the calling thread.
@@ -75,7 +77,7 @@ func (c *core) halted() bool {
 // reap collects a core that has ended, with the last of its threads.
 func (c *core) reap() (status unix.WaitStatus, ended bool) {
 	pid, err := unix.Wait4(c.pid, &status, unix.WNOHANG, nil)
-	if err != nil || pid != c.pid {
+	if !errors.Is(err, unix.ECHILD) && (err != nil || pid != c.pid) { // no child: its status is lost, but it is gone
 		return status, false
 	}
 	_, _ = unix.Close(c.sock), unix.Close(c.pidfd)

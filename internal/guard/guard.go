@@ -18,6 +18,7 @@ const (
 	longestWait  = 10 * time.Second
 	steady       = time.Minute // of reading, after which the first restart does not wait again
 	shortest     = 10 * time.Millisecond
+	idleLimit    = time.Minute // for a core that does not read: to take over, or to end
 )
 
 // Places in Guard.poll.
@@ -40,13 +41,16 @@ type Guard struct {
 	core    *core
 	reading bool       // the core reads; otherwise the guard answers
 	armed   bool       // the core reads and nobody waits: the next event wakes the guard
-	ever    bool       // a core has read once; from then on there must be one
+	ever    bool       // a core has started in full once; from then on there must be one
+	reload  bool       // a core that has yet to take over is told then, when it surely listens
 	leaving bool       // the guard ends with its core
 	killed  link.Cause // why the guard is ending the core, or None
 	watch   watch
 
 	gap      link.Gap      // that a new core is told
 	since    time.Duration // when the gap, or else the reading, began
+	read     time.Duration // how long the last core that has read did so
+	idle     time.Duration // since when the core does not read
 	swept    time.Duration
 	nextWait time.Duration
 	startAt  time.Duration // of a core, while there is none
@@ -89,8 +93,12 @@ func (g *Guard) sleep() {
 	switch {
 	case g.core == nil:
 		timeout = max(g.startAt-now(), 0)
-	case g.killed != link.None:
+	case g.killed != link.None || g.core.dead:
 		timeout = sweepAgain
+	case g.armed && g.pulse.Taken.Load() != g.pulse.Answered.Load(): // taken before the core saw that the guard sleeps
+		timeout = 0
+	case !g.reading:
+		timeout = max(g.idle+idleLimit-now(), 0)
 	case g.reading && !g.armed:
 		timeout = max(g.limit()/samplesPerLimit, shortest)
 	}
@@ -98,8 +106,12 @@ func (g *Guard) sleep() {
 	if g.reading && !g.armed {
 		g.poll[onGroup].Events = 0
 	}
-	if g.core != nil {
-		g.poll[onSocket].Fd, g.poll[onCore].Fd = int32(g.core.sock), int32(g.core.pidfd)
+	// What has ended would wake the guard again and again.
+	if g.core != nil && !g.core.silent {
+		g.poll[onSocket].Fd = int32(g.core.sock)
+	}
+	if g.core != nil && !g.core.dead {
+		g.poll[onCore].Fd = int32(g.core.pidfd)
 	}
 	if timeout > 0 {
 		timeout += time.Millisecond - 1
@@ -120,17 +132,17 @@ func (g *Guard) launch() bool {
 	c, err := g.program.start()
 	if err != nil {
 		g.tell(err.Error())
-		g.postpone(0)
+		g.postpone()
 		return false
 	}
-	g.core = c
+	g.core, g.read, g.idle = c, 0, now()
 	g.gap.Cores++
 	return true
 }
 
-// postpone says when the next core is started, after one that has read for so long.
-func (g *Guard) postpone(read time.Duration) {
-	if read >= steady {
+// postpone says when the next core is started.
+func (g *Guard) postpone() {
+	if g.read >= steady {
 		g.nextWait = 0
 	}
 	g.startAt = now() + g.nextWait
@@ -143,8 +155,8 @@ func (g *Guard) hear() {
 		return
 	}
 	switch link.Hear(g.core.sock) {
-	case link.TakeOver:
-		if g.reading || g.drain() != nil { // everything that this process has read is answered
+	case link.TakeOver: // everything that this process has read is answered
+		if g.reading || g.killed != link.None {
 			return
 		}
 		if g.gap.Cause != link.None {
@@ -152,17 +164,25 @@ func (g *Guard) hear() {
 		}
 		if link.Report(g.core.sock, g.gap) == nil {
 			g.gap, g.decided = link.Gap{Cores: g.gap.Cores}, 0
-			g.reading, g.ever, g.armed, g.watch, g.since = true, true, false, watch{}, now()
+			g.reading, g.armed, g.watch, g.since = true, false, watch{}, now()
+			if g.reload {
+				g.reload = false
+				g.core.signal(unix.SIGHUP)
+			}
 		}
+	case link.Ready:
+		g.ever = true
 	case link.Leave:
 		g.stand(now())
+	case link.Closed:
+		g.core.silent = true
 	}
 }
 
 // stand makes the guard answer from now on, in a gap that began at since.
 func (g *Guard) stand(since time.Duration) {
 	if g.reading {
-		g.reading, g.since = false, since
+		g.reading, g.read, g.since, g.idle = false, since-g.since, since, now()
 	}
 }
 
@@ -170,9 +190,11 @@ func (g *Guard) stand(since time.Duration) {
 func (g *Guard) look() {
 	halted := g.core.halted()
 	if g.armed {
-		if g.poll[onGroup].Revents == 0 && !halted {
+		owes := g.pulse.Taken.Load() != g.pulse.Answered.Load()
+		if g.poll[onGroup].Revents == 0 && g.pulse.Asleep.Load() && !owes && !halted {
 			return
 		}
+		g.pulse.Asleep.Store(false)
 		g.armed, g.watch = false, watch{}
 	}
 	var v verdict
@@ -183,6 +205,7 @@ func (g *Guard) look() {
 	switch v {
 	case idle:
 		g.armed = true
+		g.pulse.Asleep.Store(true)
 	case stalled:
 		g.kill(link.Stalled, g.watch.good)
 	case stopped:
@@ -206,13 +229,19 @@ func (g *Guard) bury() (code int, over bool) {
 	}
 	status, ended := g.core.reap()
 	if !ended {
-		if g.killed != link.None && now()-g.swept >= sweepAgain {
+		if g.poll[onCore].Fd >= 0 && g.poll[onCore].Revents != 0 {
+			g.core.dead = true
+			g.stand(now())
+		}
+		switch {
+		case (g.killed != link.None || g.core.dead) && now()-g.swept >= sweepAgain:
 			g.sweep()
 			g.swept = now()
+		case !g.reading && g.killed == link.None && now()-g.idle >= idleLimit:
+			g.kill(link.Stalled, now())
 		}
 		return 0, false
 	}
-	read := now() - g.since // too long where it had stopped reading, which only a core does that was told to end
 	g.stand(now())
 	g.sweep()
 	g.core = nil
@@ -230,7 +259,7 @@ func (g *Guard) bury() (code int, over bool) {
 		cause = g.killed
 	}
 	g.killed = link.None
-	g.postpone(read)
+	g.postpone()
 	if g.gap.Cause == link.None { // a core that has not even taken over says less than the one before it
 		g.gap.Cause, g.gap.Detail = cause, code
 	}
@@ -254,6 +283,8 @@ func (g *Guard) pass() {
 	g.leaving = again || s != unix.SIGHUP
 	switch {
 	case g.core == nil:
+	case s == unix.SIGHUP && !g.reading:
+		g.reload = true
 	case again && s != unix.SIGHUP:
 		g.kill(link.Killed, now())
 	default:

@@ -30,6 +30,7 @@ const (
 // watch judges whether the core makes progress. It is pure. The zero value has seen nothing.
 type watch struct {
 	last     sample
+	at       time.Duration // of the last sample
 	good     time.Duration // when a sample last showed progress, or that nothing was owed
 	quiet    int           // samples in a row without anybody waiting
 	begun    bool
@@ -39,8 +40,14 @@ type watch struct {
 // step judges a sample taken at now, on any clock that goes forward.
 func (w watch) step(limit, now time.Duration, s sample) (watch, verdict) {
 	if !w.begun {
-		w.begun, w.good = true, now
+		w.begun, w.at, w.good = true, now, now
 	}
+	// Where the guard itself did not run (the host slept, or both were frozen), the core could not either, so that time
+	// does not count; what two intervals are does, for on a busy host the guard may be late by that.
+	if lost := now - w.at - 2*limit/samplesPerLimit; lost > 0 {
+		w.good, w.haltedAt = w.good+lost, w.haltedAt+lost
+	}
+	w.at = now
 	if s.stopped && !w.last.stopped {
 		w.haltedAt = now
 	}

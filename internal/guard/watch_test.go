@@ -80,3 +80,25 @@ func TestWatchIsInTime(t *testing.T) {
 		}
 	})
 }
+
+// TestWatchKnowsItsOwnAbsence: the time in which the guard did not run either does not count.
+func TestWatchKnowsItsOwnAbsence(t *testing.T) {
+	t.Parallel()
+	const interval = testLimit / samplesPerLimit
+	var w watch
+	var v verdict
+	owing := sample{taken: 1}
+	at := time.Duration(0)
+	for _, gap := range []time.Duration{interval, interval, time.Hour, interval} {
+		at += gap
+		if w, v = w.step(testLimit, at, owing); v != fine {
+			t.Fatalf("given up at %v", at)
+		}
+	}
+	for start := at; v == fine; {
+		at += 2 * interval // late, but awake
+		if w, v = w.step(testLimit, at, owing); at-start > testLimit {
+			t.Fatal("never given up")
+		}
+	}
+}

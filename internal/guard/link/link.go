@@ -24,7 +24,10 @@ const MaxFiles = 16384
 // What the core says, one byte each.
 const (
 	TakeOver = 'R' // the core is ready to read; the guard stops, and answers with a gap
+	Ready    = 'O' // the core has started in full; from now on there must be one
+	Woken    = 'W' // the core has taken an event while the guard slept
 	Leave    = 'S' // the core no longer reads; the guard answers from now on
+	Closed   = 'E' // it has nothing more to say: its end of the socket is closed
 )
 
 // patience is how long the core waits for the guard, in seconds.
@@ -76,10 +79,24 @@ func (l *Link) TakeOver() (Gap, error) {
 	}
 }
 
+// Ready tells the guard that this core has started in full.
+func (l *Link) Ready() { l.say(Ready) }
+
 // Leave tells the guard that nobody here reads any more.
-func (l *Link) Leave() {
-	// An error means that the guard is gone, and with it everybody who would wait.
-	_, _ = unix.Write(l.sock, []byte{Leave})
+func (l *Link) Leave() { l.say(Leave) }
+
+// Took is to be called after each event that was counted as taken. The guard sleeps on the queue while nobody waits,
+// but poll(2) goes back to sleep when somebody was faster than it: the event that the core takes out of an empty queue
+// may be the one on which it hangs, and then nothing would ever wake the guard.
+func (l *Link) Took() {
+	if l.Pulse.Asleep.Load() && l.Pulse.Asleep.CompareAndSwap(true, false) {
+		l.say(Woken)
+	}
+}
+
+// say never waits: what is not heard was said to a guard that is gone, and with it is everybody who would wait.
+func (l *Link) say(what byte) {
+	_ = unix.Send(l.sock, []byte{what}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
 // Pair makes the socket between a guard, whose end never waits, and one core.
@@ -97,8 +114,12 @@ func Pair() (guard, core int, err error) {
 // Hear returns what the core has said, or 0.
 func Hear(sock int) byte {
 	var b [1]byte
-	if n, err := unix.Read(sock, b[:]); err != nil || n != 1 {
+	n, err := unix.Read(sock, b[:])
+	switch {
+	case err != nil:
 		return 0
+	case n == 0:
+		return Closed
 	}
 	return b[0]
 }

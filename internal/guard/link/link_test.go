@@ -78,6 +78,31 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestTook: the first event that a core takes while the guard sleeps wakes it, whoever of the two was faster.
+func TestTook(t *testing.T) {
+	t.Parallel()
+	guard, core, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(guard) })
+	l := &Link{sock: core, Pulse: new(Pulse)}
+	l.Took()
+	if b := Hear(guard); b != 0 {
+		t.Errorf("heard %q while it was awake", b)
+	}
+	l.Pulse.Asleep.Store(true)
+	l.Took()
+	l.Took()
+	if a, b := Hear(guard), Hear(guard); a != Woken || b != 0 {
+		t.Errorf("heard %q and %q", a, b)
+	}
+	_ = unix.Close(core)
+	if b := Hear(guard); b != Closed {
+		t.Errorf("heard %q of a core that is gone", b)
+	}
+}
+
 func TestGapInWords(t *testing.T) {
 	t.Parallel()
 	for want, g := range map[string]Gap{

@@ -22,6 +22,7 @@ type Pulse struct {
 	Beat     atomic.Uint64 // times that it has looked at every deadline
 	_        line
 	Limit    atomic.Int64 // the stall limit in nanoseconds; 0 until the core has read its configuration
+	Asleep   atomic.Bool  // the guard sleeps, and wants to be woken by the next event that the core takes
 }
 
 // NewPulse makes a page that a child may inherit as a file.
@@ -58,4 +59,5 @@ func (p *Pulse) Reset() {
 	p.Answered.Store(0)
 	p.Beat.Store(0)
 	p.Limit.Store(0)
+	p.Asleep.Store(false)
 }

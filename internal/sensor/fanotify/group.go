@@ -29,6 +29,7 @@ type Group struct {
 	closed atomic.Bool
 
 	taken, answered *atomic.Uint64
+	took            func() // after each Take
 }
 
 // NewPermission makes the group that holds callers until they are answered: content class, because the file is
@@ -57,7 +58,7 @@ func newGroup(flags uint) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fanotify_init: %w", err)
 	}
-	g, err := Adopt(fd, new(atomic.Uint64), new(atomic.Uint64))
+	g, err := Adopt(fd, new(atomic.Uint64), new(atomic.Uint64), func() {})
 	if err != nil {
 		_ = unix.Close(fd)
 	}
@@ -65,20 +66,23 @@ func newGroup(flags uint) (*Group, error) {
 }
 
 // Adopt makes a Group of one that another process has opened. The counters say what is owed to the kernel: Take adds
-// to the first, Answer to the second. On an error fd stays open.
-func Adopt(fd int, taken, answered *atomic.Uint64) (*Group, error) {
+// to the first and then calls took, which must not block; Answer adds to the second. On an error fd stays open.
+func Adopt(fd int, taken, answered *atomic.Uint64, took func()) (*Group, error) {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	return &Group{fd: fd, wake: wake, taken: taken, answered: answered}, nil
+	return &Group{fd: fd, wake: wake, taken: taken, answered: answered, took: took}, nil
 }
 
 // FD is the group's descriptor, for poll(2), epoll(7) and a child that shall adopt it.
 func (g *Group) FD() int { return g.fd }
 
 // Take counts an event that was read and must be answered.
-func (g *Group) Take() { g.taken.Add(1) }
+func (g *Group) Take() {
+	g.taken.Add(1)
+	g.took()
+}
 
 // MarkFilesystem adds mask to the marks of the file system that holds path. Unlike a mount mark it also sees
 // bind mounts and other mount namespaces.

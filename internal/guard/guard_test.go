@@ -1,0 +1,159 @@
+package guard
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/guard/link"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
+	"github.com/keepout-security/keepout/internal/testenv"
+)
+
+// alone is a guard without a core, whose group has no mark.
+func alone(t *testing.T) *Guard {
+	t.Helper()
+	testenv.Need(t, testenv.Root, testenv.Fanotify)
+	group, err := fanotify.NewPermission()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { group.Stop(); _ = group.Close() })
+	pulse, page, err := link.NewPulse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = page.Close() })
+	g := &Guard{server: server{group: group}, pulse: pulse, say: make(chan<- string)}
+	for i := range g.poll {
+		g.poll[i] = unix.PollFd{Fd: -1, Events: unix.POLLIN}
+	}
+	g.poll[onGroup].Fd = int32(group.FD())
+	return g
+}
+
+// child makes a child of the test a guard's core, and returns the core's end of the socket.
+func child(t *testing.T, g *Guard, name string, args ...string) (sock int) {
+	t.Helper()
+	p, err := os.StartProcess(name, append([]string{name}, args...), &os.ProcAttr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := p.Pid
+	_ = p.Release() // the guard waits for it
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs, err := link.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.core, g.idle, g.read = &core{pid: pid, pidfd: pidfd, sock: ours}, now(), 0
+	return theirs
+}
+
+// ended waits until the guard has buried its core.
+func ended(t *testing.T, g *Guard) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); g.core != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the core does not end")
+		}
+		g.bury()
+	}
+}
+
+// TestStartsThatFail: cores that never take over are started less and less often, however long that goes on.
+func TestStartsThatFail(t *testing.T) {
+	g := alone(t)
+	g.ever, g.since = true, now()-time.Hour
+	for range 12 {
+		_ = unix.Close(child(t, g, "/bin/false"))
+		ended(t, g)
+	}
+	if wait := g.startAt - now(); wait < longestWait/2 {
+		t.Errorf("the next start is due in %v", wait)
+	}
+	// One that has read for long is started anew at once.
+	_ = unix.Close(child(t, g, "/bin/false"))
+	g.reading, g.since = true, now()-steady
+	ended(t, g)
+	if wait := g.startAt - now(); wait > 0 {
+		t.Errorf("after a steady one the next start is due in %v", wait)
+	}
+}
+
+// TestCoreThatHangsAtTheStart is ended, too.
+func TestCoreThatHangsAtTheStart(t *testing.T) {
+	g := alone(t)
+	g.ever = true
+	sock := child(t, g, "/bin/sleep", "600")
+	t.Cleanup(func() { _ = unix.Close(sock) })
+	g.bury()
+	if g.killed != link.None {
+		t.Fatal("ended before its time")
+	}
+	g.idle -= idleLimit
+	ended(t, g)
+	if g.gap.Cause != link.Stalled {
+		t.Errorf("cause %v", g.gap.Cause)
+	}
+}
+
+// TestCoreThatIsSilent: a core that has closed its socket and is not gone yet does not keep the guard awake.
+func TestCoreThatIsSilent(t *testing.T) {
+	g := alone(t)
+	sock := child(t, g, "/bin/sleep", "600")
+	pid := g.core.pid
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL); ended(t, g) })
+	_ = unix.Close(sock)
+	for range 3 {
+		g.killed, g.swept = link.Stalled, now()
+		g.sleep()
+		g.hear()
+	}
+	if g.poll[onSocket].Revents != 0 {
+		t.Error("its socket wakes the guard again")
+	}
+}
+
+// TestReloadWaitsForTheCore: until a core has taken over it may not listen to signals yet, and would be ended by one.
+func TestReloadWaitsForTheCore(t *testing.T) {
+	g := alone(t)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	g.poll[onSignal].Fd = int32(pipe[0])
+	sock := child(t, g, "/bin/sleep", "600")
+	pid := g.core.pid
+	t.Cleanup(func() {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		ended(t, g)
+		for _, fd := range append(pipe[:], sock) {
+			_ = unix.Close(fd)
+		}
+	})
+	if _, err := unix.Write(pipe[1], []byte{byte(unix.SIGHUP)}); err != nil {
+		t.Fatal(err)
+	}
+	g.pass()
+	if status, over := g.core.reap(); over {
+		t.Fatalf("it was told, and ended: %v", status)
+	}
+	if _, err := unix.Write(sock, []byte{link.TakeOver}); err != nil {
+		t.Fatal(err)
+	}
+	g.ever = true
+	g.hear()
+	if !g.reading {
+		t.Fatal("it has not taken over")
+	}
+	ended(t, g) // sleep does not listen
+	if want := int(unix.SIGHUP); g.gap.Cause != link.Killed || g.gap.Detail != want {
+		t.Errorf("gap %+v, want signal %d", g.gap, want)
+	}
+}
