@@ -57,7 +57,7 @@ func prepare(group *fanotify.Group, path string, args []string) (*Guard, error) 
 		}
 	}()
 	if err := pin(); err != nil {
-		say <- fmt.Sprintf("not locked in memory: %v", err) // then the guard is as good as the rest of the host
+		say <- fmt.Sprintf("not ahead of others, or not locked in memory: %v", err) // then the guard is as good as the rest of the host
 	}
 	g := &Guard{server: server{group: group}, program: program, pulse: pulse, say: say}
 	g.poll[onGroup].Fd, g.poll[onSignal].Fd = int32(group.FD()), int32(pipe[0])
@@ -83,14 +83,17 @@ func signals(pipe int) {
 	}
 }
 
-// pin keeps the guard ahead of everybody whom it wakes (sensor.Burst says why), and in memory: pages that must come
-// from a disk may come late, or need an answer first. The program is read in now; of the address space that Go reserves
-// only what is used counts.
+// niceness is the share of this thread, and of the core that it starts, on a crowded host: every open waits for one of
+// them, and a core that gets no time is not to be told from one that hangs. (Not a real-time thread: while there is no
+// core, that would keep the next one from starting.)
+const niceness = -15
+
+// pin gives the guard its share, and keeps it in memory: pages that must come from a disk may come late, or need an
+// answer first. The program is read in now; of the address space that Go reserves only what is used counts.
 func pin() error {
-	fifo := unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, niceness); err != nil {
+		return fmt.Errorf("setpriority: %w", err)
 	}
-	_ = unix.SchedSetAttr(0, &fifo, 0) // refused in a control group without real-time budget
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		return fmt.Errorf("mlockall: %w", err)
 	}

@@ -44,6 +44,10 @@ func becomeProvider() error {
 		return errProbed
 	}
 	unix.Umask(0o077)
+	// The core is served before others; a provider is not. Less is always allowed (setpriority(2)).
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0); err != nil {
+		return fmt.Errorf("set priority: %w", err)
+	}
 	if l.Layers.has(LayerLandlock) {
 		if err := landlocked(l); err != nil {
 			return err

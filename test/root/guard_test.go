@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -179,4 +180,35 @@ func TestGuardIsReady(t *testing.T) {
 		t.Errorf("%d kB of %d are locked", locked, resident)
 	}
 	t.Logf("the guard has %d kB", resident)
+}
+
+// TestShares: on a crowded host the guard and the core with all its threads come before others, and a provider does not.
+func TestShares(t *testing.T) {
+	need(t)
+	h := testhost.Start(t, testhost.Options{Providers: []testhost.Provider{hashlist(t, badText)}})
+	s := h.Status()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", s.PID))
+	must(t, err)
+	for _, task := range tasks {
+		if n := niceness(t, task); n >= 0 {
+			t.Errorf("thread %s of the core has niceness %d", filepath.Base(task), n)
+		}
+	}
+	if n := niceness(t, fmt.Sprintf("/proc/%d", provider(t, s, "hashlist").PID)); n != 0 {
+		t.Errorf("the provider has niceness %d", n)
+	}
+	if n := niceness(t, fmt.Sprintf("/proc/%d", h.PID)); n >= 0 {
+		t.Errorf("the guard has niceness %d", n)
+	}
+}
+
+// niceness is the 19th field of a stat file; proc_pid_stat(5).
+func niceness(t testing.TB, proc string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(proc, "stat"))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(b), ") ") // the name before it may have blanks
+	n, err := strconv.Atoi(strings.Fields(rest)[16])
+	must(t, err)
+	return n
 }
