@@ -138,7 +138,7 @@ lane-root:
 
 BENCHTIME ?= 1s
 bench: ## the numbers of SPECIFICATION.md (BENCHTIME=1s)
-	go test ./bench/... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME)
+	go test ./bench/... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m
 
 FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME=10s

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,9 @@ func BenchmarkCrashPending(b *testing.B) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) { crashes(b, n) })
 	}
 }
+
+// life is what the watchdogs give a whole benchmark, however many runs it has.
+const life = 10 * time.Minute
 
 func crashes(b *testing.B, n int) {
 	b.Helper()
@@ -80,7 +84,7 @@ func crashOnce(b *testing.B, n int) crash {
 	deny := fmt.Sprintf("%x listed\n", sha256.Sum256([]byte(deniedText)))
 	must(b, os.WriteFile(filepath.Join(list, "deny.txt"), []byte(deny), 0o600))
 	must(b, os.Chmod(filepath.Join(list, "deny.txt"), 0o644))
-	opt := testhost.Options{Life: 2 * time.Minute, Extra: "budgets: {content: 10s}", Providers: []testhost.Provider{
+	opt := testhost.Options{Life: life, Extra: "budgets: {content: 10s}", Providers: []testhost.Provider{
 		{ID: "hangs", Source: "subject", Fault: "hang"}, {ID: "hashlist", Source: "hashlist", Content: list},
 	}}
 	h := testhost.Prepare(b, opt)
@@ -97,7 +101,7 @@ func crashOnce(b *testing.B, n int) crash {
 			member(b, s, "hashlist").Counters.Answered-answered == uint64(n-1)
 	})
 	second := member(b, before, "hashlist").PID
-	must(b, unix.Kill(second, unix.SIGSTOP))
+	freeze(b, second)
 	last := gather(b, actTogether, listed)
 	h.Until("all are pending", func() bool {
 		s := h.Status()
@@ -117,6 +121,32 @@ func crashOnce(b *testing.B, n int) crash {
 	c.wrong += apart(c.byPolicy, n-1) + apart(int(after.Verdicts.Denied-before.Verdicts.Denied), 1)
 	h.Stop()
 	return c
+}
+
+// freeze stops a process and waits until none of its threads runs: the signal alone is only the beginning of that.
+func freeze(b *testing.B, pid int) {
+	b.Helper()
+	must(b, unix.Kill(pid, unix.SIGSTOP))
+	await(b, "the process is stopped", func() bool {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
+		for _, task := range tasks {
+			text, err := os.ReadFile(task)
+			if err == nil && !strings.Contains(string(text), ") T ") { // with an error it has ended
+				return false
+			}
+		}
+		return len(tasks) > 0
+	})
+}
+
+func await(b *testing.B, what string, cond func() bool) {
+	b.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if cond() {
+			return
+		}
+	}
+	b.Fatalf("waited in vain until %s", what)
 }
 
 func apart(a, b int) int { return max(a-b, b-a) }
@@ -175,7 +205,7 @@ func bareAnswers(b *testing.B, n int) time.Duration {
 	g, err := fanotify.NewPermission()
 	must(b, err)
 	free := sync.OnceFunc(func() { g.Stop(); _ = g.Close() })
-	testenv.Watchdog(b, time.Minute, free)
+	testenv.Watchdog(b, life, free)
 	b.Cleanup(free)
 	must(b, g.MarkFilesystem(dir, fanotify.OpenPerm))
 	openers := gather(b, actTogether, paths...)

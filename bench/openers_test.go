@@ -28,7 +28,7 @@ const (
 // Of one steady process.
 const (
 	steadyTime = 10 * time.Second // it begins no open after that,
-	steadyWait = 90 * time.Second // and waits so long for those that have begun
+	steadyWait = 60 * time.Second // and waits so long for those that have begun
 )
 
 // perform does one act, prints what came of it as JSON and returns the exit code.
@@ -101,7 +101,7 @@ type steady struct {
 	Longest time.Duration
 	Opens   int64
 	Failed  int64
-	Blocked int // opens that did not end within steadyWait; Longest counts them until then
+	Blocked int // opens that did not end; Longest counts them until then
 }
 
 func openSteadily(paths []string) steady {
