@@ -26,6 +26,8 @@ func (h *Host) act(n int) error {
 	case n < 9000:
 		h.now = h.now.Add(time.Duration(1+h.rng.IntN(50)) * time.Millisecond)
 		return h.event()
+	case n < 9400:
+		return h.pass(time.Duration(1+h.rng.IntN(2000)) * time.Millisecond)
 	case n < 9900:
 		return h.pass(time.Duration(1+h.rng.IntN(60)) * time.Second)
 	case n < 9950:
@@ -45,8 +47,20 @@ func (h *Host) act(n int) error {
 		return nil
 	case n < 9990:
 		return h.pass(time.Duration(h.rng.IntN(48)) * time.Hour) // suspended, or its clock was set
+	case n < 9998:
+		return h.strain(g)
 	}
 	return h.pass(time.Second)
+}
+
+// strain is what the host, and not a version, does to answers.
+func (h *Host) strain(g *guest) error {
+	if h.rng.IntN(4) > 0 {
+		g.stalled = h.now.Add(time.Duration(h.rng.IntN(5000)) * time.Millisecond)
+	} else {
+		h.busy = h.now.Add(time.Duration(h.rng.IntN(1800)) * time.Second)
+	}
+	return nil
 }
 
 // restart is a power cut and the boot after it, which may be cut as well.
@@ -132,12 +146,7 @@ func (h *Host) proceed(g *guest) error {
 		if err := h.supervise(g, supervisor.Input{Kind: supervisor.Beat}); err != nil {
 			return err
 		}
-		if g.breaker.probe(h.now, !g.run.traits.slow) {
-			in := rollback.Input{Kind: rollback.BreakerClosed, Generation: g.run.generation}
-			if err := h.feed(g, in); err != nil {
-				return err
-			}
-		}
+		g.standing.beat(g.run.hash)
 	}
 	if err := h.supervise(g, supervisor.Input{Kind: supervisor.Tick}); err != nil {
 		return err
@@ -145,7 +154,7 @@ func (h *Host) proceed(g *guest) error {
 	if err := h.tryOut(g); err != nil {
 		return err
 	}
-	serving := g.run != nil && g.sup.State == supervisor.Running && !g.breaker.open
+	serving := g.run != nil && g.sup.State == supervisor.Running && g.standing.serves()
 	return h.feed(g, rollback.Input{Kind: rollback.Tick, Serving: serving})
 }
 

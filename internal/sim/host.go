@@ -18,7 +18,9 @@ type Host struct {
 	Count Counts
 
 	rng       *rand.Rand
+	first     time.Time // the standings' clock counts from here
 	now       time.Time
+	numbers   *numbers
 	disk      *simdisk.Disk
 	store     *store.Store
 	ledger    *Ledger
@@ -26,11 +28,15 @@ type Host struct {
 	worth     map[rollback.Digest]traits // what every package is like
 	installed map[string]rollback.Versions
 	serial    int
+	strangers uint64    // files that were seen once
+	busy      time.Time // until then everybody answers late
 }
 
 // Counts say what a run has seen.
 type Counts struct {
-	Events, Denied, Crashes, Storms, Breakers, Offers, Promotions, Rollbacks, Refusals, Quarantines, PowerCuts int
+	Events, Denied, Crashes, Offers, Promotions, Rollbacks, Refusals, Quarantines, PowerCuts int
+
+	Storms, Breakers, Restored, Slow, FastAgain, Released, Relieved, Blamed int
 }
 
 // guest is one provider.
@@ -40,17 +46,19 @@ type guest struct {
 	sup        supervisor.Provider
 	run        *process // nil while none runs
 	beside     *process
-	breaker    breaker
-	storm      storm
+	standing   *standing
 	promotions int
 	rollbacks  int       // without those that an operator or a power cut asked for
 	weather    time.Time // until then it crashes whatever its version: the fault is the host's
+	stalled    time.Time // until then it does not answer in time, whatever its version
+	dying      bool      // it crashes as soon as nobody waits any more
 }
 
 // NewHost returns a host that has booted for the first time.
 func NewHost(seed uint64) (*Host, error) {
+	start := time.Unix(1_700_000_000, 0).UTC()
 	h := &Host{
-		rng: random(seed, 4), now: time.Unix(1_700_000_000, 0).UTC(), disk: simdisk.New(),
+		rng: random(seed, 4), first: start, now: start, disk: simdisk.New(), numbers: documented(),
 		ledger: NewLedger(), worth: map[rollback.Digest]traits{}, installed: map[string]rollback.Versions{},
 	}
 	for _, id := range providers() {
@@ -86,7 +94,7 @@ func (h *Host) boot() error {
 		if err != nil {
 			return err
 		}
-		g.st = st
+		g.st, g.standing = st, newStanding(h.numbers, &h.Count, st.Generation)
 		if err := h.carryOut(g, todo); err != nil {
 			return err
 		}
@@ -98,6 +106,9 @@ func (h *Host) boot() error {
 	}
 	return nil
 }
+
+// clock is the standings' clock.
+func (h *Host) clock() time.Duration { return h.now.Sub(h.first) }
 
 // take imports a package that is like t.
 func (h *Host) take(part rollback.Part, label string, t traits) (rollback.Version, error) {
@@ -158,12 +169,8 @@ func (h *Host) carryOut(g *guest, todo []rollback.Effect) error {
 		case rollback.StopBeside:
 			g.beside = nil
 		case rollback.Activate, rollback.RollBack:
-			if g.st.Runnable() && g.sup.State != "" {
-				err = h.supervise(g, supervisor.Input{Kind: supervisor.Disable})
-				if err == nil {
-					err = h.supervise(g, supervisor.Input{Kind: supervisor.Enable})
-				}
-			}
+			err = h.replace(g)
+			g.standing.renew(h.clock(), g.st.Generation)
 		case rollback.Isolate:
 			err = h.supervise(g, supervisor.Input{Kind: supervisor.Disable})
 		case rollback.Release:
@@ -180,6 +187,17 @@ func (h *Host) carryOut(g *guest, todo []rollback.Effect) error {
 		}
 	}
 	return nil
+}
+
+// replace lets the active versions run instead of those before.
+func (h *Host) replace(g *guest) error {
+	if !g.st.Runnable() || g.sup.State == "" {
+		return nil
+	}
+	if err := h.supervise(g, supervisor.Input{Kind: supervisor.Disable}); err != nil {
+		return err
+	}
+	return h.supervise(g, supervisor.Input{Kind: supervisor.Enable})
 }
 
 func (h *Host) startBeside(g *guest, e rollback.Effect) error {
@@ -230,10 +248,10 @@ func (h *Host) start(g *guest) error {
 		}
 	}
 	g.run = &process{
-		traits: h.worth[engine].with(h.worth[content]), engine: engine, content: content,
+		traits: h.worth[engine].with(h.worth[content]), engine: engine, content: content, hash: hash(content),
 		generation: g.st.Generation, ready: h.now.Add(time.Duration(h.rng.IntN(2000)) * time.Millisecond),
 	}
-	g.breaker, g.storm = breaker{}, storm{}
+	g.standing.hurry(h.clock())
 	return nil
 }
 

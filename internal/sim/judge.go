@@ -3,8 +3,11 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/store"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -18,6 +21,11 @@ func stepped(was, is *rollback.State, in rollback.Input, todo []rollback.Effect)
 	for _, e := range todo {
 		if (e.Act == rollback.RollBack || e.Act == rollback.Isolate || e.Act == rollback.Refuse) && e.Cause == "" {
 			return fmt.Errorf("effect %+v names no cause", e)
+		}
+	}
+	if in.Kind == rollback.DenyStorm {
+		if err := blamed(was, is, in, todo); err != nil {
+			return err
 		}
 	}
 	for _, p := range rollback.Parts() {
@@ -36,6 +44,38 @@ func stepped(was, is *rollback.State, in rollback.Input, todo []rollback.Effect)
 			}
 		default:
 			return fmt.Errorf("%s: %s became active out of nowhere", p, b.Active)
+		}
+	}
+	return nil
+}
+
+// blamed holds the step that takes a deny storm against the rules: the versions that run go, with the storm as the
+// cause wherever a person looks; and what earlier versions did is nobody's fault any more.
+func blamed(was, is *rollback.State, in rollback.Input, todo []rollback.Effect) error {
+	cause := "deny storm: " + in.Cause
+	named := 0
+	for _, e := range todo {
+		switch {
+		case e.Act == rollback.Notify && strings.HasSuffix(e.Problem.Title, cause),
+			(e.Act == rollback.RollBack || e.Act == rollback.Isolate) && e.Cause == cause:
+			named++
+		}
+	}
+	if !was.Runnable() || in.Generation != was.Generation {
+		if named > 0 {
+			return fmt.Errorf("%q is laid on versions that did not do it: %+v", cause, todo)
+		}
+		return nil
+	}
+	said := func(p problem) bool { return strings.HasSuffix(p.Title, cause) }
+	next := func(e rollback.Effect) bool { return e.Act == rollback.Activate } // its trial was over just now
+	if named < 2 || !slices.ContainsFunc(is.Problems(), said) && !slices.ContainsFunc(todo, next) {
+		return fmt.Errorf("%q has no consequence that names it: %+v, problems %+v", cause, todo, is.Problems())
+	}
+	if is.Last.Cause == cause {
+		slots := is.Slots(is.Last.Part)
+		if r, refused := slots.Refusal(is.Last.From.Digest); !refused || r.Cause != cause {
+			return fmt.Errorf("%s is not refused for %q", is.Last.From, cause)
 		}
 	}
 	return nil
@@ -68,6 +108,9 @@ func (h *Host) judgeOne(g *guest) error {
 	}
 	if (g.beside != nil) != st.Trial.Beside {
 		return fmt.Errorf("beside: runs %v, the state says %v", g.beside != nil, st.Trial.Beside)
+	}
+	if open := g.standing.breaker.View().State != arbiter.Closed; st.Breaker && !open && len(g.standing.news) == 0 {
+		return errors.New("rollback takes it for bypassed, and it is not")
 	}
 	if g.rollbacks > g.promotions {
 		return fmt.Errorf("%d rollbacks of %d promotions", g.rollbacks, g.promotions)
@@ -106,5 +149,27 @@ func (h *Host) Rest() error {
 			return wrong(p) // a power cut alone damages nothing
 		}
 	}
-	return nil
+	return h.recover()
+}
+
+// recover lets callers come, and says who answers well and is bypassed all the same.
+func (h *Host) recover() error {
+	processes := map[*guest]*process{}
+	for _, g := range h.guests {
+		processes[g] = g.run
+	}
+	c := h.numbers.breaker
+	for range (c.MaxWait + time.Duration(c.Probes+1)*c.ProbeEvery) / budget {
+		h.now = h.now.Add(budget)
+		if err := h.event(); err != nil {
+			return err
+		}
+	}
+	for _, g := range h.guests {
+		if v := g.standing.breaker.View(); g.run != nil && g.run == processes[g] && !g.run.traits.slow &&
+			v.State != arbiter.Closed {
+			return wrong(fmt.Errorf("%s answers well, and its breaker is not closed: %+v", g.id, v))
+		}
+	}
+	return h.judge()
 }

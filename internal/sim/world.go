@@ -1,8 +1,8 @@
 package sim
 
 import (
+	"hash/fnv"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/rollback"
@@ -11,9 +11,11 @@ import (
 // traits is what a version is really like. The platform never sees it; it sees what follows from it.
 type traits struct {
 	crash    float64 // for each event
-	deny     float64 // of each good file
+	deny     float64 // this part of the good files
+	salt     uint64  // and which
 	differ   float64 // from the other versions, for each event on trial
 	slow     bool    // misses its budget
+	tardy    bool    // meets it, and takes most of it
 	sudden   bool    // slow, but not while it was on trial
 	unloaded bool    // crashes while it loads
 	untested bool    // fails its self-test
@@ -25,7 +27,8 @@ func draw(rng *rand.Rand) (t traits) {
 		t.differ = 0.001 * rng.Float64()
 		return t
 	}
-	switch rng.IntN(8) {
+	t.salt = rng.Uint64()
+	switch rng.IntN(10) {
 	case 0:
 		t.crash = 1
 	case 1:
@@ -42,15 +45,22 @@ func draw(rng *rand.Rand) (t traits) {
 		t.untested = true
 	case 7:
 		t.slow, t.sudden = true, true
+	case 8:
+		t.deny = 0.2 * rng.Float64()
+	case 9:
+		t.tardy = true
 	}
 	return t
 }
 
 // with is how an engine with a content is.
 func (t traits) with(o traits) traits {
+	if t.deny < o.deny {
+		t.deny, t.salt = o.deny, o.salt
+	}
 	return traits{
-		crash: max(t.crash, o.crash), deny: max(t.deny, o.deny), differ: max(t.differ, o.differ),
-		slow: t.slow || o.slow, sudden: t.sudden || o.sudden,
+		crash: max(t.crash, o.crash), deny: t.deny, salt: t.salt, differ: max(t.differ, o.differ),
+		slow: t.slow || o.slow, sudden: t.sudden || o.sudden, tardy: t.tardy || o.tardy,
 		unloaded: t.unloaded || o.unloaded, untested: t.untested || o.untested,
 	}
 }
@@ -60,6 +70,7 @@ type process struct {
 	traits     traits
 	engine     rollback.Digest
 	content    rollback.Digest
+	hash       uint32 // of the content
 	generation uint64
 	ready      time.Time // when it has loaded
 	// On trial beside the active one:
@@ -68,12 +79,43 @@ type process struct {
 	differs uint64
 }
 
-// ring remembers the last few moments of something.
-type ring struct{ at []time.Time }
+// object is a version of a file, as providers are asked about it.
+type object struct {
+	id    uint64
+	bad   bool // malware
+	owned bool // by the distribution's packages
+}
 
-// count notes a moment and returns how many there were in the window before it.
-func (r *ring) count(now time.Time, window time.Duration) int {
-	r.at = slices.DeleteFunc(r.at, func(t time.Time) bool { return now.Sub(t) >= window })
-	r.at = append(r.at, now)
-	return len(r.at)
+// regulars are files that are opened again and again, the first ones most often.
+const regulars = 400
+
+// object draws what a caller wants. Files that are seen once have ids that share no set of the deny-storm breaker's
+// memory with the regulars: what it has to remember of these is exact.
+func (h *Host) object() object {
+	n := h.rng.IntN(50)
+	if n < 4 {
+		h.strangers++
+		const sets, half = 1024, 512
+		return object{id: h.strangers/half*sets + half + h.strangers%half, bad: n == 0}
+	}
+	f := h.rng.Float64()
+	id := uint64(f * f * f * regulars)
+	return object{id: id, owned: id%4 == 0}
+}
+
+// denies reports whether a version denies a good file. It is the same ones each time.
+func (t *traits) denies(o object) bool {
+	if t.deny == 0 {
+		return false
+	}
+	x := (o.id ^ t.salt) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>29) * 0xbf58476d1ce4e5b9
+	return float64(x>>11)/(1<<53) < t.deny
+}
+
+// hash is how the deny-storm breaker knows a content.
+func hash(d rollback.Digest) uint32 {
+	f := fnv.New32a()
+	_, _ = f.Write([]byte(d)) // it cannot fail
+	return f.Sum32()
 }
