@@ -49,7 +49,7 @@ func (a *app) drillCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&all, "all", false, "every drill, one after the other")
 	f.BoolVar(&live, "live", false, "on this host's own daemon, when the fault is a signal")
-	f.StringVar(&opt.Provider, "provider", "", 
+	f.StringVar(&opt.Provider, "provider", "",
 		"with --live: which provider is hit (default: the first in audit, or else the first)")
 	f.BoolVar(&opt.Yes, "yes", false, "with --live: yes, interrupt protection for a moment")
 	f.DurationVar(&opt.For, "for", drill.DefaultFor, "how long each fault lasts at least")

@@ -149,8 +149,8 @@ func (a *aim) possible(d *Drill) error {
 	return errors.Join(errs...)
 }
 
-// live makes of a drill on a playground one on this daemon: its numbers, and what can be seen of it here.
-func (a *aim) live(d Drill) Drill {
+// here makes of a drill on a playground one on this daemon: its numbers, and what can be seen of it here.
+func (a *aim) here(d Drill) Drill {
 	d.Engine, d.Content = a.id, nil
 	if d.Core {
 		d.Rule = time.Duration(a.checkup.StallMS) * time.Millisecond

@@ -105,7 +105,7 @@ func TestLiveTarget(t *testing.T) {
 	if err := a.choose(""); err != nil || a.id != "watcher" || !slices.Equal(a.others(), []string{"guarding"}) {
 		t.Errorf("%q beside %v is hit: %v", a.id, a.others(), err)
 	}
-	if d := a.live(*one(t, "stop")); d.Engine != "watcher" || d.Rule != 800*time.Millisecond || len(d.Expect) != 2 {
+	if d := a.here(*one(t, "stop")); d.Engine != "watcher" || d.Rule != 800*time.Millisecond || len(d.Expect) != 2 {
 		t.Errorf("an audit provider: %+v", d)
 	}
 	a.status.Providers[2].Mode = event.Enforce
@@ -115,10 +115,10 @@ func TestLiveTarget(t *testing.T) {
 	if got := a.poisoners(); !slices.Equal(got, []string{"watcher", "guarding"}) {
 		t.Errorf("bad files of %v: the one that is hit is the last", got)
 	}
-	if d := a.live(*one(t, "stop")); len(d.Expect) != 4 {
+	if d := a.here(*one(t, "stop")); len(d.Expect) != 4 {
 		t.Errorf("an enforcing provider: %+v", d)
 	}
-	if d := a.live(*one(t, "core-stop")); d.Rule != 700*time.Millisecond || !strings.Contains(a.cost(&d), "700ms") {
+	if d := a.here(*one(t, "core-stop")); d.Rule != 700*time.Millisecond || !strings.Contains(a.cost(&d), "700ms") {
 		t.Errorf("the core: %+v", d)
 	}
 	var p health.Problem

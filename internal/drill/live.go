@@ -53,7 +53,7 @@ func Live(ctx context.Context, opt Options) (err error) {
 		fmt.Fprintln(opt.Out, l.where()+"\n")
 	}
 	return perform(ctx, opt, report, drills, func(d *Drill) Result {
-		*d = l.aim.live(*d)
+		*d = l.here(*d)
 		e, err := l.play(ctx, d, opt.For)
 		return d.result(&e, l.others(), err)
 	})
@@ -72,7 +72,7 @@ func (l *live) prepare(ctx context.Context, opt Options, drills []Drill) error {
 		if err := l.possible(&drills[i]); err != nil {
 			return err
 		}
-		d := l.aim.live(drills[i])
+		d := l.here(drills[i])
 		costs = append(costs, l.cost(&d))
 	}
 	if !opt.Yes {
@@ -160,7 +160,7 @@ func (l *live) where() string {
 func (l *live) play(ctx context.Context, d *Drill, length time.Duration) (evidence, error) {
 	d.Explanation = l.where()
 	if d.GoodOnly = l.poison == ""; !d.Core && l.poison == l.id {
-		d.OpenFor = recovery // nobody else denies them
+		d.OpenFor = patience // nobody else denies them
 	}
 	if err := l.again(ctx, d); err != nil {
 		return evidence{}, err
