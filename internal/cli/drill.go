@@ -10,17 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepout-security/keepout/internal/drill"
-	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/playground"
 )
-
-// liveRefused says why a fault is not injected beside the host's own providers.
-func liveRefused() error {
-	return health.Problem{
-		Code: "KO-2013", Severity: health.Failure, Fix: "keepout drill --all, which has a platform of its own",
-		Title: "a drill on this host's own daemon is not possible: it takes no provider that its configuration does not name",
-	}
-}
 
 func (a *app) drillCommand() *cobra.Command {
 	opt := drill.Options{Out: os.Stdout, Paint: a.paint.in, Version: a.version}
@@ -31,8 +22,6 @@ func (a *app) drillCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case live:
-				return liveRefused()
 			case all && len(args) > 0:
 				return usageError{errors.New("name drills, or write --all, not both")}
 			case !all && len(args) == 0:
@@ -40,15 +29,29 @@ func (a *app) drillCommand() *cobra.Command {
 			case opt.For < time.Second || opt.For > drill.MaxFor:
 				return usageError{fmt.Errorf("--for %v: choose 1s to %v", opt.For, drill.MaxFor)}
 			}
+			if !live && (opt.Yes || opt.Provider != "") {
+				return usageError{errors.New("--yes and --provider belong to --live")}
+			}
+			if live {
+				return a.drill(opt, args, func(opt drill.Options) error { return drill.Live(cmd.Context(), opt) })
+			}
 			if _, err := drill.Select(args); err != nil {
 				return err
 			}
-			return a.drill(cmd, opt, args, stage)
+			return a.drill(opt, args, func(opt drill.Options) error {
+				if stage != "" {
+					return drill.Perform(cmd.Context(), opt, stage)
+				}
+				return drill.Run(cmd.Context(), opt, os.Args[1:])
+			})
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&all, "all", false, "every drill, one after the other")
-	f.BoolVar(&live, "live", false, "on this host's own daemon (not possible yet)")
+	f.BoolVar(&live, "live", false, "on this host's own daemon, when the fault is a signal")
+	f.StringVar(&opt.Provider, "provider", "",
+		"with --live: which provider is hit (default: the first in audit, or else the first)")
+	f.BoolVar(&opt.Yes, "yes", false, "with --live: yes, interrupt protection for a moment")
 	f.DurationVar(&opt.For, "for", drill.DefaultFor, "how long each fault lasts at least")
 	f.StringVar(&opt.Report, "report", "", "also write a page with the timelines drawn to this file")
 	f.StringVar(&stage, playground.StageFlag, "", "the folder of drills that are under way")
@@ -66,24 +69,19 @@ func (a *app) listDrills() error {
 	return nil
 }
 
-// drill runs the drills, or is the second process that does.
-func (a *app) drill(cmd *cobra.Command, opt drill.Options, names []string, stage string) error {
+// drill completes the options, runs the drills and chooses the exit code.
+func (a *app) drill(opt drill.Options, names []string, run func(drill.Options) error) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	opt.Exe, opt.Names, opt.JSON = exe, names, a.output == "json"
+	opt.Exe, opt.Names, opt.JSON, opt.RunDir = exe, names, a.output == "json", a.runDir
 	if opt.Report != "" {
 		if opt.Report, err = filepath.Abs(opt.Report); err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
 	}
-	if stage != "" {
-		err = drill.Perform(cmd.Context(), opt, stage)
-	} else {
-		err = drill.Run(cmd.Context(), opt, os.Args[1:])
-	}
-	if errors.Is(err, drill.ErrFailed) {
+	if err = run(opt); errors.Is(err, drill.ErrFailed) {
 		return exit(exitFailure) // the report says why
 	}
 	return err

@@ -9,9 +9,10 @@ import (
 
 // Checkup is what "keepout doctor" must know and only the core can tell it. Field names are stable.
 type Checkup struct {
-	Watch     []CheckupWatch    `json:"watch"`     // as configured, in that order
-	Providers []CheckupProvider `json:"providers"` // as configured, in that order
-	ContentMS int64             `json:"content_ms"`
+	Watch     []CheckupWatch    `json:"watch"`      // as configured, in that order
+	Providers []CheckupProvider `json:"providers"`  // as configured, in that order
+	ContentMS int64             `json:"content_ms"` // the budget
+	StallMS   int64             `json:"stall_ms"`   // the stall limit
 	Config    CheckupConfig     `json:"config"`
 	Disk      CheckupDisk       `json:"disk"`
 	Files     CheckupFiles      `json:"files"`
@@ -32,6 +33,8 @@ type CheckupProvider struct {
 	Events   []event.Type `json:"events"`             // that its manifest lets it ask for
 	Selftest []byte       `json:"selftest,omitempty"` // content that its engine must deny, in base64
 	Problem  string       `json:"problem,omitempty"`  // why there is none
+	// FailClosed: a missing vote of it is a denial, where it enforces.
+	FailClosed bool `json:"fail_closed,omitempty"`
 }
 
 // CheckupConfig compares the configuration in force with the file.

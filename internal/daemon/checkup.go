@@ -22,6 +22,7 @@ func (d *Daemon) checkup() control.Checkup {
 		Watch:     make([]control.CheckupWatch, 0, len(c.Watch)),
 		Providers: make([]control.CheckupProvider, 0, len(c.Providers)),
 		ContentMS: time.Duration(c.Budgets.Content).Milliseconds(),
+		StallMS:   time.Duration(c.StallLimit).Milliseconds(),
 		Config:    configOnDisk(d.opt.Config, c),
 		Files:     openFiles(),
 		ElapsedMS: time.Since(d.since).Milliseconds(), // by the monotonic clock
@@ -41,7 +42,7 @@ func (d *Daemon) checkup() control.Checkup {
 
 // checkupProvider reads one provider's self-test object.
 func (d *Daemon) checkupProvider(p *config.Provider) control.CheckupProvider {
-	out := control.CheckupProvider{ID: p.ID, Mode: p.Mode, Events: []event.Type{}}
+	out := control.CheckupProvider{ID: p.ID, Mode: p.Mode, Events: []event.Type{}, FailClosed: p.OnFailure == "deny"}
 	m, err := config.LoadManifest(filepath.Join(d.opt.ProvidersDir, p.ID))
 	if err != nil {
 		out.Problem = err.Error()

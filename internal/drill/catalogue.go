@@ -44,10 +44,23 @@ type Drill struct {
 	Core   bool              // or to the core's
 
 	Stall       bool          // the openers may wait for the stall limit instead of the budget
+	Rule        time.Duration // what they may wait, where it is not this package's own number
+	GoodOnly    bool          // nobody denies a file here: what is let through cannot be seen
 	DenyFor     time.Duration // how long good files may be denied, once the fault is committed
 	OpenFor     time.Duration // how long bad files may pass
 	Expect      []Expectation
 	Explanation string // one more sentence, for the report
+}
+
+// rule is what an open may wait.
+func (d *Drill) rule() time.Duration {
+	switch {
+	case d.Rule > 0:
+		return d.Rule
+	case d.Stall:
+		return stallLimit
+	}
+	return rule
 }
 
 // Expectation is one thing that must be seen after the fault.

@@ -92,12 +92,9 @@ func (e *evidence) after() []opened {
 	return slices.DeleteFunc(slices.Clone(e.opens), func(o opened) bool { return o.at < e.fault })
 }
 
-// host sums up what the openers felt after the fault.
-func (e *evidence) host(stall bool) Host {
+// host sums up what the openers felt after the fault. rule is what an open may wait.
+func (e *evidence) host(rule time.Duration) Host {
 	h := Host{RuleMS: milliseconds(rule)}
-	if stall {
-		h.RuleMS = milliseconds(stallLimit)
-	}
 	opens := e.after()
 	slices.SortFunc(opens, func(a, b opened) int { return int(a.at - b.at) })
 	since := time.Duration(-1) // of being unprotected

@@ -20,7 +20,7 @@ func sample() *Report {
 	d.Expect = []Expectation{{What: "a new core <goes> on", See: Sight{Kind: seeNewCore}}}
 	r := Result{
 		Name: "core-crash", Title: "killed & <buried>", Provider: faulty, FaultMS: 1000, LiftedMS: 10_000,
-		Host: e.host(false), Neighbours: e.neighbours([]string{"hashlist"}), Checks: d.judge(&e),
+		Host: e.host(rule), Neighbours: e.neighbours([]string{"hashlist"}), Checks: d.judge(&e),
 		Timeline: d.timeline(&e), Opens: e.buckets(), States: []State{{0, "running"}, {2000, "backoff"}},
 		Explanation: "why", Usage: e.usage,
 	}

@@ -174,7 +174,7 @@ func TestHost(t *testing.T) {
 	e.opens = append(e.opens,
 		opened{at: 3*second + 1, took: 250 * time.Millisecond}, opened{at: 3*second + 50e6, bad: true},
 		opened{at: 3*second + 60e6, bad: true}) // denied again at 3.1 s
-	h := e.host(false)
+	h := e.host(rule)
 	if h.LongestMS != 250 || h.Missed != 2 || h.UnprotectedMS != 50 || h.RuleMS != 1600 {
 		t.Errorf("got %+v", h)
 	}

@@ -19,6 +19,7 @@ const (
 
 // openers open files all the while and remember how that went.
 type openers struct {
+	open  func(path string) (*os.File, error)
 	began time.Time
 	over  chan struct{}
 	all   sync.WaitGroup
@@ -28,12 +29,12 @@ type openers struct {
 }
 
 // openAll begins to open good and bad files.
-func openAll(good, bad []string, began time.Time) *openers {
-	o := &openers{began: began, over: make(chan struct{})}
+func openAll(how func(string) (*os.File, error), good, bad []string, began time.Time) *openers {
+	o := &openers{open: how, began: began, over: make(chan struct{})}
 	for i := range goodOpeners {
 		o.all.Go(func() { o.keepOpening(good, i, false, goodEvery) })
 	}
-	for i := range badOpeners {
+	for i := range min(badOpeners, len(bad)) {
 		o.all.Go(func() { o.keepOpening(bad, i, true, badEvery) })
 	}
 	return o
@@ -50,7 +51,7 @@ func (o *openers) keepOpening(files []string, first int, bad bool, every time.Du
 		case <-tick.C:
 		}
 		began := time.Now()
-		how := open(files[n%len(files)])
+		how := outcomeOf(o.open(files[n%len(files)]))
 		ended := time.Now()
 		o.mu.Lock()
 		o.seen = append(o.seen, opened{at: ended.Sub(o.began), took: ended.Sub(began), bad: bad, how: how})
@@ -58,8 +59,7 @@ func (o *openers) keepOpening(files []string, first int, bad bool, every time.Du
 	}
 }
 
-func open(path string) outcome {
-	f, err := os.Open(path)
+func outcomeOf(f *os.File, err error) outcome {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return denied

@@ -6,6 +6,7 @@ import "time"
 // began.
 type Report struct {
 	Version string    `json:"version"`
+	Live    string    `json:"live,omitempty"` // where, when it was on this host's daemon
 	Began   time.Time `json:"began"`
 	Seconds float64   `json:"seconds"`
 	Passed  int       `json:"passed"`
@@ -43,6 +44,7 @@ type Host struct {
 	Missed        int     `json:"missed"`         // opens of bad files that succeeded
 	UnprotectedMS float64 `json:"unprotected_ms"` // from the first of those to the next denial, added up
 	Failed        int     `json:"failed"`         // opens with another error than the denial
+	GoodOnly      bool    `json:"good_only"`      // no bad file was opened, so none can have been let through
 }
 
 // Neighbour is a good provider: what a vote of it takes, before and after the fault.

@@ -23,7 +23,12 @@ type Options struct {
 	For     time.Duration // how long each fault lasts at least, DefaultFor to MaxFor
 	Report  string        // HTML file to write; empty: none
 	JSON    bool          // print the report as JSON instead of text
-	Out     *os.File
+
+	RunDir   string // Live: of the daemon
+	Provider string // Live: which one is hit; empty: the first audit provider that runs, or else the first one
+	Yes      bool   // Live: protection may be interrupted
+
+	Out *os.File
 
 	// Paint puts a colour, an SGR code such as "31;1", around a text, or does not.
 	Paint func(code, text string) string
@@ -112,13 +117,19 @@ func Perform(ctx context.Context, opt Options, dir string) (err error) {
 	if err := errors.Join(playground.ProbeMark(watched), furnishPlayground(watched)); err != nil {
 		return err
 	}
-	report := Report{Version: opt.Version, Began: time.Now()}
-	for i := range drills {
-		d := &drills[i]
+	return perform(ctx, opt, &Report{}, drills, func(d *Drill) Result {
 		s := &scene{bin: filepath.Dir(opt.Exe), dir: filepath.Join(dir, d.Name), playground: watched, drill: d}
-		r := s.run(ctx, opt.For)
+		return s.run(ctx, opt.For)
+	})
+}
+
+// perform runs drills one after the other, tells them, and says how it went.
+func perform(ctx context.Context, opt Options, report *Report, drills []Drill, run func(*Drill) Result) error {
+	report.Version, report.Began = opt.Version, time.Now()
+	for i := range drills {
+		r := run(&drills[i])
 		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted in the drill %s", d.Name)
+			return fmt.Errorf("interrupted in the drill %s", r.Name)
 		}
 		if !opt.JSON {
 			tell(opt, i+1, &r)
@@ -130,7 +141,7 @@ func Perform(ctx context.Context, opt Options, dir string) (err error) {
 		}
 	}
 	report.Seconds = time.Since(report.Began).Seconds()
-	return finish(opt, &report)
+	return finish(opt, report)
 }
 
 // finish writes the report and says how it went.

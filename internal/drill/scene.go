@@ -35,7 +35,6 @@ type scene struct {
 	dir        string
 	playground string
 	drill      *Drill
-	victim     int // process that got the drill's signal
 }
 
 func goodFile(i int) string { return fmt.Sprintf("good-%02d.txt", i) }

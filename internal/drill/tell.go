@@ -21,7 +21,8 @@ func List(out io.Writer, paint func(code, text string) string) {
 	for _, d := range Catalogue() {
 		fmt.Fprintf(out, "%s  %s\n", paint(bold, fmt.Sprintf("%-26s", d.Name)), d.Title)
 	}
-	fmt.Fprintln(out, "\nkeepout drill NAME…, or keepout drill --all; as root. --for 60s lets each fault last.")
+	fmt.Fprintln(out, "\nkeepout drill NAME…, or keepout drill --all; as root. --for 60s lets each fault last."+
+		"\nThose of a signal also run on this host's daemon: keepout drill --live "+strings.Join(liveNames(), "|"))
 }
 
 // tell prints what one drill found.
@@ -34,10 +35,15 @@ func tell(opt Options, number int, r *Result) {
 			paint(grey, fmt.Sprintf("%-8s", m.Lane)), m.Text)
 	}
 	h := r.Host
-	fmt.Fprintf(out, "     host: %d opens, longest %.1f ms (rule %.0f ms), %d wrongly denied, %d let through, "+
-		"unprotected %.0f ms, %d failed\n", h.Opens, h.LongestMS, h.RuleMS, h.WronglyDenied, h.Missed, h.UnprotectedMS,
-		h.Failed)
-	fmt.Fprintf(out, "     good providers' p99: %s\n", strings.Join(compared(r), "; "))
+	through := fmt.Sprintf("%d let through, unprotected %.0f ms", h.Missed, h.UnprotectedMS)
+	if h.GoodOnly {
+		through = "let through: cannot be seen"
+	}
+	fmt.Fprintf(out, "     host: %d opens, longest %.1f ms (rule %.0f ms), %d wrongly denied, %s, %d failed\n", h.Opens,
+		h.LongestMS, h.RuleMS, h.WronglyDenied, through, h.Failed)
+	if others := compared(r); len(others) > 0 {
+		fmt.Fprintf(out, "     good providers' p99: %s\n", strings.Join(others, "; "))
+	}
 	fmt.Fprintf(out, "     %s took at most %d MiB, %d tasks, %d descriptors, %d %% of a processor\n", r.Provider,
 		r.Usage.MemoryMiB, r.Usage.Processes, r.Usage.Files, r.Usage.CPUPercent)
 	for _, c := range r.Checks {

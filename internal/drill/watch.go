@@ -3,7 +3,6 @@ package drill
 import (
 	"context"
 	"maps"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -24,7 +23,8 @@ const (
 // watcher looks at a platform from outside: its status, its verdicts, its change journal, and the hostile provider's
 // processes.
 type watcher struct {
-	p     *playground.Platform
+	p     playground.Daemon
+	trail string // folder of its journal
 	id    string // of the hostile provider
 	began time.Time
 	all   sync.WaitGroup
@@ -38,10 +38,10 @@ type watcher struct {
 }
 
 // watch begins to look.
-func watch(ctx context.Context, p *playground.Platform, id string, began time.Time) *watcher {
+func watch(ctx context.Context, p playground.Daemon, trail, id string, began time.Time) *watcher {
 	ctx, stop := context.WithCancel(ctx)
 	w := &watcher{
-		p: p, id: id, began: began, stop: stop, known: map[string]bool{},
+		p: p, trail: trail, id: id, began: began, stop: stop, known: map[string]bool{},
 		e: evidence{reasons: map[event.Reason]times{}},
 	}
 	w.all.Go(func() { w.follow(ctx) })
@@ -160,8 +160,7 @@ func (w *watcher) read() {
 		since = w.began.Add(w.e.notes[n-1].at - noteSlack)
 	}
 	w.mu.Unlock()
-	dir := filepath.Join(w.p.Dir, playground.StateDir, "journal")
-	_ = journal.Read(dir, since, func(e *journal.Entry) bool { // what cannot be read is not seen, and fails the drill
+	_ = journal.Read(w.trail, since, func(e *journal.Entry) bool { // what cannot be read is not seen, and fails the drill
 		if e.Kind == journal.KindNote {
 			w.note(e.Note)
 		}

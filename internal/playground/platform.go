@@ -1,7 +1,6 @@
 package playground
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,10 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/keepout-security/keepout/event"
-	"github.com/keepout-security/keepout/internal/control"
-	"github.com/keepout-security/keepout/internal/roster"
 )
 
 const (
@@ -35,8 +30,8 @@ const (
 
 // Platform is a running keepoutd. It is safe for concurrent use, but for Stop.
 type Platform struct {
-	Dir    string
-	Exited <-chan struct{} // closed when it has ended, for whatever reason
+	Daemon
+	Dir string
 
 	cmd *exec.Cmd
 }
@@ -57,7 +52,7 @@ func Start(bin, dir, providers string) (*Platform, error) {
 	// A group of its own: Ctrl-C on the terminal is for us, who then stop it in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	exited := make(chan struct{})
-	p := &Platform{Dir: dir, cmd: cmd, Exited: exited}
+	p := &Platform{Daemon: Daemon{Run: filepath.Join(dir, RunDir), Exited: exited}, Dir: dir, cmd: cmd}
 	started := make(chan error)
 	go func() {
 		// Pdeathsig is sent when the starting thread ends, so it waits here.
@@ -102,97 +97,4 @@ func (p *Platform) LastLog() string {
 	}
 	lines := strings.SplitAfter(strings.TrimRight(string(text), "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-logLines):], "") + "\n"
-}
-
-// Ask sends one request and returns its last reply.
-func (p *Platform) Ask(ctx context.Context, req control.Request) (last control.Reply, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	c, err := control.Dial(ctx, filepath.Join(p.Dir, RunDir))
-	if err != nil {
-		return last, err
-	}
-	err = c.Do(ctx, req, func(r control.Reply) error { last = r; return nil })
-	return last, errors.Join(err, ctx.Err(), c.Close())
-}
-
-// Status asks for the status.
-func (p *Platform) Status(ctx context.Context) (*control.Status, error) {
-	r, err := p.Ask(ctx, control.Request{Do: "status"})
-	if err == nil && r.Status == nil {
-		err = errors.New("the daemon sent no status")
-	}
-	return r.Status, err
-}
-
-// Until polls the status until good accepts it, and returns it. last says what was wrong in the end.
-func (p *Platform) Until(
-	ctx context.Context, what string, good func(*control.Status) error,
-) (*control.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for {
-		s, err := p.Status(ctx)
-		if err == nil {
-			err = good(s)
-		}
-		if err == nil {
-			return s, nil
-		}
-		select {
-		case <-p.Exited:
-			return nil, fmt.Errorf("wait until %s: keepoutd has ended", what)
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait until %s: %w: %w", what, ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
-}
-
-// Denied waits until the daemon knows a denial of an act on path: the kernel is answered before it is written
-// down.
-func (p *Platform) Denied(ctx context.Context, path string, act event.Type) error {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	for {
-		found := false
-		err := p.Each(ctx, control.Request{Do: "events", Denied: true}, func(rec *event.Record) {
-			found = found || rec.Event.File.Path == path && rec.Event.Type == act
-		})
-		if found || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("no %s of %s is recorded as denied", act, path)
-		case <-time.After(pollEvery):
-		}
-	}
-}
-
-// Each sends one request and shows see every record of the answer.
-func (p *Platform) Each(ctx context.Context, req control.Request, see func(*event.Record)) error {
-	c, err := control.Dial(ctx, filepath.Join(p.Dir, RunDir))
-	if err != nil {
-		return err
-	}
-	err = c.Do(ctx, req, func(r control.Reply) error {
-		if r.Record != nil {
-			see(r.Record)
-		}
-		return nil
-	})
-	return errors.Join(err, c.Close())
-}
-
-// Find returns one provider of a status, or nil.
-func Find(s *control.Status, id string) *roster.Status {
-	for i := range s.Providers {
-		if s.Providers[i].ID == id {
-			return &s.Providers[i]
-		}
-	}
-	return nil
 }
