@@ -27,20 +27,20 @@ func TestRights(t *testing.T) {
 			asks: "mounts: [/usr/lib, /lib64, /proc]", want: Rights{Mounts: []string{"/usr/lib", "/lib64", "/proc"}},
 		},
 		"a folder whose name begins alike": {
-			asks: "mounts: [/usrlocal]", wrong: `KO-1007: provider "lists" asks to read /usrlocal`,
+			asks: "mounts: [/usrlocal]", wrong: `KO-1008: provider "lists" asks to read /usrlocal`,
 		},
-		"network undecided": {asks: "network: host", wrong: "KO-1007: provider \"lists\" asks for the host's network"},
+		"network undecided": {asks: "network: host", wrong: "KO-1008: provider \"lists\" asks for the host's network"},
 		"network granted":   {asks: "network: host", allows: "network: host", want: Rights{Network: true}},
 		"network refused":   {asks: "network: host", allows: "network: none"},
 		"network unasked":   {asks: "network: none", allows: "network: host"},
-		"mount undecided":   {asks: "mounts: [/srv/data]", wrong: "KO-1007: provider \"lists\" asks to read /srv/data"},
+		"mount undecided":   {asks: "mounts: [/srv/data]", wrong: "KO-1008: provider \"lists\" asks to read /srv/data"},
 		"mount granted": {
 			asks: "mounts: [/usr, /srv/data]", allows: "mounts: [/srv]", want: Rights{Mounts: []string{"/usr", "/srv/data"}},
 		},
 		"mount refused": {
 			asks: "mounts: [/usr, /srv/data]", allows: "mounts: []", want: Rights{Mounts: []string{"/usr"}},
 		},
-		"socket undecided": {asks: "sockets: [/run/x/s]", wrong: "KO-1007: provider \"lists\" asks to connect to /run/x/s"},
+		"socket undecided": {asks: "sockets: [/run/x/s]", wrong: "KO-1008: provider \"lists\" asks to connect to /run/x/s"},
 		"socket granted": {
 			asks: "sockets: [/run/x/s, /run/y/s]", allows: "sockets: [/run/x/s]",
 			want: Rights{Sockets: []string{"/run/x/s"}},
