@@ -21,13 +21,14 @@ import (
 // engine, in a cage that is thrown away.
 type trial struct {
 	cancel context.CancelFunc
+	over   chan struct{} // closed when nothing of it runs any more
 }
 
 // check looks at a candidate on a goroutine of its own and reports what it finds.
 func (l *lineage) check(p rollback.Part, v rollback.Version) {
 	engine, data := l.onTrial(p)
 	ctx, cancel := context.WithCancel(context.Background())
-	t := &trial{cancel: cancel}
+	t := &trial{cancel: cancel, over: make(chan struct{})}
 	l.mu.Lock()
 	before := l.trial
 	l.trial = t
@@ -38,7 +39,11 @@ func (l *lineage) check(p rollback.Part, v rollback.Version) {
 	in, err := l.compose(engine, data)
 	u := l.r.updates()
 	l.r.trials.Go(func() {
+		defer close(t.over)
 		defer cancel()
+		if before != nil {
+			<-before.over // it has the same user and folder
+		}
 		if err == nil && u.Schema {
 			err = in.CheckContent(ctx)
 		}
