@@ -181,6 +181,7 @@ func (l *lineage) offer(in config.Installed) {
 			l.take(v)
 			return
 		}
+		l.r.release(v)
 		if _, known := l.r.c.Store.State(l.id); known && !l.resumed {
 			l.resume(rollback.Versions{}) // with what was kept
 		}

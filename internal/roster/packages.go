@@ -49,9 +49,6 @@ func (r *Roster) first(in config.Installed, v rollback.Versions) error {
 	if in.Content, err = r.c.Store.Path(v.Content.Digest); err == nil {
 		err = in.CheckContent(context.Background())
 	}
-	if err != nil {
-		r.release(v)
-	}
 	return err
 }
 

@@ -225,3 +225,43 @@ func TestOneProblemIsSaidOnce(t *testing.T) {
 		t.Errorf("of one that is not configured: %q", title)
 	}
 }
+
+// TestNoRoomForATrial: a candidate that the host has no room to try is not refused, and tried when it has.
+func TestNoRoomForATrial(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	in := g.install("p", config.Provider{Content: g.content("c", "one")})
+	g.apply(in)
+	g.votes("p", "one")
+	folders := filepath.Join(g.state, "providers")
+	must(t, os.Rename(folders, folders+".away"))
+	must(t, os.WriteFile(folders, nil, 0o600)) // no folder can be made below
+	g.content("c", "two")
+	g.apply(in)
+	g.until("it is on trial", func() bool { return g.status("p").Versions.Trial != "" })
+	time.Sleep(100 * time.Millisecond) // a first trial
+	must(t, os.Remove(folders))
+	must(t, os.Rename(folders+".away", folders))
+	g.votes("p", "two")
+}
+
+// TestTrialOfTheNewest: a candidate that is replaced while it is tried gives way.
+func TestTrialOfTheNewest(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	in := g.install("p", config.Provider{Content: g.content("c", "one")})
+	g.apply(in)
+	g.votes("p", "one")
+	for _, text := range []string{"slow", "slower", "two"} {
+		g.content("c", text)
+		g.apply(in)
+		g.until("it is on trial", func() bool {
+			v := g.status("p").Versions
+			return v.Trial != "" || text == "two"
+		})
+	}
+	g.votes("p", "two")
+	if title := g.problem("KO-1706"); title != "" {
+		t.Errorf("refused: %s", title)
+	}
+}
