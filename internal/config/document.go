@@ -147,6 +147,9 @@ func (d *document) where(t *token.Token, what, fix string) error {
 // at makes an error at the value with this YAML path, for example "$.providers[0].id", or at the nearest parent
 // that exists.
 func (d *document) at(path, code, what, fix string) error {
+	if d == nil {
+		return &Error{Code: code, What: what, Fix: fix} // not from a file
+	}
 	for p := path; p != "" && p != "$"; p = parentPath(p) {
 		yp, err := yaml.PathString(p)
 		if err != nil {

@@ -57,7 +57,7 @@ func prepare(group *fanotify.Group, path string, args []string) (*Guard, error) 
 		}
 	}()
 	if err := pin(); err != nil {
-		say <- fmt.Sprintf("not ahead of others, or not locked in memory: %v", err) // then the guard is as good as the rest of the host
+		say <- fmt.Sprintf("no better than other processes: %v", err)
 	}
 	g := &Guard{server: server{group: group}, program: program, pulse: pulse, say: say}
 	g.poll[onGroup].Fd, g.poll[onSignal].Fd = int32(group.FD()), int32(pipe[0])

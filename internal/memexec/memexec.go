@@ -11,7 +11,8 @@ import (
 )
 
 // Load copies the program at path into memory. It is executed under its descriptor in /proc/self/fd, and is closed on
-// exec. Load fails where the host forbids it (vm.memfd_noexec=2).
+// exec. Nobody can change it any more, also not who executes it and comes by its descriptor.
+// Load fails where the host forbids it (vm.memfd_noexec=2).
 func Load(name, path string) (*os.File, error) {
 	from, err := os.Open(path)
 	if err != nil {
@@ -19,9 +20,9 @@ func Load(name, path string) (*os.File, error) {
 	}
 	defer func() { _ = from.Close() }() // only read
 	// Hosts with vm.memfd_noexec=1 want MFD_EXEC said; kernels before 6.3 do not know it.
-	to, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	to, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) {
-		to, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+		to, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
@@ -30,6 +31,10 @@ func Load(name, path string) (*os.File, error) {
 		if n, err = unix.Sendfile(to, int(from.Fd()), nil, 1<<30); err != nil {
 			return nil, errors.Join(fmt.Errorf("copy %s into memory: %w", path, err), unix.Close(to))
 		}
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK
+	if _, err := unix.FcntlInt(uintptr(to), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, errors.Join(fmt.Errorf("seal %s: %w", name, err), unix.Close(to))
 	}
 	return os.NewFile(uintptr(to), name), nil
 }

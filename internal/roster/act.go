@@ -11,9 +11,7 @@ func (l *lineage) act(todo []rollback.Effect) {
 	for _, e := range todo {
 		switch e.Act {
 		case rollback.Keep:
-			if err := l.r.c.Store.Commit(l.state); err != nil {
-				l.r.storeFailed(l.id, err)
-			}
+			l.keep()
 		case rollback.Check:
 			l.check(e.Part, e.Version)
 		case rollback.StartBeside:
@@ -44,6 +42,22 @@ func (l *lineage) act(todo []rollback.Effect) {
 	}
 }
 
+// keep puts the state on the disk. What it names stays in the store, also when the disk does not take the state.
+func (l *lineage) keep() {
+	before := l.pins
+	l.pins = nil
+	for _, d := range l.state.Digests() {
+		l.pins = append(l.pins, l.r.c.Store.Pin(d))
+	}
+	if err := l.r.c.Store.Commit(l.state); err != nil {
+		l.r.storeFailed(l.id, err)
+	}
+	for _, release := range before {
+		release()
+	}
+	l.r.collect()
+}
+
 // compose is the configuration with certain versions in place of the administrator's files.
 func (l *lineage) compose(engine, content rollback.Version) (config.Installed, error) {
 	l.mu.Lock()
@@ -67,7 +81,8 @@ func (l *lineage) compose(engine, content rollback.Version) (config.Installed, e
 	return in, err
 }
 
-// activate makes the active versions run. If they run beside already, that process takes over.
+// activate makes the active versions run. If they run beside already, that process takes over. Where they cannot run
+// under this configuration, nothing does: what ran before is not active any more.
 func (l *lineage) activate() {
 	want := [2]rollback.Digest{l.state.Engine.Active.Digest, l.state.Content.Active.Digest}
 	if l.active != nil && l.active.runs == want { // both parts became active at once
@@ -84,14 +99,18 @@ func (l *lineage) activate() {
 		return
 	}
 	in, err := l.compose(l.state.Engine.Active, l.state.Content.Active)
+	l.misfits(err)
 	if err != nil {
-		l.refuse(err)
+		l.replace(nil)
 		return
+	}
+	if l.active != nil {
+		l.stopBeside() // it was compared with what was active; its lane is needed
 	}
 	m := l.member(want)
 	m.generation = l.state.Generation
 	l.replace(m)
-	m.configure(in)
+	m.configure(in, l.isOff())
 }
 
 // replace puts another member, or none, in the place of the active one.
@@ -128,6 +147,7 @@ func (l *lineage) retire(m *member) {
 
 // buried adds up what a member did that has ended.
 func (l *lineage) buried(m *member) {
+	defer l.r.collect()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, f := range l.former {
@@ -141,11 +161,14 @@ func (l *lineage) buried(m *member) {
 	}
 }
 
-// member makes one in the lane that the active one does not use. It begins to live when the last one there has ended.
+// member makes one in the lane that is free. It begins to live when the last one there has ended. Preconditions: there
+// is no active one, or none beside.
 func (l *lineage) member(runs [2]rollback.Digest) *member {
 	lane := laneA
-	if l.active != nil && l.active.lane == laneA {
-		lane = laneB
+	for _, m := range []*member{l.active, l.beside} {
+		if m != nil && m.lane == laneA {
+			lane = laneB
+		}
 	}
 	var before *member
 	for _, f := range l.former {
@@ -166,12 +189,13 @@ func (l *lineage) startBeside(p rollback.Part) {
 		})
 		return
 	}
+	l.stopBeside() // there is none
 	m := l.member([2]rollback.Digest{engine.Digest, content.Digest})
 	m.agreement.Store(&docket.Agreement{With: l.id})
 	l.mu.Lock()
 	l.beside = m
 	l.mu.Unlock()
-	m.configure(in)
+	m.configure(in, l.isOff())
 }
 
 // onTrial are the versions with which a candidate of a part is tried.

@@ -47,8 +47,9 @@ type lineage struct {
 	resumed    bool
 	offered    rollback.Versions        // what is configured, as the store knows it
 	accepted   map[rollback.Digest]bool // contents that an operator wants, whatever they deny
-	off        bool                     // an administrator switched it off
+	off        bool                     // an administrator switched it off, until it is configured anew
 	refused    error                    // why what is configured was not even offered
+	misfit     error                    // why what is active does not run under what is configured
 	active     *member
 	beside     *member
 	former     []*member        // that may not have ended
@@ -57,6 +58,8 @@ type lineage struct {
 	stopping   bool
 	lastCause  string // how the last process of the active version ended
 	restarts   int    // of members that were active
+
+	pins []func() // let go of the packages that the state names; the goroutine's own
 }
 
 // newLineage makes a lineage that begins to live when its predecessor of the same id, if there is one, has ended.
@@ -94,6 +97,9 @@ func (l *lineage) live() {
 			for _, m := range former {
 				<-m.gone
 			}
+			for _, release := range l.pins {
+				release()
+			}
 			return
 		}
 		timer.Reset(wait)
@@ -112,26 +118,49 @@ func (l *lineage) live() {
 func (l *lineage) configure(in config.Installed) {
 	l.mail.put(func() {
 		l.mu.Lock()
-		l.configured = in
-		active, beside := l.active, l.beside
+		l.configured, l.off = in, false
 		l.mu.Unlock()
-		for _, m := range []*member{active, beside} {
-			if m == nil {
-				continue
-			}
-			// The same versions under another configuration: limits, settings, rights, mode.
-			old := m.config()
-			again, err := in.Under(old.Manifest)
-			if err != nil {
-				l.refuse(err)
-				return
-			}
-			again.Content = old.Content
-			m.configure(again)
+		if l.beside != nil {
+			_ = l.reconfigure(l.beside, in) // it says so itself when it becomes active
+		}
+		switch {
+		case l.active != nil:
+			l.misfits(l.reconfigure(l.active, in))
+		case l.resumed && !l.stopping && l.state.Runnable():
+			l.activate() // it did not fit before
 		}
 		l.r.changed() // a mode or a failure policy
 		go l.offer(in)
 	})
+}
+
+// reconfigure runs a member's versions under another configuration: limits, settings, rights, mode. On an error, which
+// may end when another engine becomes active, it goes on as it is.
+func (l *lineage) reconfigure(m *member, in config.Installed) error {
+	old := m.config()
+	again, err := in.Under(old.Manifest)
+	if err == nil {
+		again.Content = old.Content
+		m.configure(again, false)
+	}
+	m.enable(true)
+	return err
+}
+
+// misfits remembers why what is active does not run as it is configured; nil means that it does.
+func (l *lineage) misfits(err error) {
+	l.mu.Lock()
+	l.misfit = err
+	l.mu.Unlock()
+	if err != nil {
+		l.r.noteRefusal(l.id, err)
+	}
+}
+
+func (l *lineage) isOff() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.off
 }
 
 // offer brings the configured files into the store. Hashing them may take seconds, so it is not the goroutine's work.
@@ -149,11 +178,15 @@ func (l *lineage) offer(in config.Installed) {
 			return
 		}
 		l.refuse(err)
-		if err != nil {
-			l.r.changed()
+		if err == nil {
+			l.take(v)
 			return
 		}
-		l.take(v)
+		l.r.release(v)
+		if _, known := l.r.c.Store.State(l.id); known && !l.resumed {
+			l.resume(rollback.Versions{}) // with what was kept
+		}
+		l.r.changed()
 	})
 }
 
@@ -224,9 +257,12 @@ func (l *lineage) step(in rollback.Input) {
 // tick lets time pass, and tells what the candidate has shown since.
 func (l *lineage) tick() {
 	l.mu.Lock()
-	serving := !l.off && l.active != nil && l.active.votes()
+	serving := l.active != nil && l.active.votes()
 	beside, t := l.beside, l.state.Trial
 	l.mu.Unlock()
+	if l.isOff() {
+		return // nobody is compared, and no time passes for a trial or a quarantine
+	}
 	if beside != nil && t.Beside {
 		l.measure(beside, t)
 	}
@@ -326,10 +362,12 @@ func (l *lineage) enable(on bool) {
 	l.mail.put(func() {
 		l.mu.Lock()
 		l.off = !on
-		m := l.active
+		members := []*member{l.active, l.beside}
 		l.mu.Unlock()
-		if m != nil {
-			m.enable(on)
+		for _, m := range members {
+			if m != nil {
+				m.enable(on)
+			}
 		}
 	})
 }
@@ -366,18 +404,27 @@ func (l *lineage) problems() []health.Problem {
 			})
 		}
 	}
-	var p health.Problem
-	switch {
-	case l.refused == nil:
-	case errors.As(l.refused, &p):
-		p.Provider = l.id
-		out = append(out, p)
-	default:
-		out = append(out, health.Problem{
-			Code: "KO-1709", Severity: health.Warning, Provider: l.id,
-			Title: fmt.Sprintf("what is configured for %s is not used: %v", l.id, l.refused),
-			Fix:   "correct it and reload; what was active before goes on",
-		})
+	out = append(out, l.unused(l.refused, "what was active before goes on")...)
+	out = append(out, l.unused(l.misfit, "the version that is active cannot run under it")...)
+	if l.resumed && l.configured.Manifest != nil && l.configured.Content == "" && !l.state.Content.Active.None() {
+		out = append(out, l.unused(fmt.Errorf("no content is configured, content %s stays until another takes its place",
+			l.state.Content.Active), "name the content that it shall use")...)
 	}
 	return out
+}
+
+// unused is the problem of a configuration that is not in force.
+func (l *lineage) unused(why error, fix string) []health.Problem {
+	var p health.Problem
+	switch {
+	case why == nil:
+		return nil
+	case errors.As(why, &p):
+		p.Provider = l.id
+		return []health.Problem{p}
+	}
+	return []health.Problem{{
+		Code: "KO-1709", Severity: health.Warning, Provider: l.id,
+		Title: fmt.Sprintf("what is configured for %s is not used: %v", l.id, why), Fix: "correct it and reload; " + fix,
+	}}
 }

@@ -66,23 +66,30 @@ func newMember(l *lineage, lane int, runs [2]rollback.Digest, predecessor *membe
 		of: l, r: l.r, id: l.id, lane: lane, runs: runs, latency: docket.NewLatency(),
 		in: make(chan happening, inbox), gone: make(chan struct{}),
 	}
+	letGo := []func(){l.r.c.Store.Pin(runs[0]), l.r.c.Store.Pin(runs[1])}
 	go func() {
+		defer close(m.gone)
 		if predecessor != nil {
 			<-predecessor.gone
 		}
 		m.live()
+		for _, release := range letGo {
+			release()
+		}
 	}()
 	return m
 }
 
-// configure takes a new configuration and starts or replaces the process where that is needed.
-func (m *member) configure(in config.Installed) {
+// configure takes a new configuration and replaces the process where that is needed. The first one starts it, unless
+// the provider is off.
+func (m *member) configure(in config.Installed, off bool) {
 	m.mu.Lock()
 	first := m.installed.Manifest == nil
 	again := !first && !sameProcess(m.installed, in)
 	m.installed = in
 	m.mu.Unlock()
 	switch {
+	case off:
 	case first:
 		m.enable(true)
 	case again:
@@ -104,7 +111,6 @@ func (m *member) stop() {
 
 // live is the provider's goroutine.
 func (m *member) live() {
-	defer close(m.gone)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	stopping := false

@@ -32,7 +32,11 @@ func (r *Roster) version(p rollback.Part, path string) (rollback.Version, error)
 	if err != nil {
 		return rollback.Version{}, err
 	}
-	return rollback.Version{Digest: pkg.Digest, Label: labelOf(path), Origin: path}, nil
+	kept, err := r.c.Store.Path(pkg.Digest) // what was taken, whatever is there by now
+	if err != nil {
+		return rollback.Version{}, err
+	}
+	return rollback.Version{Digest: pkg.Digest, Label: labelOf(kept), Origin: path}, nil
 }
 
 // first looks at the versions of a provider that has never run: they are not tried beside anything, but no engine loads
@@ -45,9 +49,6 @@ func (r *Roster) first(in config.Installed, v rollback.Versions) error {
 	if in.Content, err = r.c.Store.Path(v.Content.Digest); err == nil {
 		err = in.CheckContent(context.Background())
 	}
-	if err != nil {
-		r.release(v)
-	}
 	return err
 }
 
@@ -58,6 +59,24 @@ func (r *Roster) release(v rollback.Versions) {
 			r.c.Store.Release(d)
 		}
 	}
+	r.collect()
+}
+
+// collect removes the packages that nothing needs any more, on a goroutine of its own.
+func (r *Roster) collect() {
+	if r.wanted.Add(1) > 1 {
+		return // one is at it, and will look again
+	}
+	r.trials.Go(func() {
+		for n := r.wanted.Load(); ; n = r.wanted.Load() {
+			if _, err := r.c.Store.Collect(); err != nil {
+				r.c.Log.Warn("packages that nobody needs are kept", slog.Any("error", err))
+			}
+			if r.wanted.CompareAndSwap(n, 0) {
+				return
+			}
+		}
+	})
 }
 
 // versionFile is where a folder says what it is called; a line of at most maxLabel bytes.

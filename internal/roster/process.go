@@ -59,11 +59,17 @@ func (r *Roster) spawn(in config.Installed, key string, slot int) (*sandbox.Proc
 	}, program)
 	if err != nil {
 		log.close()
-		return nil, err
+		return nil, hostError{err}
 	}
 	go func() { <-proc.Done(); log.close() }()
 	return proc, nil
 }
+
+// hostError is what the host does not give: no process, no room. It says nothing about the version that was to run.
+type hostError struct{ error }
+
+// Unwrap returns what was missing.
+func (e hostError) Unwrap() error { return e.error }
 
 func grantOf(manifest *config.Manifest) session.Grant {
 	g := session.Grant{Types: map[event.Type]bool{}}

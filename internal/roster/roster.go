@@ -53,7 +53,8 @@ type Roster struct {
 	c      Config
 	slots  *slots
 	groups *sandbox.Groups
-	trials sync.WaitGroup // looks at candidates that are going on
+	trials sync.WaitGroup // looks at candidates, and collections, that are going on
+	wanted atomic.Int64   // collections that were asked for and have not begun
 
 	settings atomic.Pointer[settings]
 
@@ -230,9 +231,9 @@ func (r *Roster) Status() []Status {
 
 // Problems lists what a person must know about the providers' versions and where they are kept.
 func (r *Roster) Problems() []health.Problem {
+	out := r.c.Store.Trouble() // first, because it may wait for a disk
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := r.c.Store.Problems()
 	for _, id := range r.order {
 		if of := r.lineages[id]; of != nil {
 			out = append(out, of.problems()...)

@@ -62,8 +62,11 @@ func engine() provider.Engine {
 				return "no content", nil
 			}
 			text, err := os.ReadFile(filepath.Join(s.Content, "file"))
-			if string(text) == "bad" {
+			switch string(text) {
+			case "bad":
 				os.Exit(9)
+			case "slow", "slower":
+				select {}
 			}
 			fault.Store(string(text))
 			return "content: " + string(text), err

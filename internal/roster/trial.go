@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,13 +24,14 @@ import (
 // engine, in a cage that is thrown away.
 type trial struct {
 	cancel context.CancelFunc
+	over   chan struct{} // closed when nothing of it runs any more
 }
 
 // check looks at a candidate on a goroutine of its own and reports what it finds.
 func (l *lineage) check(p rollback.Part, v rollback.Version) {
 	engine, data := l.onTrial(p)
 	ctx, cancel := context.WithCancel(context.Background())
-	t := &trial{cancel: cancel}
+	t := &trial{cancel: cancel, over: make(chan struct{})}
 	l.mu.Lock()
 	before := l.trial
 	l.trial = t
@@ -40,12 +42,16 @@ func (l *lineage) check(p rollback.Part, v rollback.Version) {
 	in, err := l.compose(engine, data)
 	u := l.r.updates()
 	l.r.trials.Go(func() {
+		defer close(t.over)
 		defer cancel()
+		if before != nil {
+			<-before.over // it has the same user and folder
+		}
 		if err == nil && u.Schema {
 			err = in.CheckContent(ctx)
 		}
 		if err == nil && u.Load {
-			err = l.r.try(ctx, l, in, time.Duration(u.LoadTime))
+			err = l.r.tryUntil(ctx, l, in, time.Duration(u.LoadTime))
 		}
 		if ctx.Err() != nil {
 			return // nobody wants to know any more
@@ -101,12 +107,33 @@ func (*examiner) Beat(*session.Session, session.Beat) {}
 
 func (x *examiner) Ended(_ *session.Session, err error) { x.ended <- err }
 
+// tryAgain is when a trial is begun again that the host had no room for.
+const tryAgain = 2 * time.Second
+
+// tryUntil is try, as often as the host has no room for it: a candidate that is refused is so for good, so it must be
+// its own fault. One that still could not be tried when its time is over is refused by rollback.
+func (r *Roster) tryUntil(ctx context.Context, l *lineage, in config.Installed, patience time.Duration) error {
+	for {
+		err := r.try(ctx, l, in, patience)
+		var host hostError
+		if !errors.As(err, &host) {
+			return err
+		}
+		r.c.Log.Warn("a candidate could not be tried", slog.String("provider", l.id), slog.Any("error", err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tryAgain):
+		}
+	}
+}
+
 // try lets an engine load its content and judge a few samples. The error says what it did instead.
 func (r *Roster) try(ctx context.Context, l *lineage, in config.Installed, patience time.Duration) error {
 	dir := r.stateDir(laneKey(l.id, laneTrial))
 	defer func() { _ = os.RemoveAll(dir) }() // what is left is removed before the next trial
 	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("clear the trial's folder: %w", err)
+		return hostError{fmt.Errorf("clear the trial's folder: %w", err)}
 	}
 	proc, err := r.spawn(in, laneKey(l.id, laneTrial), l.slots[laneTrial])
 	if err != nil {

@@ -27,11 +27,13 @@ func (s *Store) Pin(d rollback.Digest) (release func()) {
 	}
 }
 
-// Release lets go of a package that was imported and is not wanted in any slot.
+// Release lets go of a package that was imported and is not wanted in any slot. Whoever else has imported it keeps it.
 func (s *Store) Release(d rollback.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.imported, d)
+	if s.imported[d]--; s.imported[d] <= 0 {
+		delete(s.imported, d)
+	}
 }
 
 // Collect removes the packages that nothing needs and returns how many there were. Needed is what a slot names in
@@ -57,7 +59,7 @@ func (s *Store) Collect() (removed int, err error) {
 	var errs []error
 	for _, e := range entries {
 		d := rollback.Digest(e.Name())
-		if !d.Valid() || needed[d] || s.imported[d] || s.pins[d] > 0 {
+		if !d.Valid() || needed[d] || s.imported[d] > 0 || s.pins[d] > 0 {
 			continue
 		}
 		delete(s.intact, d)

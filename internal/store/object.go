@@ -33,6 +33,7 @@ func (s *Store) Import(part rollback.Part, name string) (Package, error) {
 	if err != nil {
 		return Package{}, err
 	}
+	s.readOnce(look.Digest)
 	s.mu.Lock()
 	have := s.adopt(&look)
 	s.mu.Unlock()
@@ -121,7 +122,8 @@ func (s *Store) place(temp string, p *Package) error {
 		s.unsynced = true
 		return unwritable(s.c.Dir, err)
 	}
-	s.intact[p.Digest], s.imported[p.Digest] = true, true
+	s.intact[p.Digest] = true
+	s.imported[p.Digest]++
 	return nil
 }
 
@@ -135,7 +137,8 @@ func (s *Store) adopt(p *Package) bool {
 		return false
 	}
 	s.unsynced = false
-	p.Already, s.imported[p.Digest] = true, true
+	p.Already = true
+	s.imported[p.Digest]++
 	return true
 }
 

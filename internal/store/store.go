@@ -36,7 +36,7 @@ type Store struct {
 	mu        sync.Mutex
 	providers map[string]*known
 	intact    map[rollback.Digest]bool // verified in this process
-	imported  map[rollback.Digest]bool // and in no slot yet
+	imported  map[rollback.Digest]int  // how often, and in no slot yet
 	pins      map[rollback.Digest]int
 	unsynced  bool // a package was moved into place, and that may not be durable
 	problems  []health.Problem
@@ -66,7 +66,7 @@ func Open(c Config) (*Store, error) {
 	s := &Store{
 		c: c, objects: filepath.Join(c.Dir, "objects"), states: filepath.Join(c.Dir, "state"),
 		providers: map[string]*known{}, intact: map[rollback.Digest]bool{},
-		imported: map[rollback.Digest]bool{}, pins: map[rollback.Digest]int{},
+		imported: map[rollback.Digest]int{}, pins: map[rollback.Digest]int{},
 	}
 	// Providers, in their cages and under their own users, may pass to what they are given, and list nothing.
 	for _, dir := range []struct {
@@ -145,6 +145,7 @@ func (s *Store) Resume(provider string, installed rollback.Versions) (rollback.S
 	if !providerID.MatchString(provider) {
 		return rollback.State{}, nil, fmt.Errorf("%q is no provider's id", provider)
 	}
+	s.readAhead(provider)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.providers[provider]
@@ -195,6 +196,29 @@ func (s *Store) Resume(provider string, installed rollback.Versions) (rollback.S
 		next(rollback.Input{Kind: rollback.Installed, Part: rollback.Parts()[i], Version: v})
 	}
 	return st, todo, nil
+}
+
+// readAhead verifies a provider's packages while everybody else can use the store: it may take seconds.
+func (s *Store) readAhead(provider string) {
+	s.mu.Lock()
+	var all []rollback.Digest
+	if k := s.providers[provider]; k != nil {
+		all = k.state.Digests()
+	}
+	s.mu.Unlock()
+	for _, d := range all {
+		s.readOnce(d)
+	}
+}
+
+// readOnce verifies a package that was not verified yet. An error comes again when the package is wanted.
+func (s *Store) readOnce(d rollback.Digest) {
+	s.mu.Lock()
+	known := s.intact[d]
+	s.mu.Unlock()
+	if !known {
+		_ = s.Verify(d)
+	}
 }
 
 // distinct lists the packages of one part, the active one last: it falls to what is known to be good by then.
@@ -270,7 +294,14 @@ func (s *Store) Forget(provider string) error {
 	return nil
 }
 
-// Problems returns what went wrong with the disk since Open, and what each provider's committed state says.
+// Trouble returns what went wrong with the disk since Open.
+func (s *Store) Trouble() []health.Problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.problems)
+}
+
+// Problems returns Trouble, and what each provider's committed state says.
 func (s *Store) Problems() []health.Problem {
 	s.mu.Lock()
 	defer s.mu.Unlock()

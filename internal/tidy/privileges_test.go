@@ -48,7 +48,7 @@ var privileges = []privilege{
 	{
 		what: "run ahead of everybody else", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"SchedSetAttr", "Setpriority", "SCHED_FIFO", "SCHED_RR", "SYS_SCHED_SETSCHEDULER"},
-		homes: []string{"internal/guard", "internal/sensor"},
+		homes: []string{"internal/guard", "internal/sandbox", "internal/sensor"},
 	},
 	{
 		what: "filter or confine a process", pkgs: []string{unixPackage, "syscall"},

@@ -182,7 +182,7 @@ func TestGuardIsReady(t *testing.T) {
 	t.Logf("the guard has %d kB", resident)
 }
 
-// TestShares: on a crowded host the guard and the core with all its threads come before others, and a provider does not.
+// TestShares: on a crowded host the guard and the core with all its threads come before others, a provider does not.
 func TestShares(t *testing.T) {
 	need(t)
 	h := testhost.Start(t, testhost.Options{Providers: []testhost.Provider{hashlist(t, badText)}})
