@@ -1,6 +1,9 @@
 package bench
 
 import (
+	"context"
+	"os/exec"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -95,5 +98,39 @@ func (l *loss) one(path string) {
 	}
 	l.opens.Add(1)
 	for old := l.longest.Load(); took > old && !l.longest.CompareAndSwap(old, took); old = l.longest.Load() {
+	}
+}
+
+// crowdTime is how long the crowd lasts.
+const crowdTime = 15 * time.Second
+
+// BenchmarkCrowd lets 8 threads open files while 20 processes a processor do nothing but compute, and reports how many
+// cores the guard took for hung: lost-cores must be 0.
+func BenchmarkCrowd(b *testing.B) {
+	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS)
+	for b.Loop() {
+		h := testhost.Start(b, testhost.Options{Providers: []testhost.Provider{{ID: "subject", Source: "subject"}}})
+		ctx, disperse := context.WithTimeout(b.Context(), crowdTime)
+		var crowd sync.WaitGroup
+		for range 20 * runtime.NumCPU() {
+			c := exec.CommandContext(ctx, "/bin/sh", "-c", "while :; do :; done")
+			if err := c.Start(); err != nil {
+				b.Fatal(err)
+			}
+			crowd.Go(func() { _ = c.Wait() }) // it is killed when the time is over
+		}
+		var l loss
+		var openers sync.WaitGroup
+		for i := range loadThreads {
+			path := h.File("file-"+strconv.Itoa(i), "hello")
+			openers.Go(func() { l.open(path, ctx.Done()) })
+		}
+		openers.Wait()
+		crowd.Wait()
+		disperse()
+		b.ReportMetric(float64(h.Status().Guard.Cores-1), "lost-cores")
+		b.ReportMetric(float64(l.longest.Load())/1e6, "longest-open-ms")
+		b.ReportMetric(float64(l.opens.Load()), "opens")
+		h.Stop()
 	}
 }

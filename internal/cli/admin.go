@@ -135,6 +135,10 @@ func checkProviders(ctx context.Context, loaded *config.Loaded, dir string) erro
 	return errors.Join(errs...)
 }
 
+// reloaded is said of a reload that was taken.
+const reloaded = "reloaded; the mode is the configuration's again; new engines and contents are on trial first: " +
+	"keepout provider versions"
+
 func (a *app) configCommand() *cobra.Command {
 	var providers string
 	check := &cobra.Command{
@@ -169,7 +173,7 @@ func (a *app) configCommand() *cobra.Command {
 	reload := &cobra.Command{
 		Use: "reload", Short: "Make the daemon read its configuration and contents again", Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.order(cmd, control.Request{Do: "reload"}, "reloaded; the mode is the configuration's again")
+			return a.order(cmd, control.Request{Do: "reload"}, reloaded)
 		},
 	}
 	return group("config", "Check a configuration file, explain the keys, reload", check, explain, reload)

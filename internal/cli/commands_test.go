@@ -388,7 +388,8 @@ func TestOrders(t *testing.T) {
 			control.Request{Do: "provider", Provider: "hashlist"},
 			"hashlist is disabled",
 		},
-		{[]string{"config", "reload"}, control.Request{Do: "reload"}, "reloaded; the mode is the configuration's again"},
+		{[]string{"config", "reload"}, control.Request{Do: "reload"}, "reloaded; the mode is the configuration's " +
+			"again; new engines and contents are on trial first: keepout provider versions"},
 	} {
 		code, out, errs := d.run(t, c.args...)
 		if code != exitOK || out != c.said+"\n" || errs != "" {

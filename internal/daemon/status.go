@@ -44,6 +44,9 @@ func (d *Daemon) status() control.Status {
 		}
 	}
 	more := append(d.gapProblem(), d.roster.Problems()...)
+	for i := range more { // they do not know where this daemon is found
+		more[i].Fix = strings.ReplaceAll(more[i].Fix, "keepout provider", d.command("provider"))
+	}
 	s.Problems = d.noticed.carry(problems(&s, d.sensor.Health(), d.command, more...), time.Now())
 	return s
 }

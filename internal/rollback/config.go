@@ -6,7 +6,8 @@ import "time"
 // ran: what passes while it is down or suspended does not count (see Gap).
 type Config struct {
 	Samples    uint64        // events that active and candidate both judged, before their agreement means something
-	Delta      float64       // the part of them, 0 to 1, on which they may differ
+	Delta      float64       // the part of them, 0 to 1, on as many objects of which they may differ
+	Few        uint64        // objects on which they may always differ: a new signature is there to make a difference
 	TrialMin   time.Duration // no promotion before that, however many events there were
 	TrialIdle  time.Duration // on an idle host, agreement over this time is enough, with however few events
 	TrialLimit time.Duration // a candidate that is not ready by then is refused
@@ -33,7 +34,7 @@ type Config struct {
 // Defaults are the documented numbers; docs/decisions/0006-store.md says why.
 func Defaults() Config {
 	return Config{
-		Samples: 1000, Delta: 0.005,
+		Samples: 1000, Delta: 0.005, Few: 3,
 		TrialMin: time.Minute, TrialIdle: 30 * time.Minute, TrialLimit: 2 * time.Hour,
 		Attempts: 3, Settle: 10 * time.Minute,
 		Soak: 24 * time.Hour, Superseded: time.Hour,

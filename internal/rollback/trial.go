@@ -162,9 +162,10 @@ func (m *step) judge() {
 	// Without an active version that runs there is nothing to compare with, and no time to lose.
 	free := t.Waived || sl.Active.None() || !m.s.Runnable()
 	enough := t.Samples >= m.c.Samples
-	if (enough || t.Ran >= m.c.TrialIdle) && !free && float64(t.Differing) > m.c.Delta*float64(t.Samples) {
-		m.refuse(t.Part, sl.Candidate, fmt.Sprintf("disagrees on %d of %d events (%.1f %%, limit %.1f %%)", t.Differing,
-			t.Samples, 100*float64(t.Differing)/float64(t.Samples), 100*m.c.Delta))
+	most := max(m.c.Delta*float64(t.Samples), float64(m.c.Few))
+	if (enough || t.Ran >= m.c.TrialIdle) && !free && float64(t.Differing) > most {
+		m.refuse(t.Part, sl.Candidate, fmt.Sprintf("disagrees on %d objects in %d events (limit %.1f %%, at least %d)",
+			t.Differing, t.Samples, 100*m.c.Delta, m.c.Few))
 		return
 	}
 	if missing := t.missing(); len(missing) > 0 {
@@ -204,7 +205,7 @@ func (m *step) promote(t Trial) {
 	if !old.None() && old.Digest != sl.LKG.Digest && (served >= m.c.Superseded || sl.Target().None()) {
 		m.prove(t.Part, old, "served "+span(served)+" before "+v.String())
 	}
-	cause := fmt.Sprintf("agreed on %d of %d events in %s", t.Samples-t.Differing, t.Samples, span(t.Ran))
+	cause := fmt.Sprintf("differed on %d objects in %d events in %s", t.Differing, t.Samples, span(t.Ran))
 	if t.Waived {
 		cause = "an operator did not wait: " + cause
 	}

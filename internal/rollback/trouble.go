@@ -145,7 +145,7 @@ func (m *step) rollBackNow(p Part, cause string) {
 	if p == "" || m.s.Slots(p).Target().None() || m.s.Slots(p).Active.None() {
 		m.notify(health.Problem{
 			Code: CodeNoTarget, Severity: health.Info, Title: m.s.Provider + " has nothing to roll back to",
-			Fix: "keepout provider list shows the slots",
+			Fix: "keepout provider versions shows the slots",
 		})
 		return
 	}

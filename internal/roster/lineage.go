@@ -393,6 +393,9 @@ func (l *lineage) problems() []health.Problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := l.state.Problems()
+	if p, on := l.onTrialProblem(); on {
+		out = append(out, p)
+	}
 	for i, v := range []rollback.Version{l.offered.Engine, l.offered.Content} {
 		part := rollback.Parts()[i]
 		if r, refused := l.state.Slots(part).Refusal(v.Digest); refused && l.resumed {
@@ -400,7 +403,8 @@ func (l *lineage) problems() []health.Problem {
 				Code: rollback.CodeRefused, Severity: health.Warning, Provider: l.id,
 				Title: fmt.Sprintf("%s: the configured %s %s is refused, %s goes on: %s", l.id, part, v,
 					l.state.Slots(part).Active, r.Cause),
-				Fix: fmt.Sprintf("correct it and reload; if it must be: keepout provider allow %s %s", l.id, v.Digest.Short()),
+				Fix: fmt.Sprintf("correct it and reload; if it must be: keepout provider promote %s "+
+					"after keepout provider allow %s %s", l.id, l.id, v.Digest.Short()),
 			})
 		}
 	}
@@ -411,6 +415,27 @@ func (l *lineage) problems() []health.Problem {
 			l.state.Content.Active), "name the content that it shall use")...)
 	}
 	return out
+}
+
+// onTrialProblem tells what is not in force yet. Preconditions: mu is held.
+func (l *lineage) onTrialProblem() (health.Problem, bool) {
+	t := l.state.Trial
+	if !l.resumed || t.Digest == "" {
+		return health.Problem{}, false
+	}
+	c := l.r.rules()
+	what := "is being checked"
+	if t.Beside {
+		what = fmt.Sprintf("runs in audit beside %s: %d events judged by both, %d objects differ; "+
+			"it needs %d events and %v, or %v", l.state.Slots(t.Part).Active, t.Samples, t.Differing, c.Samples,
+			c.TrialMin, c.TrialIdle)
+	}
+	return health.Problem{
+		Code: "KO-1710", Severity: health.Info, Provider: l.id,
+		Title: fmt.Sprintf("%s: the new %s %s is not in force yet, it %s", l.id, t.Part,
+			l.state.Slots(t.Part).Candidate, what),
+		Fix: "wait, or: keepout provider promote " + l.id,
+	}, true
 }
 
 // unused is the problem of a configuration that is not in force.

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
@@ -65,7 +66,8 @@ func (l *lineage) status() Status {
 		s.Counters = s.Counters.Add(l.active.counters())
 	case l.state.Quarantine != (rollback.Quarantine{}):
 		s.State, s.Cause = supervisor.Backoff, "quarantined: "+l.state.Quarantine.Cause+l.why()
-		s.RetryMS = max(l.state.Quarantine.Until-l.state.Clock, 0).Milliseconds()
+		passed := min(max(time.Since(l.state.Seen), 0), l.r.rules().Gap) // since the state last heard of the time
+		s.RetryMS = max(l.state.Quarantine.Until-l.state.Clock-passed, 0).Milliseconds()
 	case l.refused != nil:
 		s.State, s.Cause = supervisor.Backoff, oneLine(l.refused)
 	}
@@ -83,6 +85,24 @@ func (l *lineage) status() Status {
 	}
 	s.Versions = l.versions()
 	return s
+}
+
+// would reports whether an input would have an effect now.
+func (l *lineage) would(in rollback.Input, act rollback.Act) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.resumed {
+		return false
+	}
+	_, todo := l.state.Next(l.r.rules(), time.Now(), in)
+	return slices.ContainsFunc(todo, func(e rollback.Effect) bool { return e.Act == act })
+}
+
+// trying returns the part of which a candidate is on trial.
+func (l *lineage) trying() (part rollback.Part, on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state.Trial.Part, l.state.Trial.Digest != ""
 }
 
 // why is how the last process of the active version ended. Preconditions: mu is held.
@@ -106,7 +126,7 @@ func (l *lineage) versions() *Versions {
 	if t := st.Trial; t.Digest != "" {
 		what := "is being checked"
 		if t.Beside {
-			what = fmt.Sprintf("runs beside, %d of %d votes agree", t.Samples-t.Differing, t.Samples)
+			what = fmt.Sprintf("runs beside, %d events judged by both, %d objects differ", t.Samples, t.Differing)
 		}
 		v.Trial = fmt.Sprintf("%s %s %s", t.Part, st.Slots(t.Part).Candidate, what)
 	}

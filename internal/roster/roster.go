@@ -161,8 +161,8 @@ func (r *Roster) changed() {
 	}
 }
 
-// ErrUnknown reports a provider that is not configured.
-var ErrUnknown = errors.New("no such provider")
+// ErrUnknown reports a provider that is not configured, or a version that it does not have.
+var ErrUnknown = errors.New("not known")
 
 func (r *Roster) find(id string) (*lineage, error) {
 	r.mu.Lock()
@@ -191,7 +191,11 @@ func (r *Roster) RollBack(id string, part rollback.Part, cause string) error {
 	if err != nil {
 		return err
 	}
-	of.mail.put(func() { of.step(rollback.Input{Kind: rollback.RollBackNow, Part: part, Cause: cause}) })
+	in := rollback.Input{Kind: rollback.RollBackNow, Part: part, Cause: cause}
+	if !of.would(in, rollback.RollBack) {
+		return fmt.Errorf("%w: %s has nothing to go back to", ErrUnknown, id)
+	}
+	of.mail.put(func() { of.step(in) })
 	return nil
 }
 
@@ -210,9 +214,11 @@ func (r *Roster) Promote(id string) error {
 	if err != nil {
 		return err
 	}
-	of.mail.put(func() {
-		of.step(rollback.Input{Kind: rollback.Promote, Part: of.state.Trial.Part})
-	})
+	part, on := of.trying()
+	if !on {
+		return fmt.Errorf("%w: %s has no candidate on trial", ErrUnknown, id)
+	}
+	of.mail.put(func() { of.step(rollback.Input{Kind: rollback.Promote, Part: part}) })
 	return nil
 }
 
