@@ -49,6 +49,8 @@ func (h *Host) act(n int) error {
 		return h.pass(time.Duration(h.rng.IntN(48)) * time.Hour) // suspended, or its clock was set
 	case n < 9998:
 		return h.strain(g)
+	case n < 9999:
+		return h.rush(g)
 	}
 	return h.pass(time.Second)
 }
@@ -59,6 +61,20 @@ func (h *Host) strain(g *guest) error {
 		g.stalled = h.now.Add(time.Duration(h.rng.IntN(5000)) * time.Millisecond)
 	} else {
 		h.busy = h.now.Add(time.Duration(h.rng.IntN(1800)) * time.Second)
+	}
+	return nil
+}
+
+// rush is a minute full of callers, in which a provider misses one now and then: never often at a time.
+func (h *Host) rush(g *guest) error {
+	for i := range 500 {
+		h.now = h.now.Add(100 * time.Millisecond)
+		if i%60 == 0 {
+			g.stalled = h.now.Add(1)
+		}
+		if err := h.event(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func (b *books) miss(c arbiter.BreakerConfig, now time.Duration, turn arbiter.Tu
 	b.note(c, outcome{now, true})
 	enough := b.enough(c, now)
 	if enough != (turn == arbiter.Opened) {
-		return fmt.Errorf("turn %d, and that there are enough misses is %v: %v", turn, enough, b.outcomes)
+		return fmt.Errorf("turn %d, and that there are enough misses is %v: %d outcomes", turn, enough, len(b.outcomes))
 	}
 	if enough {
 		b.down, b.since, b.stuck = true, now, false

@@ -43,11 +43,11 @@ type question struct {
 
 // seat is one provider's part in a question.
 type seat struct {
-	g      *guest
-	route  arbiter.Route
-	audit  bool // nobody waits for it
-	over   bool // no vote is expected any more
-	hashed uint32
+	g       *guest
+	content uint32 // hash of the version that it is asked with
+	route   arbiter.Route
+	audit   bool // nobody waits for it
+	over    bool // no vote is expected any more
 }
 
 // wrong notes a broken promise.
@@ -101,7 +101,7 @@ func (b *burst) open() {
 		}
 		route, err := g.standing.ask(b.now)
 		b.wrong(err)
-		s := seat{g: g, route: route, audit: g.standing.audit(), hashed: g.run.hash}
+		s := seat{g: g, route: route, audit: g.standing.audit(), content: g.run.hash}
 		v := arbiter.Voter{
 			Provider: g.id, Mode: event.Enforce, FailClosed: b.h.rng.IntN(8) == 0, Budget: budget,
 			Bypassed: route != arbiter.Ask, Probed: route == arbiter.Probe,
@@ -183,7 +183,7 @@ func (b *burst) rule(q *question, i int, vote event.Vote) {
 		return
 	}
 	stir, err := s.g.standing.ruled(b.now, arbiter.Ruling{
-		Object: q.object.id, Content: s.hashed, Denied: denied, Owned: denied && q.object.owned,
+		Object: q.object.id, Content: s.content, Denied: denied, Owned: denied && q.object.owned,
 	})
 	b.wrong(err)
 	b.follow(s.g, stir)

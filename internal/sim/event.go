@@ -33,7 +33,7 @@ func (h *Host) event() error {
 				return err
 			}
 		}
-		if h.rng.IntN(4) > 0 { // the others hear of it later
+		if h.rng.IntN(2) > 0 { // the others hear of it later
 			if err := h.tell(g); err != nil {
 				return err
 			}

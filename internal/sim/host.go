@@ -36,7 +36,9 @@ type Host struct {
 type Counts struct {
 	Events, Denied, Crashes, Offers, Promotions, Rollbacks, Refusals, Quarantines, PowerCuts int
 
-	Storms, Breakers, Restored, Slow, FastAgain, Released, Relieved, Blamed int
+	Storms, Breakers, Restored, Slow, FastAgain int
+	Released, Relieved                          int // seats in open questions that a breaker, or audit, made free
+	Blamed                                      int // storms for which the versions that did it went
 }
 
 // guest is one provider.

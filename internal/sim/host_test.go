@@ -29,6 +29,8 @@ func TestHost(t *testing.T) {
 	for what, n := range map[string]int{
 		"crashes": c.Crashes, "storms": c.Storms, "breakers": c.Breakers, "promotions": c.Promotions,
 		"rollbacks": c.Rollbacks, "refusals": c.Refusals, "quarantines": c.Quarantines, "power cuts": c.PowerCuts,
+		"breakers that closed again": c.Restored, "providers too slow": c.Slow, "and fast again": c.FastAgain,
+		"waits that a breaker ended": c.Released, "waits that audit ended": c.Relieved, "storms undone": c.Blamed,
 	} {
 		if n < 10 {
 			t.Errorf("only %d %s in a million steps: the run shows nothing about them", n, what)

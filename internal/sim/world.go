@@ -13,6 +13,7 @@ type traits struct {
 	crash    float64 // for each event
 	deny     float64 // this part of the good files
 	salt     uint64  // and which
+	bans     bool    // denies the most popular one, which packages own
 	differ   float64 // from the other versions, for each event on trial
 	slow     bool    // misses its budget
 	tardy    bool    // meets it, and takes most of it
@@ -46,7 +47,7 @@ func draw(rng *rand.Rand) (t traits) {
 	case 7:
 		t.slow, t.sudden = true, true
 	case 8:
-		t.deny = 0.2 * rng.Float64()
+		t.deny, t.bans = 0.2*rng.Float64(), rng.IntN(2) == 0
 	case 9:
 		t.tardy = true
 	}
@@ -60,7 +61,7 @@ func (t traits) with(o traits) traits {
 	}
 	return traits{
 		crash: max(t.crash, o.crash), deny: t.deny, salt: t.salt, differ: max(t.differ, o.differ),
-		slow: t.slow || o.slow, sudden: t.sudden || o.sudden, tardy: t.tardy || o.tardy,
+		bans: t.bans || o.bans, slow: t.slow || o.slow, sudden: t.sudden || o.sudden, tardy: t.tardy || o.tardy,
 		unloaded: t.unloaded || o.unloaded, untested: t.untested || o.untested,
 	}
 }
@@ -105,6 +106,9 @@ func (h *Host) object() object {
 
 // denies reports whether a version denies a good file. It is the same ones each time.
 func (t *traits) denies(o object) bool {
+	if t.bans && o.id == 0 {
+		return true
+	}
 	if t.deny == 0 {
 		return false
 	}
