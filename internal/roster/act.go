@@ -32,6 +32,7 @@ func (l *lineage) act(todo []rollback.Effect) {
 		case rollback.Isolate:
 			l.replace(nil)
 		case rollback.Release:
+			l.standing.Renew(l.state.Generation) // else it would soak though its votes do not count
 			l.activate()
 		case rollback.MarkLKG, rollback.Refuse, rollback.Notify:
 		}

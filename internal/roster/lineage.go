@@ -232,6 +232,7 @@ func (l *lineage) resume(installed rollback.Versions) {
 	l.mu.Lock()
 	l.state, l.resumed = st, true
 	l.mu.Unlock()
+	l.standing.Renew(st.Generation) // so that news about it is not taken for news about the next
 	begun := false
 	for _, e := range todo {
 		begun = begun || e.Act == rollback.Activate || e.Act == rollback.RollBack
