@@ -113,10 +113,11 @@ func (g *Guard) sleep() {
 	if g.core != nil && !g.core.dead {
 		g.poll[onCore].Fd = int32(g.core.pidfd)
 	}
-	if timeout > 0 {
-		timeout += time.Millisecond - 1
+	ms := -1 // for ever
+	if timeout >= 0 {
+		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
 	}
-	_, _ = unix.Poll(g.poll[:], int(max(timeout/time.Millisecond, -1))) // whatever woke us, everything is looked at
+	_, _ = unix.Poll(g.poll[:], ms) // whatever woke us, everything is looked at
 }
 
 func (g *Guard) limit() time.Duration {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -182,6 +183,26 @@ func TestGuardIsReady(t *testing.T) {
 	t.Logf("the guard has %d kB", resident)
 }
 
+// TestGuardSleeps: while nobody opens anything, neither the guard nor the core computes.
+func TestGuardSleeps(t *testing.T) {
+	need(t)
+	h := testhost.Start(t, testhost.Options{Providers: []testhost.Provider{hashlist(t, badText)}})
+	core := h.Status().PID
+	used := func() int { return ticks(t, h.PID) + ticks(t, core) }
+	time.Sleep(2 * time.Second) // what starting left behind is not idleness
+	before := used()
+	time.Sleep(2 * time.Second)
+	if n := used() - before; n > 50 { // of 200, or more on a busy host
+		t.Errorf("%d hundredths of a second of processor time in two seconds", n)
+	}
+}
+
+// ticks is the processor time of a process in hundredths of a second; proc_pid_stat(5), fields 14 and 15.
+func ticks(t testing.TB, pid int) int {
+	t.Helper()
+	return statField(t, fmt.Sprintf("/proc/%d", pid), 14) + statField(t, fmt.Sprintf("/proc/%d", pid), 15)
+}
+
 // TestShares: on a crowded host the guard and the core with all its threads come before others, a provider does not.
 func TestShares(t *testing.T) {
 	need(t)
@@ -202,13 +223,18 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// niceness is the 19th field of a stat file; proc_pid_stat(5).
 func niceness(t testing.TB, proc string) int {
+	t.Helper()
+	return statField(t, proc, 19)
+}
+
+// statField is a field of a stat file, as proc_pid_stat(5) counts them.
+func statField(t testing.TB, proc string, number int) int {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(proc, "stat"))
 	must(t, err)
-	_, rest, _ := strings.Cut(string(b), ") ") // the name before it may have blanks
-	n, err := strconv.Atoi(strings.Fields(rest)[16])
+	_, rest, _ := strings.Cut(string(b), ") ") // the name before it may have blanks; what follows is the third field
+	n, err := strconv.Atoi(strings.Fields(rest)[number-3])
 	must(t, err)
 	return n
 }
