@@ -128,12 +128,31 @@ func (n *notes) has(code string) bool {
 	return slices.Contains(n.codes, code)
 }
 
+// logbook keeps the roster's log.
+type logbook struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logbook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logbook) says(what string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), what)
+}
+
 // rig is a roster with what it needs.
 type rig struct {
 	t         testing.TB
 	r         *roster.Roster
 	court     *court
 	notes     *notes
+	log       *logbook
 	providers string
 	state     string
 	pids      map[int]bool // every process that was ever seen
@@ -146,7 +165,7 @@ func newRig(t testing.TB) *rig {
 	t.Cleanup(func() { _ = os.RemoveAll(base) })
 	must(t, os.Chmod(base, 0o711))
 	g := &rig{
-		t: t, court: &court{}, notes: &notes{}, pids: map[int]bool{},
+		t: t, court: &court{}, notes: &notes{}, log: &logbook{}, pids: map[int]bool{},
 		providers: filepath.Join(base, "installed"), state: filepath.Join(base, "state"),
 	}
 	for _, dir := range []string{g.state, filepath.Join(g.state, "providers")} {
@@ -165,7 +184,8 @@ func (g *rig) open() *roster.Roster {
 	st, err := store.Open(store.Config{Dir: filepath.Join(g.state, "store")})
 	must(g.t, err)
 	r, err := roster.New(roster.Config{
-		Store: st, StateDir: g.state, Court: g.court, Notes: g.notes, Log: slog.New(slog.DiscardHandler), Supervisor: numbers,
+		Store: st, StateDir: g.state, Court: g.court, Notes: g.notes, Supervisor: numbers,
+		Log: slog.New(slog.NewTextHandler(g.log, nil)),
 	})
 	must(g.t, err)
 	return r

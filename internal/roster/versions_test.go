@@ -239,7 +239,7 @@ func TestNoRoomForATrial(t *testing.T) {
 	g.content("c", "two")
 	g.apply(in)
 	g.until("it is on trial", func() bool { return g.status("p").Versions.Trial != "" })
-	time.Sleep(100 * time.Millisecond) // a first trial
+	g.until("a first trial was in vain", func() bool { return g.log.says("could not be tried") })
 	must(t, os.Remove(folders))
 	must(t, os.Rename(folders+".away", folders))
 	g.votes("p", "two")
