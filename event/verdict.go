@@ -82,29 +82,30 @@ type Reason string
 
 // The reasons. Those before ReasonVoted are given without asking anybody.
 const (
-	ReasonSelf      Reason = "self"              // the platform's own process
-	ReasonProvider  Reason = "provider"          // a provider's process
-	ReasonVital     Reason = "vital"             // the vital set is never denied
-	ReasonPair      Reason = "exec-pair"         // the open half of an exec that was just judged
-	ReasonScope     Reason = "out-of-scope"      // not below a watched path
-	ReasonKind      Reason = "not-a-file"        // directory, device or pipe
-	ReasonRemote    Reason = "remote-filesystem" // FUSE or network: contents cannot be pinned down
-	ReasonVanished  Reason = "vanished"          // the object could not be identified any more
-	ReasonOverload  Reason = "overload"          // the bound on questions in flight was reached
-	ReasonNobody    Reason = "no-subscriber"     // nobody asked to see this object
-	ReasonVoted     Reason = "voted"             // every awaited provider voted
-	ReasonDenied    Reason = "denied"            // an enforcing provider denied
-	ReasonQuorum    Reason = "quorum"            // enough unsure denials agreed
-	ReasonAllowance Reason = "allowance"         // denied, but an administrator allowed this digest
-	ReasonDeadline  Reason = "deadline"          // at least one vote was missing at 80 % of its budget
-	ReasonLost      Reason = "provider-lost"     // at least one awaited provider died
-	ReasonNoCredit  Reason = "no-credit"         // at least one awaited provider's queue was full
-	ReasonBypassed  Reason = "bypassed"          // an awaited provider missed too often and is not waited for
-	ReasonProbe     Reason = "probe"             // of a ballot: a bypassed provider voted on a copy, without effect
-	ReasonShutdown  Reason = "shutdown"          // the platform is stopping
-	ReasonUndecoded Reason = "undecodable-vote"  // an unknown action or enum counts as abstain
-	ReasonCancelled Reason = "cancelled"         // decided before this provider answered
-	ReasonOnlyAudit Reason = "audit-only"        // only audit providers subscribe: nobody is waited for
+	ReasonSelf       Reason = "self"              // the platform's own process
+	ReasonProvider   Reason = "provider"          // a provider's process
+	ReasonVital      Reason = "vital"             // the vital set is never denied
+	ReasonPair       Reason = "exec-pair"         // the open half of an exec that was just judged
+	ReasonScope      Reason = "out-of-scope"      // not below a watched path
+	ReasonKind       Reason = "not-a-file"        // directory, device or pipe
+	ReasonRemote     Reason = "remote-filesystem" // FUSE or network: contents cannot be pinned down
+	ReasonVanished   Reason = "vanished"          // the object could not be identified any more
+	ReasonOverload   Reason = "overload"          // the bound on questions in flight was reached
+	ReasonNobody     Reason = "no-subscriber"     // nobody asked to see this object
+	ReasonVoted      Reason = "voted"             // every awaited provider voted
+	ReasonDenied     Reason = "denied"            // an enforcing provider denied
+	ReasonQuorum     Reason = "quorum"            // enough unsure denials agreed
+	ReasonAllowance  Reason = "allowance"         // denied, but an administrator allowed this digest
+	ReasonDeadline   Reason = "deadline"          // at least one vote was missing at 80 % of its budget
+	ReasonLost       Reason = "provider-lost"     // at least one awaited provider died
+	ReasonNoCredit   Reason = "no-credit"         // at least one awaited provider's queue was full
+	ReasonBypassed   Reason = "bypassed"          // an awaited provider missed too often and is not waited for
+	ReasonRemembered Reason = "remembered"        // every vote needed was cast before on this very object; of a ballot: this one
+	ReasonProbe      Reason = "probe"             // of a ballot: a bypassed provider voted on a copy, without effect
+	ReasonShutdown   Reason = "shutdown"          // the platform is stopping
+	ReasonUndecoded  Reason = "undecodable-vote"  // an unknown action or enum counts as abstain
+	ReasonCancelled  Reason = "cancelled"         // decided before this provider answered
+	ReasonOnlyAudit  Reason = "audit-only"        // only audit providers subscribe: nobody is waited for
 )
 
 // Ballot is one provider's part in a verdict.

@@ -54,6 +54,7 @@ type Subscription struct {
 	Magic   []string // wanted first bytes of the content; empty: everything
 	Content bool     // deliver a read-only descriptor of the object
 	ByActor bool     // the vote depends on who acts, so that it is not shared between processes
+	Fresh   bool     // votes are not remembered: the engine is asked about an unchanged object again
 }
 
 // Settings are what the administrator configured for this provider.

@@ -213,7 +213,7 @@ func (r *runner) subscribe() error {
 	s := r.engine.Subscription
 	m := &pb.Subscribe{
 		Generation: 1, SelectPrefix: s.Under, MutePrefix: s.Except, MinSize: s.MinSize, MaxSize: s.MaxSize,
-		Access: pb.Access_ACCESS_METADATA, ByActor: s.ByActor,
+		Access: pb.Access_ACCESS_METADATA, ByActor: s.ByActor, Fresh: s.Fresh,
 	}
 	if s.Content {
 		m.Access = pb.Access_ACCESS_DESCRIPTOR

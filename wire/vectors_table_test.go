@@ -199,6 +199,7 @@ func subscribeVectors() []vector {
 			Generation: 2, Events: []pb.EventType{1, 2, 3, 4, 5, 6}, SelectPrefix: []string{"/srv", "/home"},
 			MutePrefix: []string{"/srv/cache"}, MinSize: 1, MaxSize: 1 << 32,
 			Magic: [][]byte{{0x7f, 'E', 'L', 'F'}, []byte("#!")}, Access: pb.Access_ACCESS_METADATA, ByActor: true,
+			Fresh: true,
 		})),
 		from("subscribe-unknown-enums", "unknown types and access of a later version are not a violation",
 			subscribe(&pb.Subscribe{Generation: 3, Events: []pb.EventType{1, 77}, Access: 9})),

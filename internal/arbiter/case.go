@@ -18,6 +18,8 @@ type Voter struct {
 	Budget     time.Duration // time for the vote, from the moment the event was read
 	Bypassed   bool          // its breaker is open: not waited for, its failure policy votes at once
 	Probed     bool          // with Bypassed: it is sent a copy, whose vote is recorded and has no effect
+	Known      bool          // it has voted on this very object before: Vote counts as if it came now
+	Vote       event.Vote    // with Known
 }
 
 // Policy is what the administrator decided for all cases.
@@ -91,7 +93,13 @@ func New(policy Policy, voters []Voter) (*Case, Effects) {
 		}
 	}
 	var eff Effects
-	if c.awaited == 0 {
+	for i, v := range voters {
+		if v.Known && !c.done[i] {
+			c.take(&eff, 0, Input{Kind: Voted, Voter: i, Vote: v.Vote})
+			c.ballots[i].Reason, eff.Took = event.ReasonRemembered, false
+		}
+	}
+	if !c.decided && c.awaited == 0 {
 		c.decide(&eff, 0)
 	}
 	c.settle(&eff)

@@ -29,6 +29,7 @@ import (
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
 	"github.com/keepout-security/keepout/internal/sensor/fanotify"
+	"github.com/keepout-security/keepout/internal/sensor/lease"
 	"github.com/keepout-security/keepout/internal/store"
 	"github.com/keepout-security/keepout/internal/supervisor"
 	"github.com/keepout-security/keepout/internal/trail"
@@ -61,6 +62,7 @@ type Daemon struct {
 	store    *store.Store
 	guard    *link.Link
 	gap      link.Gap // before this core
+	leases   *lease.Set
 	docket   *docket.Docket
 	roster   *roster.Roster
 	sensor   *sensor.Sensor
@@ -164,9 +166,18 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	if err != nil {
 		return sensorProblem(err)
 	}
-	d.docket = docket.New(d, d.trail, func() { pulse.Beat.Add(1) })
+	beat := func() { pulse.Beat.Add(1) }
+	d.leases, err = lease.New(lease.Config{
+		Marker: group, MaxEvent: link.MaxFiles, MaxKept: link.MaxKept, Beat: beat,
+		Held: func(kept int) { pulse.Held.Store(kept > 0) },
+	})
+	if err != nil {
+		return sensorProblem(err)
+	}
+	d.docket = docket.New(d, d.trail, d.leases, beat)
 	d.sensor, err = sensor.New(sensor.Config{
 		Group: group, Vital: d.vital(loaded), Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
+		Keeper: d.leases,
 	})
 	if err != nil {
 		return sensorProblem(err)
@@ -242,6 +253,9 @@ func (d *Daemon) stop() error {
 	}
 	if d.docket != nil {
 		d.docket.Close()
+	}
+	if d.leases != nil {
+		d.leases.Close()
 	}
 	if d.sensor != nil {
 		errs = append(errs, d.sensor.Stop())

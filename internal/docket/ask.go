@@ -18,7 +18,12 @@ type question struct {
 	typ        event.Type
 	descriptor bool
 	byActor    bool
+	fresh      bool
+	memory     recollection
 }
+
+// maxAsked is how many can be asked without allocating; more are possible.
+const maxAsked = 8
 
 func (a question) budget() time.Duration {
 	if a.descriptor {
@@ -27,10 +32,9 @@ func (a question) budget() time.Duration {
 	return a.member.Metadata
 }
 
-// ask selects the members whose subscription matches. Who wants opens, but not execs, is asked about an exec as
+// ask adds the members whose subscription matches to asked. Who wants opens, but not execs, is asked about an exec as
 // an open, because the kernel's open half of it will get the same answer.
-func (p *panel) ask(q *sensor.Question) []question {
-	var asked []question
+func (p *panel) ask(q *sensor.Question, asked []question) []question {
 	var head []byte
 	looked := false
 	for i, m := range p.members {
@@ -52,9 +56,21 @@ func (p *panel) ask(q *sensor.Question) []question {
 			}
 			typ = event.Open
 		}
-		asked = append(asked, question{member: m, place: i, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor})
+		asked = append(asked, question{
+			member: m, place: i, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor, fresh: f.Fresh,
+		})
 	}
 	return asked
+}
+
+// lasting reports whether anybody's vote may be remembered.
+func lasting(asked []question) bool {
+	for i := range asked {
+		if asked[i].memory.lasting {
+			return true
+		}
+	}
+	return false
 }
 
 // firstBytes reads the start of the object if the kernel has it in memory: a reader that waits for a disk would

@@ -14,6 +14,7 @@ import (
 // actions are what is to be done once the lock is released: first the kernel's answers, then everything else.
 type actions struct {
 	answers []answer
+	ends    []ending
 	giveUps []giveUp
 	records []event.Record
 	trail   Trail
@@ -25,6 +26,12 @@ type answer struct {
 	allow bool
 }
 
+// ending is a question whose descriptor is no longer needed.
+type ending struct {
+	q        *sensor.Question
+	remember bool // in the kernel
+}
+
 type giveUp struct {
 	s      *session.Session
 	id     uint64
@@ -33,6 +40,7 @@ type giveUp struct {
 
 func (a *actions) add(b actions) {
 	a.answers = joined(a.answers, b.answers)
+	a.ends = joined(a.ends, b.ends)
 	a.giveUps = joined(a.giveUps, b.giveUps)
 	a.records = joined(a.records, b.records)
 	a.later = joined(a.later, b.later)
@@ -59,9 +67,12 @@ func (a *actions) tell(st *Standing, news []Change) {
 func (a *actions) run() {
 	end := sensor.Burst(len(a.answers))
 	for _, x := range a.answers {
-		_ = x.q.Answer(x.allow) // it cannot have been answered before
+		_ = x.q.Tell(x.allow) // it cannot have been answered before
 	}
 	end()
+	for _, x := range a.ends {
+		x.q.End(x.remember)
+	}
 	for _, x := range a.giveUps {
 		x.s.GiveUp(x.id, x.reason)
 	}
@@ -130,6 +141,7 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 	todo.answers = append(todo.answers, answer{e.q, allow})
 	for _, q := range e.joined {
 		todo.answers = append(todo.answers, answer{q, allow})
+		todo.ends = append(todo.ends, ending{q: q})
 	}
 	return todo
 }
@@ -153,11 +165,12 @@ func (d *Docket) file(e *entry) actions {
 	}
 	v.Shared = uint32(len(e.joined))
 	e.compare(v.Ballots)
+	ends := []ending{{e.q, d.remember(e, &v)}}
 	rec := event.Record{Event: e.q.Event, Verdict: v}
 	if e.copy < 0 {
-		return actions{records: []event.Record{rec}, trail: d.trail}
+		return actions{ends: ends, records: []event.Record{rec}, trail: d.trail}
 	}
-	return actions{later: []func(){func() {
+	return actions{ends: ends, later: []func(){func() {
 		rec.Event.File.SHA256 = d.ruling.Digest(e.copy, rec.Event.File.Size)
 		_ = unix.Close(e.copy)
 		<-d.digests

@@ -14,6 +14,7 @@ import (
 type Counts struct {
 	Allowed, Denied, WouldDeny, Timeout, Unavailable atomic.Uint64
 	Unmatched                                        atomic.Uint64 // no subscription matched
+	Remembered                                       atomic.Uint64 // of those allowed, without asking anybody
 	Notified                                         atomic.Uint64 // notify events seen
 }
 
@@ -39,6 +40,7 @@ type Totals struct {
 	Timeout     uint64 `json:"timeout"`
 	Unavailable uint64 `json:"unavailable"`
 	Unmatched   uint64 `json:"unmatched"`
+	Remembered  uint64 `json:"remembered"` // of those allowed, without asking anybody
 	Notified    uint64 `json:"notified"`
 	InFlight    int    `json:"in_flight"`
 }
@@ -51,7 +53,7 @@ func (d *Docket) Totals() Totals {
 	return Totals{
 		Allowed: d.counts.Allowed.Load(), Denied: d.counts.Denied.Load(),
 		WouldDeny: d.counts.WouldDeny.Load(), Timeout: d.counts.Timeout.Load(),
-		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(),
+		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(), Remembered: d.counts.Remembered.Load(),
 		Notified: d.counts.Notified.Load(), InFlight: inFlight,
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/keepout-security/keepout/internal/arbiter"
 	"github.com/keepout-security/keepout/internal/sensor"
 	"github.com/keepout-security/keepout/internal/session"
+	"github.com/keepout-security/keepout/internal/verdictcache"
 )
 
 // Bounds.
@@ -34,6 +35,7 @@ type Member struct {
 	Content    time.Duration // budget for a vote with the descriptor
 	Latency    *Latency
 	Standing   *Standing  // nil: always waited for
+	Memory     *Memory    // nil: its votes are not remembered
 	Beside     *Agreement // set for a candidate that runs beside another member; nil otherwise
 }
 
@@ -60,6 +62,7 @@ type Trail interface {
 type Docket struct {
 	ruling Ruling
 	trail  Trail
+	kernel Kernel
 	beat   func()
 	panel  atomic.Pointer[panel]
 	counts Counts
@@ -71,6 +74,7 @@ type Docket struct {
 	closing bool // no new questions are asked
 
 	seed    maphash.Seed
+	seeds   verdictcache.Seeds
 	wake    chan struct{}
 	digests chan struct{} // one place for each running digest
 }
@@ -79,6 +83,7 @@ type Docket struct {
 type panel struct {
 	members []*Member
 	wanted  [event.Delete + 1]bool
+	openers int // members who can want to hear of opens
 }
 
 // entry is one case and the callers that wait for it.
@@ -94,7 +99,10 @@ type entry struct {
 	hashing bool     // a pardon is being looked up
 	closed  bool     // the case is complete, but its answer is still due
 	pardon  string
-	copy    int // descriptor of a denied object, kept for its digest; or -1
+	pinned  bool // the object cannot change unseen
+	// Everybody who can want to hear of opens of this object is asked.
+	unanimous bool
+	copy      int // descriptor of a denied object, kept for its digest; or -1
 }
 
 // seat is one member's part in a case.
@@ -104,6 +112,7 @@ type seat struct {
 	route   arbiter.Route
 	byActor bool
 	budget  time.Duration
+	memory  recollection
 }
 
 // flight identifies identical questions. The panel is part of it, so that nobody joins a question that was put to
@@ -120,9 +129,9 @@ type flight struct {
 
 // New makes an empty docket and starts its clock, which Close ends. The clock calls beat, which must not block, each
 // time that it has looked at every deadline.
-func New(ruling Ruling, trail Trail, beat func()) *Docket {
+func New(ruling Ruling, trail Trail, kernel Kernel, beat func()) *Docket {
 	d := &Docket{
-		ruling: ruling, trail: trail, beat: beat, cases: map[uint64]*entry{}, flights: map[flight]*entry{},
+		ruling: ruling, trail: trail, kernel: kernel, beat: beat, seeds: verdictcache.NewSeeds(), cases: map[uint64]*entry{}, flights: map[flight]*entry{},
 		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests), seed: maphash.MakeSeed(),
 	}
 	d.panel.Store(&panel{})
@@ -137,6 +146,9 @@ func (d *Docket) SetMembers(members []*Member) {
 		if m.ID == "" && m.Session != nil {
 			m.ID = m.Session.Provider()
 		}
+		if f := m.filter(); m.Absent[event.Open] || f != nil && f.Wants(event.Open) {
+			p.openers++
+		}
 		for t := range m.Absent {
 			p.wanted[t] = true
 		}
@@ -149,6 +161,7 @@ func (d *Docket) SetMembers(members []*Member) {
 	// The open half of an exec is judged with the exec.
 	p.wanted[event.Exec] = p.wanted[event.Exec] || p.wanted[event.Open]
 	d.panel.Store(p)
+	d.kernel.Flush() // what it remembers was decided by others
 }
 
 // Wants reports whether anybody would be asked about events of this type.
@@ -167,10 +180,15 @@ func (d *Docket) Observe(ev *event.Event) {
 // Judge asks the providers about q and answers it, now or later.
 func (d *Docket) Judge(q *sensor.Question) {
 	p := d.panel.Load()
-	asked := p.ask(q)
+	var places [maxAsked]question
+	asked := p.ask(q, places[:0])
 	if len(asked) == 0 {
 		_ = q.Answer(true) // it cannot have been answered before
 		d.counts.Unmatched.Add(1)
+		return
+	}
+	if d.recollect(q, asked) {
+		d.recall(p, q, asked)
 		return
 	}
 	d.mu.Lock()
@@ -190,7 +208,10 @@ func (d *Docket) Judge(q *sensor.Question) {
 		d.mu.Unlock()
 		return
 	}
-	e := &entry{q: q, flight: key, sending: true, copy: -1, seats: make([]seat, len(asked))}
+	e := &entry{
+		q: q, flight: key, sending: true, copy: -1, seats: make([]seat, len(asked)), unanimous: p.unanimous(asked),
+	}
+	e.pinned = lasting(asked) && q.Pin()
 	todo := d.open(e, asked)
 	d.mu.Unlock()
 	todo.run()
@@ -203,8 +224,8 @@ func (d *Docket) open(e *entry, asked []question) actions {
 	var todo actions
 	voters := make([]arbiter.Voter, len(asked))
 	for i, a := range asked {
-		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget()}
-		if st := a.member.Standing; st != nil && a.member.Session != nil {
+		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget(), memory: a.memory}
+		if st := a.member.Standing; st != nil && a.member.Session != nil && !a.memory.known {
 			var news []Change
 			x.route, news = st.route(a.typ, e.q.Event.Time)
 			todo.tell(st, news)
@@ -213,6 +234,7 @@ func (d *Docket) open(e *entry, asked []question) actions {
 		voters[i] = arbiter.Voter{
 			Provider: a.member.ID, Mode: a.member.mode(), FailClosed: a.member.FailClosed, Budget: x.budget,
 			Bypassed: x.route != arbiter.Ask, Probed: x.route == arbiter.Probe,
+			Known: a.memory.known, Vote: a.memory.vote,
 		}
 	}
 	var eff arbiter.Effects
@@ -228,6 +250,9 @@ func (d *Docket) open(e *entry, asked []question) actions {
 // then the descriptor must stay open.
 func (d *Docket) deliver(e *entry, asked []question) {
 	for i, a := range asked {
+		if a.memory.known {
+			continue
+		}
 		if e.seats[i].route == arbiter.Skip {
 			a.member.Session.Skip()
 			continue
@@ -273,8 +298,15 @@ func (d *Docket) Voted(s *session.Session, id uint64, vote event.Vote, reason ev
 		}
 	}
 	todo.add(d.stepAt(e, now, arbiter.Input{Kind: arbiter.Voted, Voter: i, Vote: vote, Reason: reason}))
+	var memory *Memory
+	if i >= 0 {
+		memory = e.seats[i].member.Memory
+	}
 	d.mu.Unlock()
 	todo.run()
+	if memory != nil {
+		d.Heard(memory, vote.Content)
+	}
 }
 
 // Ended gives up every vote that a session still owes.

@@ -16,6 +16,8 @@ type nothing struct{ answers atomic.Int64 }
 
 func (n *nothing) Record(event.Record) {}
 
+func (n *nothing) Flush() {}
+
 func (n *nothing) Answer(int, bool) error {
 	n.answers.Add(1)
 	return nil
@@ -29,7 +31,7 @@ func BenchmarkJudge(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			r, n := newRig(b), &nothing{}
-			r.d = docket.New(r.ruling, n, func() {})
+			r.d = docket.New(r.ruling, n, n, func() {})
 			b.Cleanup(r.d.Close)
 			p := (&peer{script: answering(allow)}).join(r, "p")
 			p.Standing = standing
@@ -39,7 +41,7 @@ func BenchmarkJudge(b *testing.B) {
 			for i := range b.N {
 				ev := event.Event{ID: uint64(i + 1), Type: event.Open, Time: time.Now()}
 				ev.File.Path, ev.File.Handle, ev.File.Ino = "/srv/file", "handle of the file", uint64(i%64)
-				r.d.Judge(sensor.NewQuestion(ev, -1, n))
+				r.d.Judge(sensor.NewQuestion(ev, -1, n, nil))
 				for n.answers.Load() <= int64(i) {
 					runtime.Gosched()
 				}

@@ -91,15 +91,17 @@ type rig struct {
 	ruling *ruling
 	kernel *kernel
 	trail  *trail
+	pins   *pins
+	keeper sensor.Keeper // nil unless a test wants votes to be remembered
 	id     atomic.Uint64
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{
-		t: t, ruling: &ruling{mode: event.Enforce}, kernel: &kernel{answers: map[uint64][]bool{}}, trail: &trail{},
+		t: t, ruling: &ruling{mode: event.Enforce}, kernel: &kernel{answers: map[uint64][]bool{}}, trail: &trail{}, pins: &pins{},
 	}
-	r.d = docket.New(r.ruling, r.trail, func() {})
+	r.d = docket.New(r.ruling, r.trail, r.pins, func() {})
 	t.Cleanup(r.d.Close)
 	return r
 }
@@ -292,7 +294,7 @@ func (r *rig) members(peers ...*peer) {
 func (r *rig) question(name string) *sensor.Question {
 	ev := event.Event{ID: r.id.Add(1), Type: event.Open, Time: time.Now()}
 	ev.File.Path, ev.File.Handle = name, name
-	return sensor.NewQuestion(ev, -1, caller{r.kernel, ev.ID})
+	return sensor.NewQuestion(ev, -1, caller{r.kernel, ev.ID}, r.keeper)
 }
 
 // object is question about an object with a descriptor of its own.

@@ -184,6 +184,7 @@ func (g *Guard) hear() {
 func (g *Guard) stand(since time.Duration) {
 	if g.reading {
 		g.reading, g.read, g.since, g.idle = false, since-g.since, since, now()
+		_ = g.group.HeedAll() // what the kernel remembers was the core's to watch
 	}
 }
 
@@ -201,7 +202,7 @@ func (g *Guard) look() {
 	var v verdict
 	g.watch, v = g.watch.step(g.limit(), now(), sample{
 		queued: g.group.Waiting(), taken: g.pulse.Taken.Load(), answered: g.pulse.Answered.Load(),
-		beat: g.pulse.Beat.Load(), stopped: halted,
+		beat: g.pulse.Beat.Load(), held: g.pulse.Held.Load(), stopped: halted,
 	})
 	switch v {
 	case idle:

@@ -23,6 +23,7 @@ type server struct {
 // A core that is ending may still take events, under numbers that are ours, too. The answers are the same, so it does
 // not matter whose event gets which; but one may be left, so it is swept again until the core is gone.
 func (s *server) sweep() {
+	_ = s.group.HeedAll() // a core that is ending may just have set a mark
 	// Each answer wakes all who wait, and who runs before its own goes back to sleep and is woken again: n² wake-ups,
 	// unless nobody runs in between (sched(7)).
 	s.sched = unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}

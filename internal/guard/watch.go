@@ -6,6 +6,7 @@ import "time"
 type sample struct {
 	queued                bool // events wait in the kernel that nobody has read
 	taken, answered, beat uint64
+	held                  bool // the core holds leases, for which a writer may wait unseen
 	stopped               bool // the core was stopped by a signal
 }
 
@@ -51,11 +52,12 @@ func (w watch) step(limit, now time.Duration, s sample) (watch, verdict) {
 	if s.stopped && !w.last.stopped {
 		w.haltedAt = now
 	}
-	owes := s.queued || s.taken != s.answered
+	owed := s.taken != s.answered || s.held
+	owes := s.queued || owed
 	// The queue moves when events are taken; a debt moves when something is answered, or when the core has looked at
-	// every deadline and found that there is time left.
+	// every deadline and every lease and found that there is time left.
 	stuckQueue := s.queued && s.taken == w.last.taken
-	stuckDebt := s.taken != s.answered && s.answered == w.last.answered && s.beat == w.last.beat
+	stuckDebt := owed && s.answered == w.last.answered && s.beat == w.last.beat
 	moved := !stuckQueue && !stuckDebt
 	w.last = s
 	patience := limit * patiencePercent / 100

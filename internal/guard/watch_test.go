@@ -39,6 +39,8 @@ func TestWatch(t *testing.T) {
 			return sample{queued: true, taken: 9, answered: ticks(at), beat: ticks(at)}
 		}, stalled},
 		"beats but no reads":    {func(at time.Duration) sample { return sample{queued: true, beat: ticks(at)} }, stalled},
+		"holds leases":          {func(at time.Duration) sample { return sample{held: true, beat: ticks(at)} }, fine},
+		"leaves leases alone":   {func(time.Duration) sample { return sample{held: true} }, stalled},
 		"stopped, nobody waits": {func(time.Duration) sample { return sample{stopped: true} }, stopped},
 		"stopped":               {func(time.Duration) sample { return sample{queued: true, stopped: true} }, stopped},
 	}

@@ -58,6 +58,7 @@ type lineage struct {
 	stopping   bool
 	lastCause  string // how the last process of the active version ended
 	restarts   int    // of members that were active
+	memory     memory
 
 	pins []func() // let go of the packages that the state names; the goroutine's own
 }

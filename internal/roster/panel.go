@@ -25,6 +25,9 @@ func (l *lineage) panel(b config.Budgets) (out []*docket.Member) {
 	if l.active != nil {
 		active.Session = l.active.ready()
 	}
+	if active.Session != nil {
+		active.Memory = l.memory.about(active.Session)
+	}
 	if active.Session != nil || active.Absent != nil {
 		out = append(out, &active)
 	}
@@ -58,6 +61,7 @@ func (l *lineage) status() Status {
 	defer l.mu.Unlock()
 	s := Status{
 		ID: l.id, State: supervisor.Starting, Mode: l.configured.Mode, Latency: l.latency.Quantiles(), Counters: l.past,
+		Recalled: l.memory.recalled(),
 	}
 	s.Breaker, s.Demoted = l.standing.Status()
 	switch {

@@ -145,6 +145,9 @@ func (l *link) Subscribed(s *session.Session) {
 		l.m.voting = true
 	}
 	l.m.mu.Unlock()
+	if m := l.m.of.remembered(s); m != nil {
+		l.m.r.c.Court.Forget(m) // it has subscribed anew
+	}
 	l.send(supervisor.Input{Kind: supervisor.Subscribed})
 	l.m.r.changed() // here, because a provider may also subscribe anew
 }
@@ -156,13 +159,16 @@ func (l *link) Voted(s *session.Session, id uint64, vote event.Vote, reason even
 
 // Beat implements session.Sink. The provider's goroutine is woken only by news; otherwise it looks when the silence
 // would become suspicious, so that a heartbeat on an idle host costs as little as it can.
-func (l *link) Beat(_ *session.Session, b session.Beat) {
+func (l *link) Beat(s *session.Session, b session.Beat) {
 	l.m.mu.Lock()
 	news := l.m.beatAt.IsZero() || l.m.beat.Degraded != b.Degraded
 	l.m.beat, l.m.beatAt = b, time.Now()
 	l.m.mu.Unlock()
 	if l.m.agreement.Load() == nil {
 		l.m.of.standing.Heartbeat(b.Content)
+	}
+	if m := l.m.of.remembered(s); m != nil {
+		l.m.r.c.Court.Heard(m, b.Content)
 	}
 	if news {
 		l.send(supervisor.Input{Kind: supervisor.Beat, Degraded: b.Degraded})

@@ -30,6 +30,8 @@ type Court interface {
 	SetMembers(members []*docket.Member)
 	Voted(s *session.Session, id uint64, vote event.Vote, reason event.Reason)
 	Ended(s *session.Session)
+	Forget(m *docket.Memory)
+	Heard(m *docket.Memory, content string)
 }
 
 // Notes takes entries of the change journal. It must not block.
@@ -290,6 +292,7 @@ type Status struct {
 	RetryMS     int64                  `json:"retry_ms,omitempty"`
 	Processed   uint64                 `json:"processed"` // as the provider says
 	Counters    session.Counters       `json:"counters"`
+	Recalled    uint64                 `json:"recalled"` // votes that were remembered instead of asked for
 	Latency     docket.Quantiles       `json:"latency_us"`
 	Breaker     []docket.BreakerStatus `json:"breaker"`
 	Demoted     *docket.Demotion       `json:"demoted,omitempty"` // why it does not enforce although Mode says so

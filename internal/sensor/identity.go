@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,22 @@ func identify(fd int) (object, error) {
 	}
 	o.Handle = handle
 	return o, nil
+}
+
+// How long ago a file must have changed before another change is sure to be seen in its times: they advance with the
+// kernel's clock tick, or by whole seconds on file systems that keep no more.
+const (
+	clockTick   = 20 * time.Millisecond // two ticks at 100 a second
+	wholeSecond = 2 * time.Second
+)
+
+// settled reports whether a change after now would give the object another version.
+func settled(v *event.Version, now time.Time) bool {
+	wait := clockTick
+	if v.CtimeNS%1e9 == 0 && v.MtimeNS%1e9 == 0 {
+		wait = wholeSecond
+	}
+	return now.UnixNano()-v.CtimeNS >= int64(wait)
 }
 
 // fileHandle returns the handle's type and bytes, or EOPNOTSUPP for a file system that has none.

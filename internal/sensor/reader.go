@@ -143,6 +143,9 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if ev.Type == event.Open && s.pairs.take(ev) {
 		return event.ReasonPair
 	}
+	if f.stable && settled(&ev.File.Version, ev.Time) {
+		q.keeper = s.keeper
+	}
 	if ev.Type == event.Exec {
 		q.WithOpen = f.covers(event.Open, ev.File.Path, obj.mount)
 		ev.Actor.Comm = Program(raw.PID) // whoever starts the program is often gone when the record is written

@@ -28,6 +28,7 @@ type filesystem struct {
 	dev    uint64
 	kind   string // "ext4", "fuse", …
 	remote bool   // FUSE or network: another party answers for its content
+	stable bool   // its leases and times tell whenever a file has changed
 	path   string // one path on it, for marking
 	fsid   [2]int32
 	watch  []watched
@@ -55,6 +56,14 @@ var remoteKinds = map[int64]string{
 	unix.OCFS2_SUPER_MAGIC: "ocfs2",
 	0x00C36400:             "ceph",
 	0x01161970:             "gfs2",
+}
+
+// stableKinds are the file systems on which what a provider voted may be remembered: nobody changes a file but through
+// this kernel's open files, and each change is seen in its times. An overlay is not among them: who maps a file of an
+// overlay for writing has the one below open.
+var stableKinds = map[int64]bool{
+	unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: true,
+	unix.F2FS_SUPER_MAGIC: true, unix.SQUASHFS_MAGIC: true, unix.EROFS_SUPER_MAGIC_V1: true,
 }
 
 // newScope resolves the watches. A path that does not exist is an error: a watch that silently covers nothing
@@ -89,6 +98,7 @@ func (s *scope) add(w Watch) error {
 		if kind, ok := remoteKinds[fs.Type]; ok {
 			f.kind, f.remote = kind, true
 		}
+		f.stable = stableKinds[fs.Type]
 		s.filesystems[dev] = f
 	}
 	wd := watched{path: path, mount: st.Mnt_id, events: map[event.Type]bool{}}

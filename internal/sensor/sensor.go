@@ -32,6 +32,7 @@ type Config struct {
 	Own      []string              // the platform's own files and folders: nor those, nor what lies below them
 	Provider func(uid uint32) bool // whether a user id is a provider's
 	Judge    Judge
+	Keeper   Keeper // pins objects while they are judged; nil where nothing may be remembered
 }
 
 // Bounds of the reader threads.
@@ -46,6 +47,7 @@ var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // Sensor owns the kernel side. Its methods may be called concurrently.
 type Sensor struct {
 	judge    Judge
+	keeper   Keeper
 	provider func(uint32) bool
 	self     int32
 
@@ -79,7 +81,7 @@ func New(c Config) (*Sensor, error) {
 		return nil, err
 	}
 	s := &Sensor{
-		judge: c.Judge, provider: c.Provider, self: int32(os.Getpid()), perm: c.Group, notify: notify,
+		judge: c.Judge, keeper: c.Keeper, provider: c.Provider, self: int32(os.Getpid()), perm: c.Group, notify: notify,
 		remotes: map[uint64]*remote{}, counts: newCounters(),
 	}
 	s.scope.Store(&scope{})

@@ -13,6 +13,7 @@ import (
 // Filter is a compiled subscription. It is immutable.
 type Filter struct {
 	Descriptor bool // the object's descriptor is wanted
+	Fresh      bool // votes are not remembered
 	ByActor    bool // votes depend on the actor, so they are not shared between processes
 
 	types          [event.Delete + 1]bool
@@ -28,6 +29,7 @@ func newFilter(m *pb.Subscribe) *Filter {
 		selects: newPrefixSet(m.GetSelectPrefix()), mutes: newPrefixSet(m.GetMutePrefix()),
 		minSize: clampSize(m.GetMinSize()), maxSize: clampSize(m.GetMaxSize()), magic: m.GetMagic(),
 		Descriptor: m.GetAccess() == pb.Access_ACCESS_DESCRIPTOR, ByActor: m.GetByActor(),
+		Fresh: m.GetFresh(),
 	}
 	for _, t := range m.GetEvents() {
 		if t > 0 && int(t) < len(f.types) {
@@ -43,6 +45,9 @@ func clampSize(n uint64) int64 { return int64(min(n, 1<<62)) }
 func (f *Filter) Types() []event.Type {
 	return slices.DeleteFunc(event.Types(), func(t event.Type) bool { return !f.types[t] })
 }
+
+// Wants reports whether events of type t are selected.
+func (f *Filter) Wants(t event.Type) bool { return f.types[t] }
 
 // HasMagic reports whether Matches needs the object's first bytes.
 func (f *Filter) HasMagic() bool { return len(f.magic) > 0 }

@@ -21,6 +21,10 @@ const (
 // would answer by refusing the opener.
 const MaxFiles = 16384
 
+// MaxKept bounds the descriptors above those, of objects that the kernel remembers (internal/sensor/lease); none of them
+// belongs to an event.
+const MaxKept = 32768
+
 // What the core says, one byte each.
 const (
 	TakeOver = 'R' // the core is ready to read; the guard stops, and answers with a gap

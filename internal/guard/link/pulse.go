@@ -22,6 +22,7 @@ type Pulse struct {
 	Beat     atomic.Uint64 // times that it has looked at every deadline
 	_        line
 	Limit    atomic.Int64 // the stall limit in nanoseconds; 0 until the core has read its configuration
+	Held     atomic.Bool  // the core holds leases, so somebody may wait for it without an event
 	Asleep   atomic.Bool  // the guard sleeps, and wants to be woken by the next event that the core takes
 }
 
@@ -59,5 +60,6 @@ func (p *Pulse) Reset() {
 	p.Answered.Store(0)
 	p.Beat.Store(0)
 	p.Limit.Store(0)
+	p.Held.Store(false)
 	p.Asleep.Store(false)
 }

@@ -102,6 +102,38 @@ func (g *Group) mark(action uint, path string, mask uint64) error {
 	return nil
 }
 
+// ignored is the mask of what Ignore makes the kernel answer by itself. Never OpenExecPerm: an exec is always asked.
+const ignored = OpenPerm
+
+// Ignore makes the kernel allow opens of the object behind descriptor file without an event, until Heed, HeedAll, or a
+// write(2) or truncate(2) of the object, which take the mark away. A store through a shared mapping does not: the caller
+// holds a read lease meanwhile (internal/sensor/lease). While a writer has the object open the kernel may keep no mark
+// and say nothing.
+func (g *Group) Ignore(file int) error {
+	return g.markFile(unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORED_MASK, file)
+}
+
+// Heed takes Ignore back. An error says that there was no mark any more.
+func (g *Group) Heed(file int) error {
+	return g.markFile(unix.FAN_MARK_REMOVE|unix.FAN_MARK_IGNORED_MASK, file)
+}
+
+func (g *Group) markFile(action uint, file int) error {
+	if err := unix.FanotifyMark(g.fd, action, ignored, file, ""); err != nil {
+		return fmt.Errorf("fanotify_mark object: %w", err)
+	}
+	return nil
+}
+
+// HeedAll takes every Ignore back: FAN_MARK_FLUSH removes all marks on single objects, and no others. It does not
+// allocate unless it returns an error.
+func (g *Group) HeedAll() error {
+	if err := unix.FanotifyMark(g.fd, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, ""); err != nil {
+		return fmt.Errorf("fanotify_mark flush: %w", err)
+	}
+	return nil
+}
+
 // ErrEvent reports an event that the kernel could not hand over, mostly for want of a descriptor. Its opener
 // has been refused, and the next one can be read.
 var ErrEvent = errors.New("event lost")

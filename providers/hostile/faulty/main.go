@@ -17,6 +17,8 @@ func main() {
 	f := &faulty{}
 	provider.Main(provider.Engine{
 		Name: "faulty", Version: "1", Load: f.load, Vote: f.vote, Workers: workers,
-		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, Content: true},
+		Subscription: provider.Subscription{
+			Events: []event.Type{event.Open, event.Exec}, Content: true, Fresh: true, // each event is a new chance
+		},
 	})
 }

@@ -22,7 +22,9 @@ func main() {
 	s := &subject{}
 	provider.Main(provider.Engine{
 		Name: "subject", Version: "1", Load: s.load, Vote: s.vote, Workers: 2,
-		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, Content: true},
+		Subscription: provider.Subscription{
+			Events: []event.Type{event.Open, event.Exec}, Content: true, Fresh: true, // each event is a new chance
+		},
 	})
 }
 

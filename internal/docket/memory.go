@@ -1,0 +1,159 @@
+package docket
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/verdictcache"
+)
+
+// denyFor is how long a DENY is remembered: whoever mends its cause shall not have to wait.
+const denyFor = 30 * time.Second
+
+// Kernel is what remembers verdicts before anything is asked; *lease.Set is one.
+type Kernel interface {
+	// Flush makes it forget everything. It must not wait for the docket.
+	Flush()
+}
+
+// Memory is what is remembered of one provider's votes. It is safe for concurrent use, and outlives sessions.
+type Memory struct {
+	table   *verdictcache.Table
+	content atomic.Pointer[string] // by which the votes were made
+}
+
+// NewMemory makes an empty one.
+func NewMemory() *Memory { return &Memory{table: verdictcache.New()} }
+
+// Recalled is how many votes came from memory instead of the provider.
+func (m *Memory) Recalled() uint64 { return m.table.Hits() }
+
+// Forget drops everything that is remembered of one provider, at once and whatever it is. It is to be called when its
+// engine or its content is another one, after the last vote of the old one was asked for.
+func (d *Docket) Forget(m *Memory) {
+	m.table.Flush()
+	d.kernel.Flush()
+}
+
+// Heard tells which content a provider uses, in its own words; another one than before makes Forget.
+func (d *Docket) Heard(m *Memory, content string) {
+	if content == "" {
+		return
+	}
+	if old := m.content.Load(); old != nil && *old == content {
+		return
+	}
+	m.content.Store(&content)
+	d.Forget(m)
+}
+
+// recollection is what is known of one member's vote before it is asked.
+type recollection struct {
+	lasting bool // its vote may be remembered
+	key     verdictcache.Key
+	epoch   uint32 // in which it is asked
+	known   bool
+	vote    event.Vote
+}
+
+// recollect looks up what the members have voted on this object before. It reports whether nobody needs to be asked,
+// because all of them allowed it.
+func (d *Docket) recollect(q *sensor.Question, asked []question) (all bool) {
+	if !q.Lasting() || q.Event.File.Canary() { // each provider must show that it votes on a canary
+		return false
+	}
+	all = true
+	file := &q.Event.File
+	for i := range asked {
+		a := &asked[i]
+		m := a.member.Memory
+		if m == nil || a.byActor || a.fresh {
+			all = false
+			continue
+		}
+		r := &a.memory
+		r.lasting, r.epoch = true, m.table.Epoch()
+		if i > 0 && asked[i-1].memory.lasting && asked[i-1].typ == a.typ {
+			r.key = asked[i-1].memory.key
+		} else {
+			r.key = d.seeds.Key(&verdictcache.Question{
+				Type: a.typ, Version: file.Version, Path: file.Path, Unsure: file.PathUnsure,
+			})
+		}
+		r.vote, r.known = m.table.Get(r.key, q.Event.Time)
+		all = all && r.known && r.vote.Action != event.Deny
+	}
+	return all
+}
+
+// recall answers q from memory.
+func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
+	_ = q.Tell(true) // it cannot have been answered before
+	d.counts.Allowed.Add(1)
+	d.counts.Remembered.Add(1)
+	rec := event.Record{}
+	if q.Event.Type == event.Exec {
+		rec = d.recalled(q, asked)
+	}
+	// The lease must be there before the look at the version, or a writer might come in between.
+	q.End(q.Keepable() && p.unanimous(asked) && q.Pin() && q.Same())
+	if q.Event.Type == event.Exec {
+		d.trail.Record(rec)
+	}
+}
+
+// recalled is the record of an exec that was answered from memory; opens are too many to be recorded again.
+func (d *Docket) recalled(q *sensor.Question, asked []question) event.Record {
+	v := event.Verdict{
+		Mode: d.ruling.Policy().Mode, Outcome: event.Allowed, Allowed: true, Reason: event.ReasonRemembered,
+		DecidedBy: arbiter.Platform, Latency: time.Since(q.Event.Time), Ballots: make([]event.Ballot, len(asked)),
+	}
+	for i, a := range asked {
+		v.Ballots[i] = event.Ballot{
+			Provider: a.member.ID, Mode: a.member.mode(), Vote: a.memory.vote, Counted: true,
+			Reason: event.ReasonRemembered,
+		}
+	}
+	return event.Record{Event: q.Event, Verdict: v}
+}
+
+// unanimous reports whether everybody who could ever want to hear of an open of this object was asked, by whatever path
+// and whoever opens it: only then may the kernel answer for all of them.
+func (p *panel) unanimous(asked []question) bool {
+	if len(asked) < p.openers {
+		return false
+	}
+	for i := range asked {
+		if a := &asked[i]; a.typ != event.Open || !a.memory.lasting || a.member.Absent != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// remember keeps the votes of a case that is closed, and reports whether the kernel may remember, too. Preconditions:
+// mu is held, and the question has not ended.
+func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
+	if !e.pinned || !e.q.Unchanged() {
+		return false
+	}
+	now := time.Now()
+	inKernel = v.Outcome == event.Allowed && v.Reason != event.ReasonAllowance && e.unanimous
+	for i := range e.seats {
+		x, b := &e.seats[i], &v.Ballots[i]
+		voted := b.Counted && (b.Reason == event.ReasonVoted || b.Reason == event.ReasonRemembered)
+		inKernel = inKernel && voted && b.Vote.Action != event.Deny
+		if !x.memory.lasting || x.memory.known || !voted {
+			continue
+		}
+		life := time.Duration(0)
+		if b.Vote.Action == event.Deny {
+			life = denyFor
+		}
+		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)
+	}
+	return inKernel
+}

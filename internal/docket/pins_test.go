@@ -1,0 +1,60 @@
+package docket_test
+
+import (
+	"sync"
+	"time"
+)
+
+// pins is a keeper whose object is one file. It remembers what the docket wanted it to.
+type pins struct {
+	mu      sync.Mutex
+	writer  bool // somebody has the object open for writing
+	changed bool // somebody had it since Take
+	era     uint64
+	kept    int
+}
+
+func (p *pins) Room(int64) bool { return true }
+
+func (p *pins) Take(int) (uint64, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed = false
+	return p.era, !p.writer
+}
+
+func (p *pins) Whole(int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.changed
+}
+
+func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if era == p.era {
+		p.kept++
+	}
+	return era == p.era
+}
+
+func (p *pins) Release(int) {}
+
+func (p *pins) Flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.era++
+	p.kept = 0
+}
+
+func (p *pins) set(writer, changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writer, p.changed = writer, p.changed || changed
+}
+
+func (p *pins) inKernel() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.kept
+}

@@ -1,0 +1,329 @@
+package lease
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds.
+const (
+	MaxBytes  = 1 << 20               // size of an object: what is unlinked meanwhile keeps its space
+	keptBytes = 1 << 30               // of all together
+	KeptFor   = 10 * time.Second      // then the next open is asked about again, and answered from the core's memory
+	look      = 25 * time.Millisecond // a fraction of any stall limit, because each look is a beat
+	perLook   = 4096                  // kept objects that are let go in one look
+)
+
+// Marker sets and takes away the marks; *fanotify.Group is one.
+type Marker interface {
+	Ignore(file int) error
+	Heed(file int) error
+	HeedAll() error
+}
+
+// Config is what a Set needs.
+type Config struct {
+	Marker Marker
+	// MaxEvent is above every descriptor number that an event can have; what is kept moves to the numbers from there
+	// on, of which MaxKept must be allowed by RLIMIT_NOFILE. Each pins about 2 KiB of the kernel's memory.
+	MaxEvent, MaxKept int
+	// Held is called with the number of kept objects when it changes from or to 0, and Beat regularly while there are
+	// any: whoever watches this process must know that somebody may wait for it. Both must not block.
+	Held func(kept int)
+	Beat func()
+}
+
+// What an event's descriptor is to the set.
+const (
+	free   uint32 = iota
+	taken         // a lease is held for its question
+	broken        // it was, and somebody waited for it
+)
+
+// Set holds leases and marks. It is safe for concurrent use.
+type Set struct {
+	c      Config
+	tid    int32
+	breaks int
+	wake   int // eventfd: something is kept, or the set closes
+
+	events []atomic.Uint32 // by descriptor number
+	era    atomic.Uint64   // grows with each Flush, with mu held
+
+	mu     sync.Mutex
+	kept   map[int]object
+	order  []place // of the kept ones, the oldest first; may name some that are gone
+	bytes  int64
+	closed bool
+	done   chan struct{}
+
+	marked, broke atomic.Uint64
+	now           atomic.Int64 // kept objects
+}
+
+// object is one that the kernel remembers.
+type object struct {
+	size  int64
+	since time.Time
+}
+
+// place is a kept object's place in the order.
+type place struct {
+	own   int
+	since time.Time // numbers are used again
+}
+
+// New makes an empty set and starts its thread, which Close ends.
+func New(c Config) (*Set, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	s := &Set{
+		c: c, wake: wake, events: make([]atomic.Uint32, c.MaxEvent), kept: map[int]object{}, done: make(chan struct{}),
+	}
+	ready := make(chan error)
+	go s.watch(ready)
+	if err := <-ready; err != nil {
+		_ = unix.Close(wake)
+		return nil, err
+	}
+	return s, nil
+}
+
+// Take takes a lease for the question that came with descriptor file, and returns the era in which it was asked. It must
+// be called before anybody reads the content, and is followed by exactly one of Keep and Release. False means that a
+// writer has the object open, or that there are no leases here: what is voted now must not be remembered.
+func (s *Set) Take(file int) (era uint64, ok bool) {
+	if file < 0 || file >= len(s.events) {
+		return 0, false
+	}
+	era = s.era.Load()
+	s.events[file].Store(taken) // before the lease, because it may be broken at once
+	if acquire(file, s.tid) {
+		return era, true
+	}
+	s.events[file].Store(free)
+	return 0, false
+}
+
+// Room reports whether Keep has room for an object of this size.
+func (s *Set) Room(size int64) bool {
+	return size <= MaxBytes && s.now.Load() < int64(s.c.MaxKept)
+}
+
+// Whole reports whether nobody has changed the object since Take, nor can have.
+func (s *Set) Whole(file int) bool { return s.events[file].Load() == taken && whole(file) }
+
+// Release gives the lease up. The descriptor stays the caller's.
+func (s *Set) Release(file int) {
+	giveUp(file)
+	s.events[file].Store(free)
+}
+
+// Keep makes the kernel remember that the object may be opened, and reports whether it does: not what was asked in an
+// earlier era. The lease is the set's from then on; the descriptor stays the caller's. After false the caller still has
+// to Release.
+func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || era != s.era.Load() || len(s.kept) >= s.c.MaxKept || size > MaxBytes || s.bytes+size > keptBytes || !s.Whole(file) {
+		return false
+	}
+	own, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, len(s.events))
+	if err != nil {
+		return false
+	}
+	s.add(own, object{size, now})
+	// Taking it again makes the kernel name the new number when it is broken.
+	if !setLease(own, unix.F_RDLCK) || s.c.Marker.Ignore(own) != nil || !whole(own) {
+		_ = s.c.Marker.Heed(own) // there may be none
+		s.remove(own)
+		_ = unix.Close(own) // the lease is still the caller's
+		return false
+	}
+	s.events[file].Store(free)
+	s.marked.Add(1)
+	return true
+}
+
+// Flush makes the kernel forget everything and begins a new era. When it returns, every open is an event again.
+func (s *Set) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flush()
+}
+
+func (s *Set) flush() {
+	s.era.Add(1)
+	if len(s.kept) == 0 {
+		return
+	}
+	_ = s.c.Marker.HeedAll() // it cannot fail on a group that is open
+	for own := range s.kept {
+		s.remove(own)
+		giveUp(own)
+		_ = unix.Close(own)
+	}
+	s.order = s.order[:0]
+}
+
+// Close flushes and ends the thread.
+func (s *Set) Close() {
+	s.mu.Lock()
+	s.flush()
+	s.closed = true
+	s.mu.Unlock()
+	s.rouse()
+	<-s.done
+	_ = unix.Close(s.wake)
+}
+
+// Counters say what the kernel remembers.
+type Counters struct {
+	Kept   int    `json:"kept"`   // objects, now
+	Marked uint64 `json:"marked"` // so far
+	Broken uint64 `json:"broken"` // leases that a writer wanted
+}
+
+// Counters returns a snapshot.
+func (s *Set) Counters() Counters {
+	return Counters{Kept: int(s.now.Load()), Marked: s.marked.Load(), Broken: s.broke.Load()}
+}
+
+// add and remove: preconditions: mu is held.
+func (s *Set) add(own int, o object) {
+	s.kept[own] = o
+	s.order = append(s.order, place{own, o.since})
+	s.bytes += o.size
+	if s.now.Add(1) == 1 {
+		s.c.Held(1)
+		s.rouse()
+	}
+}
+
+func (s *Set) remove(own int) {
+	s.bytes -= s.kept[own].size
+	delete(s.kept, own)
+	if s.now.Add(-1) == 0 {
+		s.c.Held(0)
+	}
+}
+
+// letGo makes the kernel forget one object. Preconditions: mu is held.
+func (s *Set) letGo(own int) {
+	_ = s.c.Marker.Heed(own) // the kernel may have dropped the mark itself
+	s.remove(own)
+	giveUp(own) // after the mark: now a writer may go on
+	_ = unix.Close(own)
+}
+
+func (s *Set) rouse() {
+	one := [8]byte{1}
+	_, _ = unix.Write(s.wake, one[:]) // cannot fail: the counter is far from full
+}
+
+// watch is the thread that is told of broken leases, and lets go of what was kept long enough.
+func (s *Set) watch(ready chan<- error) {
+	defer close(s.done)
+	runtime.LockOSThread() // it ends with the goroutine: its signals are blocked
+	fd, err := breaks()
+	if err != nil {
+		ready <- err
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	s.breaks, s.tid = fd, int32(unix.Gettid())
+	ready <- nil
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
+	for {
+		timeout := -1
+		if s.now.Load() > 0 {
+			timeout = int(look / time.Millisecond)
+		}
+		_, _ = unix.Poll(poll, timeout) // whatever woke us, everything is looked at
+		var drain [8]byte
+		_, _ = unix.Read(s.wake, drain[:])
+		s.yieldAll()
+		if s.now.Load() > 0 {
+			s.c.Beat()
+		}
+		if s.expire(time.Now()) {
+			return
+		}
+	}
+}
+
+// yieldAll gives up what others wait for.
+func (s *Set) yieldAll() {
+	var b [16 * 128]byte // struct signalfd_siginfo has 128 bytes
+	for {
+		n, err := unix.Read(s.breaks, b[:])
+		if err != nil || n <= 0 {
+			return
+		}
+		for rest := b[:n]; len(rest) >= 128; rest = rest[128:] {
+			if file, named := parseBreak(rest); named {
+				s.yield(file)
+			} else {
+				s.yieldLost()
+			}
+		}
+	}
+}
+
+// yield gives up one lease that somebody waits for. A number that meanwhile stands for another object loses that one's
+// lease, which costs no more than a question.
+func (s *Set) yield(file int) {
+	s.broke.Add(1)
+	if file >= 0 && file < len(s.events) {
+		if s.events[file].CompareAndSwap(taken, broken) {
+			giveUp(file)
+		}
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.kept[file]; ok {
+		s.letGo(file)
+	}
+}
+
+// yieldLost looks for broken leases whose signals were lost.
+func (s *Set) yieldLost() {
+	for file := range s.events {
+		if s.events[file].Load() == taken && !whole(file) && s.events[file].CompareAndSwap(taken, broken) {
+			giveUp(file)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for own := range s.kept {
+		if !whole(own) {
+			s.letGo(own)
+		}
+	}
+}
+
+// expire lets go of the oldest, and reports whether the set is closed.
+func (s *Set) expire(now time.Time) (closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for ; n < len(s.order) && n < perLook; n++ {
+		p := s.order[n]
+		if now.Sub(p.since) < KeptFor {
+			break
+		}
+		if o, ok := s.kept[p.own]; ok && o.since.Equal(p.since) {
+			s.letGo(p.own)
+		}
+	}
+	s.order = append(s.order[:0], s.order[n:]...)
+	return s.closed
+}
