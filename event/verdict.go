@@ -100,7 +100,7 @@ const (
 	ReasonLost       Reason = "provider-lost"     // at least one awaited provider died
 	ReasonNoCredit   Reason = "no-credit"         // at least one awaited provider's queue was full
 	ReasonBypassed   Reason = "bypassed"          // an awaited provider missed too often and is not waited for
-	ReasonRemembered Reason = "remembered"        // every vote needed was cast before on this very object; of a ballot: this one
+	ReasonRemembered Reason = "remembered"        // all had voted on this very object before; of a ballot: it had
 	ReasonProbe      Reason = "probe"             // of a ballot: a bypassed provider voted on a copy, without effect
 	ReasonShutdown   Reason = "shutdown"          // the platform is stopping
 	ReasonUndecoded  Reason = "undecodable-vote"  // an unknown action or enum counts as abstain

@@ -22,6 +22,9 @@ type Config struct {
 	Budgets Budgets `yaml:"budgets"`
 	// StallLimit is how long any open may be held if the core itself stops.
 	StallLimit Duration `yaml:"stall_limit"`
+	// KernelMemory lets the kernel answer for opens of unchanged objects that every provider has allowed, for some
+	// seconds each; what that costs besides is in docs/limits.md.
+	KernelMemory bool `yaml:"kernel_memory"`
 	// Quorum is how many unsure denials (confidence below 100 %) make one; 0 means each counts alone.
 	Quorum int `yaml:"quorum"`
 	// Vital adds paths to what no provider may ever deny.
@@ -107,7 +110,7 @@ const HardLimit = 10 * time.Second
 // Default holds every default number of the configuration.
 func Default() Config {
 	return Config{
-		Version: 1, Mode: event.Monitor, StallLimit: Duration(time.Second),
+		Version: 1, Mode: event.Monitor, StallLimit: Duration(time.Second), KernelMemory: true,
 		Budgets: Budgets{Metadata: Duration(50 * time.Millisecond), Content: Duration(2 * time.Second)},
 		Journal: Journal{FileSize: 16 << 20, Files: 8, Record: "notable"}, Updates: defaultUpdates(),
 	}

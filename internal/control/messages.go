@@ -9,6 +9,7 @@ import (
 	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sensor"
+	"github.com/keepout-security/keepout/internal/sensor/lease"
 )
 
 // Request is one line from a client. Do says what; the other fields belong to some verbs.
@@ -53,6 +54,7 @@ type Status struct {
 	Providers []roster.Status     `json:"providers"`
 	Verdicts  docket.Totals       `json:"verdicts"`
 	Sensor    sensor.Counters     `json:"sensor"`
+	Memory    lease.Counters      `json:"kernel_memory"` // objects whose opens the kernel allows by itself
 	Watching  []sensor.Filesystem `json:"watching"`
 	Journal   JournalStatus       `json:"journal"`
 	Allowed   []Allowance         `json:"allowances"`

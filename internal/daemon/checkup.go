@@ -73,7 +73,7 @@ func configOnDisk(path string, inForce *config.Loaded) control.CheckupConfig {
 
 // openFiles counts the core's descriptors.
 func openFiles() control.CheckupFiles {
-	out := control.CheckupFiles{Wanted: link.MaxFiles + link.MaxKept}
+	out := control.CheckupFiles{Wanted: link.MaxFiles}
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
 		out.Limit = min(l.Cur, math.MaxInt64) // "no limit" must fit into a reader's signed number

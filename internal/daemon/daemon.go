@@ -168,12 +168,13 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	}
 	beat := func() { pulse.Beat.Add(1) }
 	d.leases, err = lease.New(lease.Config{
-		Marker: group, MaxEvent: link.MaxFiles, MaxKept: link.MaxKept, Beat: beat,
+		Marker: group, MaxEvent: link.MaxFiles, MaxKept: link.KeptFiles(), Beat: beat,
 		Held: func(kept int) { pulse.Held.Store(kept > 0) },
 	})
 	if err != nil {
 		return sensorProblem(err)
 	}
+	d.leases.Switch(loaded.KernelMemory)
 	d.docket = docket.New(d, d.trail, d.leases, beat)
 	d.sensor, err = sensor.New(sensor.Config{
 		Group: group, Vital: d.vital(loaded), Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
@@ -310,6 +311,7 @@ func (d *Daemon) reload() error {
 	d.config.Store(loaded)
 	d.mode.Store(nil)
 	d.guard.Pulse.Limit.Store(int64(loaded.StallLimit))
+	d.leases.Switch(loaded.KernelMemory)
 	d.sensor.ResolveVital(d.vital(loaded))
 	go d.loadPackages()
 	d.log.Info("configuration reloaded", slog.String("mode", string(loaded.Mode)))

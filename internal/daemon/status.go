@@ -28,7 +28,7 @@ func (d *Daemon) status() control.Status {
 	s := control.Status{
 		Version: d.opt.Version, Mode: d.Policy().Mode, Tier: "B", PID: os.Getpid(), Since: d.since,
 		Config: d.opt.Config, Providers: d.roster.Status(), Verdicts: d.docket.Totals(),
-		Sensor: d.sensor.Counters(), Watching: d.sensor.Filesystems(),
+		Memory: d.leases.Counters(), Sensor: d.sensor.Counters(), Watching: d.sensor.Filesystems(),
 		Journal: control.JournalStatus{Lost: d.journal.Lost() + d.trail.Lost(), Head: d.journal.Head()},
 		Allowed: []control.Allowance{},
 	}

@@ -139,6 +139,12 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 	}
 	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
 	todo.answers = append(todo.answers, answer{e.q, allow})
+	// The object of a pinned question stays open until the last vote is in, so that all of them can be remembered.
+	if e.lingers = e.pinned && d.lingering < maxLingering; e.lingers {
+		d.lingering++
+	} else {
+		todo.ends = append(todo.ends, ending{q: e.q})
+	}
 	for _, q := range e.joined {
 		todo.answers = append(todo.answers, answer{q, allow})
 		todo.ends = append(todo.ends, ending{q: q})
@@ -165,7 +171,11 @@ func (d *Docket) file(e *entry) actions {
 	}
 	v.Shared = uint32(len(e.joined))
 	e.compare(v.Ballots)
-	ends := []ending{{e.q, d.remember(e, &v)}}
+	var ends []ending
+	if e.lingers {
+		d.lingering--
+		ends = []ending{{e.q, d.remember(e, &v)}}
+	}
 	rec := event.Record{Event: e.q.Event, Verdict: v}
 	if e.copy < 0 {
 		return actions{ends: ends, records: []event.Record{rec}, trail: d.trail}

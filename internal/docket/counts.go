@@ -53,8 +53,9 @@ func (d *Docket) Totals() Totals {
 	return Totals{
 		Allowed: d.counts.Allowed.Load(), Denied: d.counts.Denied.Load(),
 		WouldDeny: d.counts.WouldDeny.Load(), Timeout: d.counts.Timeout.Load(),
-		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(), Remembered: d.counts.Remembered.Load(),
-		Notified: d.counts.Notified.Load(), InFlight: inFlight,
+		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(),
+		Remembered: d.counts.Remembered.Load(),
+		Notified:   d.counts.Notified.Load(), InFlight: inFlight,
 	}
 }
 

@@ -15,11 +15,12 @@ import (
 
 // Bounds.
 const (
-	MaxInFlight = 4096                 // questions, each holding one descriptor
-	tick        = 5 * time.Millisecond // how late a deadline may be noticed
-	restAfter   = 100                  // idle ticks before the clock stops
-	maxDigests  = 4                    // denied objects hashed at one time; further ones are not
-	closeTime   = 2 * time.Second      // for what is being looked up when the docket closes
+	MaxInFlight  = 4096                 // questions, each holding one descriptor
+	tick         = 5 * time.Millisecond // how late a deadline may be noticed
+	restAfter    = 100                  // idle ticks before the clock stops
+	maxLingering = 1024
+	maxDigests   = 4               // denied objects hashed at one time; further ones are not
+	closeTime    = 2 * time.Second // for what is being looked up when the docket closes
 )
 
 // Member is one provider that can be asked.
@@ -67,11 +68,12 @@ type Docket struct {
 	panel  atomic.Pointer[panel]
 	counts Counts
 
-	mu      sync.Mutex
-	cases   map[uint64]*entry
-	flights map[flight]*entry
-	waiting int  // questions in flight, joined ones included
-	closing bool // no new questions are asked
+	mu        sync.Mutex
+	cases     map[uint64]*entry
+	flights   map[flight]*entry
+	lingering int  // cases that are answered and keep their object open
+	waiting   int  // questions in flight, joined ones included
+	closing   bool // no new questions are asked
 
 	seed    maphash.Seed
 	seeds   verdictcache.Seeds
@@ -100,6 +102,7 @@ type entry struct {
 	closed  bool     // the case is complete, but its answer is still due
 	pardon  string
 	pinned  bool // the object cannot change unseen
+	lingers bool // its object stays open until the last vote is in
 	// Everybody who can want to hear of opens of this object is asked.
 	unanimous bool
 	copy      int // descriptor of a denied object, kept for its digest; or -1
@@ -131,7 +134,8 @@ type flight struct {
 // time that it has looked at every deadline.
 func New(ruling Ruling, trail Trail, kernel Kernel, beat func()) *Docket {
 	d := &Docket{
-		ruling: ruling, trail: trail, kernel: kernel, beat: beat, seeds: verdictcache.NewSeeds(), cases: map[uint64]*entry{}, flights: map[flight]*entry{},
+		ruling: ruling, trail: trail, kernel: kernel, beat: beat, seeds: verdictcache.NewSeeds(),
+		cases: map[uint64]*entry{}, flights: map[flight]*entry{},
 		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests), seed: maphash.MakeSeed(),
 	}
 	d.panel.Store(&panel{})

@@ -137,7 +137,7 @@ func (p *panel) unanimous(asked []question) bool {
 // remember keeps the votes of a case that is closed, and reports whether the kernel may remember, too. Preconditions:
 // mu is held, and the question has not ended.
 func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
-	if !e.pinned || !e.q.Unchanged() {
+	if !e.q.Unchanged() {
 		return false
 	}
 	now := time.Now()

@@ -2,11 +2,13 @@ package docket_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // pins is a keeper whose object is one file. It remembers what the docket wanted it to.
 type pins struct {
+	full    atomic.Bool
 	mu      sync.Mutex
 	writer  bool // somebody has the object open for writing
 	changed bool // somebody had it since Take
@@ -14,7 +16,7 @@ type pins struct {
 	kept    int
 }
 
-func (p *pins) Room(int64) bool { return true }
+func (p *pins) Room(int64) bool { return !p.full.Load() }
 
 func (p *pins) Take(int) (uint64, bool) {
 	p.mu.Lock()

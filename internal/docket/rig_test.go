@@ -99,7 +99,8 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{
-		t: t, ruling: &ruling{mode: event.Enforce}, kernel: &kernel{answers: map[uint64][]bool{}}, trail: &trail{}, pins: &pins{},
+		t: t, ruling: &ruling{mode: event.Enforce}, kernel: &kernel{answers: map[uint64][]bool{}}, trail: &trail{},
+		pins: &pins{},
 	}
 	r.d = docket.New(r.ruling, r.trail, r.pins, func() {})
 	t.Cleanup(r.d.Close)
@@ -122,6 +123,8 @@ type peer struct {
 	access      pb.Access
 	types       []pb.EventType
 	byActor     bool
+	fresh       bool
+	prefix      string // it looks at what is below, or everywhere
 	magic       [][]byte
 	onSubscribe sync.Once
 }
@@ -200,9 +203,7 @@ func (p *peer) join(r *rig, name string) *peer {
 	})
 	for _, m := range []*pb.FromProvider{
 		{Body: &pb.FromProvider_Hello{Hello: &pb.Hello{Major: []uint32{wire.Major}}}},
-		{Body: &pb.FromProvider_Subscribe{Subscribe: &pb.Subscribe{
-			Events: p.types, Access: p.access, ByActor: p.byActor, Magic: p.magic,
-		}}},
+		{Body: &pb.FromProvider_Subscribe{Subscribe: p.subscription()}},
 	} {
 		send(r.t, theirControl, m)
 	}
@@ -212,6 +213,14 @@ func (p *peer) join(r *rig, name string) *peer {
 		r.t.Fatal("no subscription")
 	}
 	return p
+}
+
+func (p *peer) subscription() *pb.Subscribe {
+	m := &pb.Subscribe{Events: p.types, Access: p.access, ByActor: p.byActor, Fresh: p.fresh, Magic: p.magic}
+	if p.prefix != "" {
+		m.SelectPrefix = []string{p.prefix}
+	}
+	return m
 }
 
 func pair(t testing.TB) (ours, theirs *wire.Conn) {

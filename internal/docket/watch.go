@@ -81,8 +81,12 @@ func (d *Docket) rule(e *entry, i int, now time.Time, vote event.Vote) actions {
 	if st == nil || denied && (x.route != arbiter.Ask || x.member.mode() != event.Enforce) {
 		return todo // what has no effect does no harm
 	}
+	version := e.q.Event.File.Version
+	if denied {
+		version = e.q.Version() // who changes a file while it is judged makes no provider deny what it had allowed
+	}
 	r := arbiter.Ruling{
-		Object: maphash.Comparable(d.seed, object{e.q.Event.File.Version, x.typ}), Denied: denied, ByActor: x.byActor,
+		Object: maphash.Comparable(d.seed, object{version, x.typ}), Denied: denied, ByActor: x.byActor,
 		Owned: denied && st.owns(&e.q.Event.File),
 	}
 	d.follow(&todo, x, st.ruled(r, vote.Content, now))

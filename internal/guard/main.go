@@ -43,10 +43,8 @@ func prepare(group *fanotify.Group, path string, args []string) (*Guard, error) 
 		return nil, err
 	}
 	// The kernel opens a descriptor for every event, in the table of whoever reads it. The core inherits the limit.
-	limit := unix.Rlimit{Cur: link.MaxFiles + link.MaxKept, Max: link.MaxFiles + link.MaxKept}
 	var pipe [2]int
-	err = errors.Join(unix.Setrlimit(unix.RLIMIT_NOFILE, &limit), unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
-	if err != nil {
+	if err = errors.Join(raiseFiles(), unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK)); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	go signals(pipe[1])

@@ -58,14 +58,14 @@ func identify(fd int) (object, error) {
 // kernel's clock tick, or by whole seconds on file systems that keep no more.
 const (
 	clockTick   = 20 * time.Millisecond // two ticks at 100 a second
-	wholeSecond = 2 * time.Second
+	coarseTick = 2 * time.Second
 )
 
 // settled reports whether a change after now would give the object another version.
 func settled(v *event.Version, now time.Time) bool {
 	wait := clockTick
 	if v.CtimeNS%1e9 == 0 && v.MtimeNS%1e9 == 0 {
-		wait = wholeSecond
+		wait = coarseTick
 	}
 	return now.UnixNano()-v.CtimeNS >= int64(wait)
 }

@@ -54,9 +54,15 @@ func (q *Question) Unchanged() bool { return q.pinned && q.keeper.Whole(q.File) 
 
 // Same reports whether the object still has the version that the event names. After Pin that holds until Unchanged is
 // false.
-func (q *Question) Same() bool {
+func (q *Question) Same() bool { return q.Version() == q.Event.File.Version }
+
+// Version returns the version that the object has now; that of the event where it cannot be told.
+func (q *Question) Version() event.Version {
 	obj, err := identify(q.File)
-	return err == nil && obj.Version == q.Event.File.Version
+	if err != nil {
+		return q.Event.File.Version
+	}
+	return obj.Version
 }
 
 // Keepable reports whether End can make the kernel remember this object, as far as is known before Pin.

@@ -1,7 +1,7 @@
 package verdictcache
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 	"unsafe"
@@ -121,7 +121,7 @@ func TestTableIsBounded(t *testing.T) {
 	}
 	for n := range maxKept + 10 {
 		v := deny
-		v.Rule = fmt.Sprint(n)
+		v.Rule = strconv.Itoa(n)
 		table.Put(seeds.Key(question(n)), v, table.Epoch(), now, 0)
 	}
 	if len(table.votes) > maxKept {

@@ -19,10 +19,10 @@ const (
 // MaxFiles bounds the descriptor numbers of a core, and so those under which a dead one's events can be answered. With
 // docket.MaxInFlight questions and what readers take at once, the kernel never finds the core's table full, which it
 // would answer by refusing the opener.
-const MaxFiles = 16384
+const MaxFiles = 8192
 
-// MaxKept bounds the descriptors above those, of objects that the kernel remembers (internal/sensor/lease); none of them
-// belongs to an event.
+// MaxKept bounds the descriptors above those, of objects that the kernel remembers (internal/sensor/lease); none of
+// them belongs to an event. There are fewer where the limit of open files is lower and may not be raised.
 const MaxKept = 32768
 
 // What the core says, one byte each.
@@ -136,4 +136,13 @@ func Report(sock int, g Gap) error {
 		return fmt.Errorf("report to the core: %w", err)
 	}
 	return nil
+}
+
+// KeptFiles is how many of the descriptors above MaxFiles this process may have.
+func KeptFiles() int {
+	var have unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &have) != nil || have.Cur <= MaxFiles {
+		return 0
+	}
+	return int(min(have.Cur-MaxFiles, MaxKept))
 }

@@ -106,9 +106,9 @@ func (g *Group) mark(action uint, path string, mask uint64) error {
 const ignored = OpenPerm
 
 // Ignore makes the kernel allow opens of the object behind descriptor file without an event, until Heed, HeedAll, or a
-// write(2) or truncate(2) of the object, which take the mark away. A store through a shared mapping does not: the caller
-// holds a read lease meanwhile (internal/sensor/lease). While a writer has the object open the kernel may keep no mark
-// and say nothing.
+// write(2) or truncate(2) of the object, which take the mark away. A store through a shared mapping does not: the
+// caller holds a read lease meanwhile (internal/sensor/lease). While a writer has the object open the kernel may keep
+// no mark and say nothing.
 func (g *Group) Ignore(file int) error {
 	return g.markFile(unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORED_MASK, file)
 }

@@ -56,6 +56,7 @@ type Set struct {
 	era    atomic.Uint64   // grows with each Flush, with mu held
 
 	mu     sync.Mutex
+	off    bool // nothing is kept
 	kept   map[int]object
 	order  []place // of the kept ones, the oldest first; may name some that are gone
 	bytes  int64
@@ -96,9 +97,9 @@ func New(c Config) (*Set, error) {
 	return s, nil
 }
 
-// Take takes a lease for the question that came with descriptor file, and returns the era in which it was asked. It must
-// be called before anybody reads the content, and is followed by exactly one of Keep and Release. False means that a
-// writer has the object open, or that there are no leases here: what is voted now must not be remembered.
+// Take takes a lease for the question that came with descriptor file, and returns the era in which it was asked. It
+// must be called before anybody reads the content, and is followed by exactly one of Keep and Release. False means that
+// a writer has the object open, or that there are no leases here: what is voted now must not be remembered.
 func (s *Set) Take(file int) (era uint64, ok bool) {
 	if file < 0 || file >= len(s.events) {
 		return 0, false
@@ -132,7 +133,8 @@ func (s *Set) Release(file int) {
 func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || era != s.era.Load() || len(s.kept) >= s.c.MaxKept || size > MaxBytes || s.bytes+size > keptBytes || !s.Whole(file) {
+	full := len(s.kept) >= s.c.MaxKept || size > MaxBytes || s.bytes+size > keptBytes
+	if s.closed || s.off || full || era != s.era.Load() || !s.Whole(file) {
 		return false
 	}
 	own, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, len(s.events))
@@ -140,8 +142,9 @@ func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 		return false
 	}
 	s.add(own, object{size, now})
-	// Taking it again makes the kernel name the new number when it is broken.
-	if !setLease(own, unix.F_RDLCK) || s.c.Marker.Ignore(own) != nil || !whole(own) {
+	// Taking it again makes the kernel name the new number when it is broken. If it was broken under the old one, it is
+	// given up by now, perhaps the writer has come and gone, and this is another lease: the old number's state tells.
+	if !setLease(own, unix.F_RDLCK) || s.c.Marker.Ignore(own) != nil || !s.Whole(file) {
 		_ = s.c.Marker.Heed(own) // there may be none
 		s.remove(own)
 		_ = unix.Close(own) // the lease is still the caller's
@@ -150,6 +153,15 @@ func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 	s.events[file].Store(free)
 	s.marked.Add(1)
 	return true
+}
+
+// Switch says whether anything is kept; at first it is.
+func (s *Set) Switch(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.off = !on; s.off {
+		s.flush()
+	}
 }
 
 // Flush makes the kernel forget everything and begins a new era. When it returns, every open is an event again.

@@ -1,0 +1,241 @@
+package docket_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/docket"
+	"github.com/keepout-security/keepout/internal/sensor"
+	pb "github.com/keepout-security/keepout/wire/keepoutpb"
+)
+
+// remembering is a docket in front of a keeper, with providers that have a memory.
+type remembering struct {
+	*rig
+	file string
+}
+
+func newRemembering(t *testing.T) *remembering {
+	t.Helper()
+	r := &remembering{rig: newRig(t), file: filepath.Join(t.TempDir(), "f")}
+	r.keeper = r.pins
+	if err := os.WriteFile(r.file, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// with makes a provider whose votes are remembered.
+func (r *remembering) with(id string, p *peer) *peer {
+	p.join(r.rig, id)
+	p.Memory = docket.NewMemory()
+	return p
+}
+
+// ask puts a question about an object and returns what became of it once its record is written, or at once where none
+// is.
+func (r *remembering) ask(t *testing.T, change func(ev *event.Event)) (allowed bool) {
+	t.Helper()
+	fd, err := unix.Open(r.file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := event.Event{ID: r.id.Add(1), Type: event.Open, Time: time.Now()}
+	q := sensor.NewQuestion(ev, fd, caller{r.kernel, ev.ID}, r.keeper)
+	q.Event.File.Version, q.Event.File.Path = q.Version(), r.file
+	if change != nil {
+		change(&q.Event)
+	}
+	r.d.Judge(q)
+	r.until("it is answered and over", func() bool { return len(r.kernel.of(ev.ID)) == 1 && r.d.Totals().InFlight == 0 })
+	return r.kernel.of(ev.ID)[0]
+}
+
+const canary = "/srv/" + event.SelftestName
+
+func TestRememberedVoteIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	p := r.with("p", &peer{script: answering(allow)})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	tests := []struct {
+		name   string
+		before func()
+		change func(ev *event.Event)
+		asked  int64 // so far
+	}{
+		{"the first time", nil, nil, 1},
+		{"again", nil, nil, 1},
+		{"another version", nil, func(ev *event.Event) { ev.File.CtimeNS++ }, 2},
+		{"another name", nil, func(ev *event.Event) { ev.File.Path = "/srv/other" }, 3},
+		{"as a program", nil, func(ev *event.Event) { ev.Type = event.Exec }, 4},
+		{"as a program, again", nil, func(ev *event.Event) { ev.Type = event.Exec }, 4},
+		{"a canary", nil, func(ev *event.Event) { ev.File.Path = canary }, 5},
+		{"a canary, again", nil, func(ev *event.Event) { ev.File.Path = canary }, 6},
+		{"other content", func() { r.d.Heard(p.Memory, "2") }, nil, 7},
+		{"that content", func() { r.d.Heard(p.Memory, "2") }, nil, 7},
+		{"forgotten", func() { r.d.Forget(p.Memory) }, nil, 8},
+		{"a writer has it", func() { r.d.Forget(p.Memory); r.pins.set(true, false) }, nil, 9},
+		{"a writer still has it", nil, nil, 10},
+		{"no writer any more", func() { r.pins.set(false, false) }, nil, 11},
+		{"so it was remembered", nil, nil, 11},
+	}
+	for _, tt := range tests {
+		if tt.before != nil {
+			tt.before()
+		}
+		if !r.ask(t, tt.change) {
+			t.Errorf("%s: denied", tt.name)
+		}
+		if got := p.asked.Load(); got != tt.asked {
+			t.Fatalf("%s: asked %d times, want %d", tt.name, got, tt.asked)
+		}
+	}
+}
+
+// What a provider read while a writer had the object is not remembered, nor by the kernel.
+func TestChangedMeanwhileIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	var writes atomic.Bool
+	writes.Store(true)
+	p := r.with("p", &peer{script: func(*pb.Event, int) (pb.Action, bool) {
+		if writes.Load() {
+			r.pins.set(false, true)
+		}
+		return allow, true
+	}})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	for range 3 {
+		r.ask(t, nil)
+	}
+	if got, kept := p.asked.Load(), r.pins.inKernel(); got != 3 || kept != 0 {
+		t.Errorf("asked %d times, kept %d times; want 3 and 0", got, kept)
+	}
+	writes.Store(false)
+	r.ask(t, nil)
+	r.ask(t, nil)
+	if got, kept := p.asked.Load(), r.pins.inKernel(); got != 4 || kept != 2 {
+		t.Errorf("asked %d times, kept %d times; want 4 and 2", got, kept)
+	}
+}
+
+// The kernel is made to remember only what all who could want to hear of it allowed by their own votes.
+func TestKernelRemembersUnanimity(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		other *peer // beside one that allows
+		as    func(m *docket.Member)
+		event func(ev *event.Event)
+		kept  bool
+	}{
+		{"both allow", &peer{script: answering(allow)}, nil, nil, true},
+		{"one abstains", &peer{script: answering(pb.Action_ACTION_ABSTAIN)}, nil, nil, true},
+		{"one in audit allows", &peer{script: answering(allow)}, inAudit, nil, true},
+		{"one in audit denies", &peer{script: answering(deny)}, inAudit, nil, false},
+		{"one denies", &peer{script: answering(deny)}, nil, nil, false},
+		{"one does not vote", &peer{script: silent}, quick, nil, false},
+		{"one looks at the actor", &peer{script: answering(allow), byActor: true}, nil, nil, false},
+		{"one wants to be asked again", &peer{script: answering(allow), fresh: true}, nil, nil, false},
+		{"one has no memory", &peer{script: answering(allow)}, func(m *docket.Member) { m.Memory = nil }, nil, false},
+		{"one is down and fails closed", &peer{script: answering(allow)}, func(m *docket.Member) {
+			m.Absent = map[event.Type]bool{event.Open: true}
+		}, nil, false},
+		{"one looks at other files", &peer{script: answering(allow), prefix: "/elsewhere"}, nil, nil, false},
+		{"one wants execs only", &peer{script: answering(allow), types: onlyExec}, nil, nil, true},
+		{"an exec", &peer{script: answering(allow)}, nil, func(ev *event.Event) { ev.Type = event.Exec }, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRemembering(t)
+			first, second := r.with("first", &peer{script: answering(allow)}), r.with("second", tt.other)
+			if tt.as != nil {
+				tt.as(second.Member)
+			}
+			r.d.SetMembers([]*docket.Member{first.Member, second.Member})
+			r.ask(t, tt.event)
+			r.until("the case is closed", func() bool { return len(r.trail.records()) == 1 })
+			if kept := r.pins.inKernel() > 0; kept != tt.kept {
+				t.Errorf("kept %v, want %v", kept, tt.kept)
+			}
+		})
+	}
+}
+
+var onlyExec = []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}
+
+func inAudit(m *docket.Member) { m.Mode = event.Audit }
+
+func quick(m *docket.Member) { m.Metadata, m.Content = 20*time.Millisecond, 20*time.Millisecond }
+
+// Who is remembered to have denied denies at once, and whoever is not known is still asked.
+func TestRememberedDenial(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	p := r.with("p", &peer{script: answering(deny)})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	for range 3 {
+		if r.ask(t, nil) {
+			t.Error("allowed")
+		}
+	}
+	if got := p.asked.Load(); got != 1 {
+		t.Errorf("asked %d times, want 1", got)
+	}
+	r.until("there are three records", func() bool { return len(r.trail.records()) == 3 })
+	last := r.trail.records()[2].Verdict
+	if last.DecidedBy != "p" || last.Ballots[0].Reason != event.ReasonRemembered {
+		t.Errorf("verdict %+v", last)
+	}
+	if r.ask(t, func(ev *event.Event) { ev.Time = ev.Time.Add(time.Minute) }) || p.asked.Load() != 2 {
+		t.Errorf("a denial of a minute ago was remembered")
+	}
+	q := r.with("q", &peer{script: answering(allow)})
+	r.d.SetMembers([]*docket.Member{p.Member, q.Member})
+	if r.ask(t, nil) || p.asked.Load() != 2 {
+		t.Errorf("the denial is forgotten because another provider came")
+	}
+}
+
+// A host that only monitors answers first; the votes are remembered when they come.
+func TestRememberedInMonitorMode(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	r.ruling.mode = event.Monitor
+	p := r.with("p", &peer{script: answering(allow)})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	r.ask(t, nil)
+	r.until("the vote is in", func() bool { return len(r.trail.records()) == 1 })
+	r.ask(t, nil)
+	if got, kept := p.asked.Load(), r.pins.inKernel(); got != 1 || kept != 2 {
+		t.Errorf("asked %d times, kept %d; want 1 and 2", got, kept)
+	}
+}
+
+// Nothing is allocated for an open that is answered from memory.
+func TestRecallDoesNotAllocate(t *testing.T) {
+	r := newRemembering(t)
+	p := r.with("p", &peer{script: answering(allow)})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	n := &nothing{}
+	ev := event.Event{ID: 1, Type: event.Open, Time: time.Now()}
+	ev.File.Path = "/srv/f"
+	r.d.Judge(sensor.NewQuestion(ev, -1, n, r.pins))
+	r.until("it is remembered", func() bool { return r.pins.inKernel() == 1 })
+	r.pins.full.Store(true) // each further one is asked about again
+	q := sensor.NewQuestion(ev, -1, n, r.pins)
+	if got := testing.AllocsPerRun(1000, func() { r.d.Judge(q) }); got != 0 {
+		t.Errorf("%v allocations an open", got)
+	}
+	if p.asked.Load() != 1 {
+		t.Error("the provider was asked again")
+	}
+}
