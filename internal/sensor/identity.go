@@ -57,7 +57,7 @@ func identify(fd int) (object, error) {
 // How long ago a file must have changed before another change is sure to be seen in its times: they advance with the
 // kernel's clock tick, or by whole seconds on file systems that keep no more.
 const (
-	clockTick   = 20 * time.Millisecond // two ticks at 100 a second
+	clockTick  = 20 * time.Millisecond // two ticks at 100 a second
 	coarseTick = 2 * time.Second
 )
 
