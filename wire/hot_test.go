@@ -144,11 +144,7 @@ func sameEvent(t failer, packet []byte, text *wire.Text) bool {
 	if err != nil || e == nil {
 		t.Fatalf("only by hand an event: %x (%v)", packet, err)
 	}
-	want := wire.EventFromProto(e)
-	budget := time.Duration(min(e.GetBudgetNs(), uint64(time.Hour)))
-	wantStamp := wire.Stamp{
-		Type: want.Type, Seq: e.GetSeq(), Dropped: e.GetDropped(), Budget: budget, Descriptor: e.GetDescriptor_(),
-	}
+	want, wantStamp := wire.EventFromProto(e), wire.StampFromProto(e)
 	if ev != want || s != wantStamp {
 		t.Fatalf("%x\nby hand   %+v %+v\ngenerated %+v %+v", packet, ev, s, want, wantStamp)
 	}

@@ -129,6 +129,14 @@ func ParseEvent(packet []byte, ev *event.Event, text *Text) (s Stamp, ok bool) {
 	return s, parseActor(actor, &ev.Actor, text) && parseFile(file, &ev.File, text)
 }
 
+// StampFromProto returns what an event says beside the event itself.
+func StampFromProto(m *pb.Event) Stamp {
+	return Stamp{
+		Type: typeFromProto(m.GetType()), Seq: m.GetSeq(), Dropped: m.GetDropped(), Budget: budgetOf(m.GetBudgetNs()),
+		Descriptor: m.GetDescriptor_(),
+	}
+}
+
 // maxBudget keeps arithmetic on deadlines from overflowing.
 const maxBudget = time.Hour
 
