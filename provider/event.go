@@ -15,7 +15,8 @@ import (
 // manifest does not grant it, or the type has none.
 var ErrNoContent = errors.New("event carries no descriptor")
 
-// Event is one event as an engine sees it. It is valid until Vote or Notify returns.
+// Event is one event as an engine sees it. It is valid until Vote or Notify returns, and then used for the next one;
+// its strings may be kept.
 type Event struct {
 	event.Event
 	Deadline time.Time // a later vote is not counted; zero for notify events
@@ -23,6 +24,7 @@ type Event struct {
 	fd int // -1 without a descriptor
 
 	mu        sync.Mutex
+	current   uint64 // the id while it is worked on, otherwise 0
 	cancelled bool
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -58,10 +60,25 @@ func (e *Event) Context() context.Context {
 	return e.ctx
 }
 
-// stop marks the vote as not wanted any more.
-func (e *Event) stop() {
+// stop marks the vote on event id as not wanted any more, if that is the one worked on.
+func (e *Event) stop(id uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.current == id {
+		e.stopLocked()
+	}
+}
+
+// hangUp marks whatever is worked on as not wanted any more.
+func (e *Event) hangUp() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.current != 0 {
+		e.stopLocked()
+	}
+}
+
+func (e *Event) stopLocked() {
 	e.cancelled = true
 	if e.cancel != nil {
 		e.cancel()

@@ -46,7 +46,12 @@ func Run(ctx context.Context, e Engine, authFD, controlFD int) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	r := &runner{engine: e, auth: auth, control: control, inFlight: map[uint64]*Event{}}
+	r := &runner{engine: e, auth: auth, control: control, crew: newCrew()}
+	r.content.Store(new(string))
+	eager := wire.SlotsToSpare(e.workers())
+	for range e.workers() {
+		r.workers = append(r.workers, newWorker(r, eager))
+	}
 	return r.run(ctx)
 }
 
@@ -60,10 +65,11 @@ type runner struct {
 
 	beating sync.Mutex // keeps heartbeats in order, and Engine.Check to one call at a time
 
-	mu       sync.Mutex
-	content  string
-	degraded string            // why the last load failed
-	inFlight map[uint64]*Event // votes being worked on, so that Cancel finds them
+	content  atomic.Pointer[string]
+	degraded atomic.Pointer[string] // why the last load failed; or nil
+
+	crew    *crew
+	workers []*worker
 }
 
 func (r *runner) run(ctx context.Context) (err error) {
@@ -95,12 +101,11 @@ func (r *runner) run(ctx context.Context) (err error) {
 
 // serve runs the loops until the platform says drain or closes a socket, or ctx ends.
 func (r *runner) serve(ctx context.Context) error {
-	workers := r.engine.workers()
 	var voters, others sync.WaitGroup
-	ended := make(chan error, workers+2)
-	for range workers {
+	ended := make(chan error, len(r.workers)+2)
+	for _, w := range r.workers {
 		voters.Go(func() {
-			if err := r.voteLoop(); err != nil {
+			if err := w.loop(); err != nil {
 				ended <- err
 			}
 		})
@@ -126,10 +131,8 @@ func (r *runner) serve(ctx context.Context) error {
 func (r *runner) hangUp() {
 	r.auth.Shutdown()
 	r.control.Shutdown()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, ev := range r.inFlight {
-		ev.stop()
+	for _, w := range r.workers {
+		w.ev.hangUp()
 	}
 }
 
@@ -164,7 +167,7 @@ func (r *runner) load(ctx context.Context) error {
 		_ = r.tellLoading(err.Error()) // best effort: the exit says it as well
 		return fmt.Errorf("load: %w", err)
 	}
-	r.content = content
+	r.content.Store(&content)
 	return nil
 }
 
@@ -230,65 +233,6 @@ func (r *runner) subscribe() error {
 	return nil
 }
 
-// voteLoop is one worker. It keeps its thread, so that the kernel wakes it directly.
-func (r *runner) voteLoop() error {
-	runtime.LockOSThread()
-	buf := make([]byte, wire.MaxPacket)
-	out := make([]byte, 0, 1024)
-	for {
-		n, file, err := r.auth.RecvFile(buf)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("auth socket: %w", err)
-		}
-		received := time.Now()
-		m, err := wire.DecodeToProvider(buf[:n])
-		if err != nil {
-			closeFile(file)
-			return fmt.Errorf("auth socket: %w", err)
-		}
-		if m.GetEvent() == nil { // a later minor version may send more
-			closeFile(file)
-			continue
-		}
-		ev := newEvent(m.GetEvent(), file, received)
-		vote := r.vote(ev)
-		closeFile(file)
-		r.processed.Add(1)
-		out, err = wire.Encode(out[:0], &pb.FromProvider{
-			Body: &pb.FromProvider_Vote{Vote: wire.VoteToProto(ev.ID, vote)},
-		})
-		if err == nil {
-			err = r.auth.SendWait(out, -1)
-		}
-		if err != nil {
-			return fmt.Errorf("vote: %w", err)
-		}
-	}
-}
-
-// vote asks the engine, and makes the event reachable for Cancel meanwhile.
-func (r *runner) vote(ev *Event) Vote {
-	if !ev.Type.Valid() || r.engine.Vote == nil {
-		return Abstain()
-	}
-	r.mu.Lock()
-	r.inFlight[ev.ID] = ev
-	content := r.content
-	r.mu.Unlock()
-	vote := r.engine.Vote(ev)
-	r.mu.Lock()
-	delete(r.inFlight, ev.ID)
-	r.mu.Unlock()
-	ev.stop() // releases the timer of a context that was used
-	if vote.Content == "" {
-		vote.Content = content
-	}
-	return vote
-}
-
 // controlLoop serves the control socket: notify events, cancel, reload, drain.
 func (r *runner) controlLoop(ctx context.Context) error {
 	buf := make([]byte, wire.MaxPacket)
@@ -308,18 +252,16 @@ func (r *runner) controlLoop(ctx context.Context) error {
 		}
 		switch body := m.Body.(type) {
 		case *pb.ToProvider_Event:
-			ev := newEvent(body.Event, file, received)
+			ev := &Event{Event: wire.EventFromProto(body.Event)}
+			ev.begin(file, received, wire.StampFromProto(body.Event).Budget)
 			if r.engine.Notify != nil && ev.Type.Valid() {
 				r.engine.Notify(ev)
-				ev.stop()
 			}
+			ev.end()
 			r.processed.Add(1)
 		case *pb.ToProvider_Cancel:
-			r.mu.Lock()
-			ev := r.inFlight[body.Cancel.GetId()]
-			r.mu.Unlock()
-			if ev != nil {
-				ev.stop()
+			for _, w := range r.workers {
+				w.ev.stop(body.Cancel.GetId())
 			}
 		case *pb.ToProvider_Reload:
 			r.reload(ctx)
@@ -339,13 +281,13 @@ func (r *runner) reload(ctx context.Context) {
 		return
 	}
 	content, err := r.engine.Load(ctx, r.settings)
-	r.mu.Lock()
 	if err != nil {
-		r.degraded = "reload: " + err.Error()
+		why := "reload: " + err.Error()
+		r.degraded.Store(&why)
 	} else {
-		r.content, r.degraded = content, ""
+		r.content.Store(&content)
+		r.degraded.Store(nil)
 	}
-	r.mu.Unlock()
 	r.sendHeartbeat()
 }
 
@@ -365,9 +307,10 @@ func (r *runner) beat(stop <-chan struct{}) {
 func (r *runner) sendHeartbeat() {
 	r.beating.Lock()
 	defer r.beating.Unlock()
-	r.mu.Lock()
-	content, detail := r.content, r.degraded
-	r.mu.Unlock()
+	content, detail := *r.content.Load(), ""
+	if why := r.degraded.Load(); why != nil {
+		detail = *why
+	}
 	if detail == "" && r.engine.Check != nil {
 		if err := r.engine.Check(); err != nil {
 			detail = err.Error()
@@ -389,14 +332,6 @@ func (r *runner) tell(m *pb.FromProvider) error {
 		return err
 	}
 	return r.control.SendWait(out, -1)
-}
-
-func newEvent(m *pb.Event, file int, received time.Time) *Event {
-	ev := &Event{Event: wire.EventFromProto(m), fd: file}
-	if budget := m.GetBudgetNs(); budget > 0 && ev.Type.Auth() {
-		ev.Deadline = received.Add(time.Duration(min(budget, uint64(time.Hour))))
-	}
-	return ev
 }
 
 // descriptor reads at an offset, without the file position that all holders of a passed descriptor share.

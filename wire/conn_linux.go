@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -58,95 +59,58 @@ func Pair(sendBuffer int) (*Conn, *os.File, error) {
 
 // Send sends one packet, with a descriptor beside it unless file is negative. It never blocks.
 func (c *Conn) Send(packet []byte, file int) error {
-	return c.send(packet, file, unix.MSG_DONTWAIT)
+	return c.send(packet, file, false)
 }
 
 // SendWait is Send, but waits for room. Only a provider may use it: the platform never waits for a peer.
 func (c *Conn) SendWait(packet []byte, file int) error {
-	return c.send(packet, file, 0)
+	return c.send(packet, file, true)
 }
 
-func (c *Conn) send(packet []byte, file, flags int) error {
+func (c *Conn) send(packet []byte, file int, wait bool) error {
 	c.use.RLock()
 	defer c.use.RUnlock()
 	if c.gone {
 		return io.ErrClosedPipe
 	}
+	errno := c.sendOnce(packet, file, false)
+	for errno == unix.EINTR || wait && errno == unix.EAGAIN {
+		errno = c.sendOnce(packet, file, wait)
+	}
+	switch errno {
+	case 0:
+		return nil
+	case unix.EAGAIN, unix.ENOBUFS, unix.ETOOMANYREFS:
+		return ErrFull
+	default:
+		return fmt.Errorf("sendmsg: %w", errno)
+	}
+}
+
+// sendOnce is one sendmsg(2). Where it does not wait, the scheduler need not know of it.
+func (c *Conn) sendOnce(packet []byte, file int, wait bool) unix.Errno {
 	var control [24]byte // CMSG_SPACE(sizeof(int))
-	var oob []byte
+	vector := unix.Iovec{Base: unsafe.SliceData(packet)}
+	vector.SetLen(len(packet))
+	m := unix.Msghdr{Iov: &vector}
+	m.SetIovlen(1)
 	if file >= 0 {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control))
 		h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
 		h.SetLen(unix.CmsgLen(4))
 		*(*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)])) = int32(file)
-		oob = control[:]
+		m.Control = &control[0]
+		m.SetControllen(len(control))
 	}
-	for {
-		_, err := unix.SendmsgN(c.fd, packet, oob, nil, flags|unix.MSG_NOSIGNAL)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ETOOMANYREFS):
-			return ErrFull
-		default:
-			return fmt.Errorf("sendmsg: %w", err)
-		}
+	var errno unix.Errno
+	if wait {
+		_, _, errno = unix.Syscall(unix.SYS_SENDMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&m)), unix.MSG_NOSIGNAL)
+	} else {
+		_, _, errno = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&m)),
+			unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 	}
-}
-
-// Recv waits for one packet and returns its length. Descriptors that come with it are discarded by the
-// kernel. It returns io.EOF after the peer has gone or Shutdown was called, or for an empty packet, and
-// ErrTooLong for a packet over len(buf).
-func (c *Conn) Recv(buf []byte) (int, error) {
-	n, _, err := c.recv(buf, nil)
-	return n, err
-}
-
-// RecvFile is Recv for packets that may carry a descriptor: file is -1 without one, and the caller's to
-// close.
-func (c *Conn) RecvFile(buf []byte) (n, file int, err error) {
-	// CMSG_LEN, not CMSG_SPACE: the padding of the latter has room for a second descriptor, which would leak.
-	var control [20]byte
-	return c.recv(buf, control[:])
-}
-
-func (c *Conn) recv(buf, control []byte) (n, file int, err error) {
-	for {
-		n, oobn, flags, _, err := unix.Recvmsg(c.fd, buf, control, unix.MSG_CMSG_CLOEXEC)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			if c.closed.Load() || errors.Is(err, unix.ECONNRESET) {
-				return 0, -1, io.EOF
-			}
-			return 0, -1, fmt.Errorf("recvmsg: %w", err)
-		}
-		file = passedFile(control[:oobn])
-		if n > 0 && flags&unix.MSG_TRUNC == 0 {
-			return n, file, nil
-		}
-		if file >= 0 {
-			_ = unix.Close(file)
-		}
-		if n == 0 { // the end, or an empty packet: nobody sends one on purpose
-			return 0, -1, io.EOF
-		}
-		return n, -1, ErrTooLong
-	}
-}
-
-// passedFile reads the one descriptor for which recv leaves room; the kernel closes any further ones.
-func passedFile(control []byte) int {
-	if len(control) < unix.CmsgLen(4) {
-		return -1
-	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-	if h.Level != unix.SOL_SOCKET || h.Type != unix.SCM_RIGHTS {
-		return -1
-	}
-	return int(*(*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)])))
+	runtime.KeepAlive(packet)
+	return errno
 }
 
 // Shutdown ends the connection and wakes every Recv on both sides; Close must still follow.

@@ -42,3 +42,24 @@ func (c *Conn) ShutdownRead() {}
 
 // Close is not supported on this system.
 func (c *Conn) Close() error { return errors.ErrUnsupported }
+
+// ErrQuiet reports that nothing came for a while.
+var ErrQuiet = errors.New("no packet for a while")
+
+// Receiver exists only on Linux; elsewhere every call returns errors.ErrUnsupported.
+type Receiver struct{}
+
+// NewReceiver makes a Receiver that receives nothing.
+func NewReceiver(*Conn, bool, bool) *Receiver { return &Receiver{} }
+
+// SlotsToSpare is false on this system.
+func SlotsToSpare(int) bool { return false }
+
+// Recv is not supported on this system.
+func (*Receiver) Recv([]byte) (n, file int, err error) { return 0, -1, errors.ErrUnsupported }
+
+// Soon is not supported on this system.
+func (*Receiver) Soon([]byte) (n, file int, err error) { return 0, -1, errors.ErrUnsupported }
+
+// Await is not supported on this system.
+func (*Receiver) Await() error { return errors.ErrUnsupported }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/hex"
 	"strings"
 	"time"
 	"unicode"
@@ -24,7 +25,7 @@ func EventToProto(ev *event.Event) *pb.Event {
 		File: &pb.File{
 			Dev: ev.File.Dev, Handle: []byte(ev.File.Handle), Ino: ev.File.Ino, Size: ev.File.Size,
 			MtimeNs: ev.File.MtimeNS, CtimeNs: ev.File.CtimeNS, Path: valid(ev.File.Path),
-			Mode: ev.File.Mode, Uid: ev.File.UID,
+			Mode: ev.File.Mode, Uid: ev.File.UID, Sha256: digestToProto(ev.File.SHA256),
 		},
 		Name: valid(ev.Name), NewDir: valid(ev.NewDir), NewName: valid(ev.NewName),
 	}
@@ -33,13 +34,9 @@ func EventToProto(ev *event.Event) *pb.Event {
 // EventFromProto is the inverse of EventToProto. A type that this version does not know gives an event whose
 // Type is not Valid.
 func EventFromProto(m *pb.Event) event.Event {
-	typ := event.Type(0)
-	if t := m.GetType(); t > 0 && t <= pb.EventType_EVENT_TYPE_DELETE {
-		typ = event.Type(t)
-	}
 	f, a := m.GetFile(), m.GetActor()
 	return event.Event{
-		ID: m.GetId(), Type: typ, Time: time.Unix(0, int64(m.GetTimeNs())),
+		ID: m.GetId(), Type: typeFromProto(m.GetType()), Time: time.Unix(0, int64(m.GetTimeNs())),
 		Actor: event.Process{
 			PID: a.GetPid(), Token: a.GetToken(), PPID: a.GetPpid(),
 			UID: a.GetUid(), GID: a.GetGid(), Comm: a.GetComm(),
@@ -49,7 +46,7 @@ func EventFromProto(m *pb.Event) event.Event {
 				Dev: f.GetDev(), Handle: string(f.GetHandle()), Ino: f.GetIno(), Size: f.GetSize(),
 				MtimeNS: f.GetMtimeNs(), CtimeNS: f.GetCtimeNs(),
 			},
-			Path: f.GetPath(), Mode: f.GetMode(), UID: f.GetUid(),
+			Path: f.GetPath(), Mode: f.GetMode(), UID: f.GetUid(), SHA256: digestFromProto(f.GetSha256()),
 		},
 		Name: m.GetName(), NewDir: m.GetNewDir(), NewName: m.GetNewName(),
 	}
@@ -57,16 +54,8 @@ func EventFromProto(m *pb.Event) event.Event {
 
 // VoteToProto renders a vote on event id.
 func VoteToProto(id uint64, v event.Vote) *pb.Vote {
-	action := pb.Action_ACTION_ABSTAIN
-	switch v.Action {
-	case event.Allow:
-		action = pb.Action_ACTION_ALLOW
-	case event.Deny:
-		action = pb.Action_ACTION_DENY
-	case event.Abstain:
-	}
 	return &pb.Vote{
-		Id: id, Action: action, Confidence: uint32(v.Confidence),
+		Id: id, Action: actionToProto(v.Action), Confidence: uint32(v.Confidence),
 		Rule: Clip(v.Rule), Content: Clip(v.Content),
 	}
 }
@@ -75,23 +64,28 @@ func VoteToProto(id uint64, v event.Vote) *pb.Vote {
 // counts as abstain, and the caller counts the mistake.
 func VoteFromProto(m *pb.Vote) (vote event.Vote, known bool) {
 	vote = event.Vote{
-		Confidence: uint8(m.GetConfidence()),
+		Confidence: confidenceOf(m.GetConfidence()),
 		Rule:       Clip(m.GetRule()),
 		Content:    Clip(m.GetContent()),
 	}
-	if vote.Confidence == 0 {
-		vote.Confidence = event.Certain
-	}
-	switch m.GetAction() {
-	case pb.Action_ACTION_ALLOW:
-		vote.Action, known = event.Allow, true
-	case pb.Action_ACTION_DENY:
-		vote.Action, known = event.Deny, true
-	case pb.Action_ACTION_ABSTAIN:
-		known = true
-	case pb.Action_ACTION_UNSPECIFIED:
-	}
+	vote.Action, known = actionFromProto(m.GetAction())
 	return vote, known
+}
+
+// digestToProto is nil for what is no digest.
+func digestToProto(text string) []byte {
+	if d, ok := digestOf(text); ok {
+		return d[:]
+	}
+	return nil
+}
+
+// digestFromProto is empty for what is no digest.
+func digestFromProto(b []byte) string {
+	if len(b) != digestSize {
+		return ""
+	}
+	return hex.EncodeToString(b)
 }
 
 // Clip makes an untrusted text fit for a packet, a log and a terminal: at most MaxText bytes of valid UTF-8

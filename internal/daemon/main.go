@@ -64,7 +64,7 @@ func Main(args []string, version string, stderr io.Writer) int {
 // slots of blocked threads alone instead of moving them every 20 µs. A small heap would be collected many times a
 // second under load; the limit keeps it small all the same.
 func tuneRuntime() {
-	runtime.GOMAXPROCS(runtime.NumCPU() + 16)
+	runtime.GOMAXPROCS(2*runtime.NumCPU() + 18) // for each reader, each provider's receiver, and others beside
 	debug.SetGCPercent(400)
 	debug.SetMemoryLimit(heapLimit)
 }

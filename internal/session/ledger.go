@@ -35,37 +35,70 @@ func (c Counters) Add(d Counters) Counters {
 type fate uint8
 
 const (
-	pending fate = iota
+	unknown fate = iota
+	pending
 	answered
 	givenUp
 )
 
-// remembered is how many finished events a session remembers, so that a late or double vote can be told from one
-// on an event that was never delivered.
+// remembered is how many events a session remembers, so that a late or double vote can be told from one on an event
+// that was never delivered.
 const remembered = 4096
 
 // ledger accounts for the auth events of a session. It is not safe for concurrent use.
+//
+// Events are numbered one after the other, so the last ones have a place each in a table. Whoever needs the place of
+// one that still waits for a vote, or whose vote may yet come late, makes it move to a map: that is for the few that
+// take long, and everything else happens without one.
 type ledger struct {
-	count Counters
-	fates map[uint64]fate
-	done  []uint64 // ring of finished ids
-	next  int
+	count  Counters
+	recent [remembered]place
+	old    map[uint64]fate
+	done   []uint64 // ring of finished ids in old
+	next   int
 }
 
-func newLedger() *ledger { return &ledger{fates: map[uint64]fate{}} }
+// place is one event; an id is never 0.
+type place struct {
+	id   uint64
+	fate fate
+}
+
+func newLedger() *ledger { return &ledger{old: map[uint64]fate{}} }
 
 func (l *ledger) delivered(id uint64) {
 	l.count.Delivered++
 	l.count.Pending++
-	l.fates[id] = pending
+	p := &l.recent[id%remembered]
+	switch p.fate {
+	case pending:
+		l.old[p.id] = pending
+	case givenUp:
+		l.old[p.id] = givenUp
+		l.retire(p.id)
+	case unknown, answered:
+	}
+	*p = place{id, pending}
+}
+
+// fate returns what became of an event, as far as it is remembered.
+func (l *ledger) fate(id uint64) fate {
+	if p := l.recent[id%remembered]; p.id == id {
+		return p.fate
+	}
+	return l.old[id]
 }
 
 // undelivered takes back delivered for an event that could not be sent.
 func (l *ledger) undelivered(id uint64) {
-	if f, ok := l.fates[id]; !ok || f != pending {
+	if l.fate(id) != pending {
 		return // the session has ended meanwhile, and accounted for it
 	}
-	delete(l.fates, id)
+	if p := &l.recent[id%remembered]; p.id == id {
+		*p = place{}
+	} else {
+		delete(l.old, id)
+	}
 	l.count.Delivered--
 	l.count.Pending--
 	l.count.Dropped++
@@ -73,19 +106,28 @@ func (l *ledger) undelivered(id uint64) {
 
 // settle ends a pending event; false means that it was not pending.
 func (l *ledger) settle(id uint64, f fate) bool {
-	if was, ok := l.fates[id]; !ok || was != pending {
+	if l.fate(id) != pending {
 		return false
 	}
 	l.count.Pending--
-	l.fates[id] = f
-	if len(l.done) < remembered {
-		l.done = append(l.done, id)
+	if p := &l.recent[id%remembered]; p.id == id {
+		p.fate = f
 		return true
 	}
-	delete(l.fates, l.done[l.next])
+	l.old[id] = f
+	l.retire(id)
+	return true
+}
+
+// retire lets a finished event be forgotten in the end.
+func (l *ledger) retire(id uint64) {
+	if len(l.done) < remembered {
+		l.done = append(l.done, id)
+		return
+	}
+	delete(l.old, l.done[l.next])
 	l.done[l.next] = id
 	l.next = (l.next + 1) % remembered
-	return true
 }
 
 // vote accounts for a vote and reports whether it is wanted.
@@ -94,13 +136,13 @@ func (l *ledger) vote(id uint64) bool {
 		l.count.Answered++
 		return true
 	}
-	switch f, known := l.fates[id]; {
-	case !known:
-		l.count.Unknown++
-	case f == answered:
+	switch l.fate(id) {
+	case answered:
 		l.count.DoubleVotes++
-	default:
+	case givenUp:
 		l.count.LateVotes++
+	case unknown, pending:
+		l.count.Unknown++
 	}
 	return false
 }
@@ -109,5 +151,6 @@ func (l *ledger) vote(id uint64) bool {
 func (l *ledger) end() {
 	l.count.Bypassed += l.count.Pending
 	l.count.Pending = 0
-	clear(l.fates)
+	clear(l.recent[:])
+	clear(l.old)
 }

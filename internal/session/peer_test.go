@@ -59,14 +59,21 @@ func (k *sink) with(f func()) {
 // newRig starts a session whose provider has said nothing yet and reads only its control socket.
 func newRig(t testing.TB, credit uint32) *rig {
 	t.Helper()
+	k := &sink{ended: make(chan error, 2)}
+	return newRigFor(t, credit, k, k)
+}
+
+// newRigFor is newRig with another sink; k is what the rig looks at.
+func newRigFor(t testing.TB, credit uint32, k *sink, to Sink) *rig {
+	t.Helper()
 	ours, theirs := pair(t)
 	oursControl, theirsControl := pair(t)
 	r := &rig{
-		t: t, sink: &sink{ended: make(chan error, 2)}, auth: theirs, control: theirsControl,
+		t: t, sink: k, auth: theirs, control: theirsControl,
 		said: make(chan *pb.ToProvider, 8192),
 	}
 	r.s = Start(Config{
-		Provider: "p", Auth: ours, Control: oursControl, Sink: r.sink,
+		Provider: "p", Auth: ours, Control: oursControl, Sink: to,
 		Welcome: &pb.Welcome{Provider: "p", Credit: credit},
 		Allowed: Grant{Types: map[event.Type]bool{event.Open: true, event.Create: true}},
 	})
@@ -182,7 +189,13 @@ func (r *rig) vote(id uint64, action pb.Action) {
 // ready does the handshake and subscribes to opens.
 func ready(t testing.TB, credit uint32) *rig {
 	t.Helper()
-	r := newRig(t, credit)
+	return readied(newRig(t, credit))
+}
+
+// readied does the same for a rig that has begun.
+func readied(r *rig) *rig {
+	t := r.t
+	t.Helper()
 	r.hello(wire.Major)
 	if r.next().GetWelcome() == nil {
 		t.Fatal("no welcome")

@@ -18,34 +18,77 @@ func violation(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", wire.ErrProtocol, fmt.Sprintf(format, args...))
 }
 
-// receive reads one socket until it ends or the provider breaks the protocol. It keeps its thread, so that the
-// kernel wakes it directly.
-func (s *Session) receive(c *wire.Conn, on func(*pb.FromProvider) error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+// receiveControl reads the control socket until it ends or the provider breaks the protocol.
+func (s *Session) receiveControl() {
 	buf := make([]byte, wire.MaxPacket)
 	for {
-		n, err := c.Recv(buf)
-		if errors.Is(err, io.EOF) {
-			s.End(nil)
-			return
-		}
-		if errors.Is(err, wire.ErrTooLong) {
-			err = violation("packet over %d bytes", wire.MaxPacket)
-		}
+		n, err := s.control.Recv(buf)
 		var m *pb.FromProvider
 		if err == nil {
 			m, err = wire.DecodeFromProvider(buf[:n])
 		}
 		if err == nil {
-			err = on(m)
+			err = s.onControl(m)
 		}
 		if err != nil {
-			s.refuse(err)
-			s.End(err)
+			s.stop(err)
 			return
 		}
 	}
+}
+
+// slots is how many sessions are eager at one time, at most: there are no more providers.
+const slots = 16
+
+// receiveVotes reads the auth socket until it ends or the provider breaks the protocol. It keeps its thread, so that
+// the kernel wakes it directly, and allocates only for texts that it has not just seen.
+func (s *Session) receiveVotes() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r := wire.NewReceiver(s.auth, false, wire.SlotsToSpare(slots))
+	buf := make([]byte, wire.MaxPacket)
+	var raw wire.RawVote
+	var rule, content lastText
+	for {
+		n, _, err := r.Recv(buf)
+		switch {
+		case err != nil:
+		case wire.ParseVote(buf[:n], &raw):
+			vote, known := raw.Vote()
+			vote.Rule, vote.Content = rule.clip(raw.Rule), content.clip(raw.Content)
+			err = s.onVote(raw.ID, vote, known)
+		default:
+			err = s.onAuth(buf[:n])
+		}
+		if err != nil {
+			s.stop(err)
+			return
+		}
+	}
+}
+
+// lastText remembers one text, because a provider says mostly the same.
+type lastText struct{ raw, clipped string }
+
+func (l *lastText) clip(b []byte) string {
+	if string(b) != l.raw {
+		l.raw = string(b)
+		l.clipped = wire.Clip(l.raw)
+	}
+	return l.clipped
+}
+
+// stop ends the session because of err: io.EOF is an end without a reason.
+func (s *Session) stop(err error) {
+	if errors.Is(err, io.EOF) {
+		s.End(nil)
+		return
+	}
+	if errors.Is(err, wire.ErrTooLong) {
+		err = violation("packet over %d bytes", wire.MaxPacket)
+	}
+	s.refuse(err)
+	s.End(err)
 }
 
 // refuse tells the provider why, as far as it still listens.
@@ -59,19 +102,28 @@ func (s *Session) refuse(err error) {
 	}}})
 }
 
-// onAuth takes a packet from the auth socket: only votes belong there.
-func (s *Session) onAuth(m *pb.FromProvider) error {
+// onAuth takes a packet from the auth socket that is not plainly a vote: only votes belong there.
+func (s *Session) onAuth(packet []byte) error {
+	m, err := wire.DecodeFromProvider(packet)
+	if err != nil {
+		return fmt.Errorf("auth socket: %w", err)
+	}
 	v := m.GetVote()
 	if v == nil {
 		return violation("%T on the auth socket", m.Body)
 	}
 	vote, known := wire.VoteFromProto(v)
+	return s.onVote(v.GetId(), vote, known)
+}
+
+// onVote takes a vote; known is false where its action is not one of ours.
+func (s *Session) onVote(id uint64, vote event.Vote, known bool) error {
 	s.mu.Lock()
 	if s.ended { // what was on its way is given up already, and no mistake of the provider
 		s.mu.Unlock()
 		return nil
 	}
-	wanted := s.ledger.vote(v.GetId())
+	wanted := s.ledger.vote(id)
 	unknown := s.ledger.count.Unknown
 	if !known {
 		s.ledger.count.Undecodable++
@@ -87,7 +139,7 @@ func (s *Session) onAuth(m *pb.FromProvider) error {
 	if !known {
 		reason = event.ReasonUndecoded
 	}
-	s.sink.Voted(s, v.GetId(), vote, reason)
+	s.sink.Voted(s, id, vote, reason)
 	return nil
 }
 

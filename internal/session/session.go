@@ -90,8 +90,8 @@ func Start(c Config) *Session {
 		provider: c.Provider, auth: c.Auth, control: c.Control, welcome: c.Welcome, allowed: c.Allowed,
 		sink: c.Sink, ledger: newLedger(),
 	}
-	s.receivers.Go(func() { s.receive(s.control, s.onControl) })
-	s.receivers.Go(func() { s.receive(s.auth, s.onAuth) })
+	s.receivers.Go(s.receiveControl)
+	s.receivers.Go(s.receiveVotes)
 	return s
 }
 
@@ -130,15 +130,14 @@ var (
 // and its vote would then meet a lock whose holder does not run. So two events that are delivered at the same time
 // may arrive in either order.
 func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, file int) error {
-	m := wire.EventToProto(ev)
-	m.Type, m.BudgetNs, m.Descriptor_ = pb.EventType(t), uint64(max(budget, 0)), file >= 0
+	stamp := wire.Stamp{Type: t, Budget: budget, Descriptor: file >= 0}
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
 		return ErrEnded
 	}
 	s.seq++
-	m.Seq, m.Dropped = s.seq, s.ledger.count.Dropped+s.ledger.count.Skipped
+	stamp.Seq, stamp.Dropped = s.seq, s.ledger.count.Dropped+s.ledger.count.Skipped
 	if s.ledger.count.Pending >= uint64(s.welcome.GetCredit()) {
 		s.ledger.count.Dropped++
 		s.mu.Unlock()
@@ -149,13 +148,23 @@ func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, f
 
 	buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // it holds nothing else
 	defer buffers.Put(buf)
-	err := send(s.auth, buf, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, file)
+	err := sendEvent(s.auth, buf, ev, stamp, file)
 	if err != nil {
 		s.mu.Lock()
 		s.ledger.undelivered(ev.ID)
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// sendEvent encodes an event into buf, which it may replace by a larger one, and sends it.
+func sendEvent(c *wire.Conn, buf *[]byte, ev *event.Event, stamp wire.Stamp, file int) error {
+	out, err := wire.AppendEvent((*buf)[:0], ev, stamp)
+	if err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	*buf = out
+	return c.Send(out, file)
 }
 
 // Skip counts an auth event that the provider would have been sent if it were not bypassed. It learns of it as of one
@@ -174,15 +183,14 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Notify sends a notify event on the control socket; what does not fit is counted as lost.
 func (s *Session) Notify(ev *event.Event) {
-	m := wire.EventToProto(ev)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return
 	}
 	s.notes++
-	m.Seq, m.Dropped = s.notes, s.ledger.count.Lost
-	if send(s.control, &s.buf, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}}, -1) != nil {
+	stamp := wire.Stamp{Type: ev.Type, Seq: s.notes, Dropped: s.ledger.count.Lost}
+	if sendEvent(s.control, &s.buf, ev, stamp, -1) != nil {
 		s.ledger.count.Lost++
 		return
 	}
@@ -201,8 +209,8 @@ func (s *Session) GiveUp(id uint64, reason event.Reason) {
 	} else {
 		s.ledger.count.Bypassed++
 	}
-	// Not being told only costs the provider some work.
-	_ = send(s.control, &s.buf, &pb.ToProvider{Body: &pb.ToProvider_Cancel{Cancel: &pb.Cancel{Id: id}}}, -1)
+	s.buf = wire.AppendCancel(s.buf[:0], id)
+	_ = s.control.Send(s.buf, -1) // not being told only costs the provider some work
 }
 
 // Reload asks the provider to read its content again.
@@ -234,15 +242,10 @@ func (s *Session) Wait() { s.receivers.Wait() }
 func (s *Session) tell(m *pb.ToProvider) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return send(s.control, &s.buf, m, -1)
-}
-
-// send encodes into buf, which it may replace by a larger one, and sends.
-func send(c *wire.Conn, buf *[]byte, m *pb.ToProvider, file int) error {
-	out, err := wire.Encode((*buf)[:0], m)
+	out, err := wire.Encode(s.buf[:0], m)
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	*buf = out
-	return c.Send(out, file)
+	s.buf = out
+	return s.control.Send(out, -1)
 }

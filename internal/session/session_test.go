@@ -352,9 +352,7 @@ func TestCountersReconcile(t *testing.T) {
 			case "vote":
 				m.vote(id)
 				if m.want.Unknown < maxUnknownVotes {
-					_ = r.s.onAuth(&pb.FromProvider{Body: &pb.FromProvider_Vote{Vote: &pb.Vote{
-						Id: id, Action: pb.Action_ACTION_ALLOW,
-					}}})
+					_ = r.s.onVote(id, event.Vote{Action: event.Allow, Confidence: event.Certain}, true)
 				}
 			case "late":
 				m.giveUp(id, &m.want.Late)
@@ -489,26 +487,5 @@ func TestCountersReconcileUnderLoad(t *testing.T) {
 	if c.Pending != 0 || c.Delivered+c.Dropped != 8*each || c.Answered == 0 || c.Late == 0 ||
 		c.Unknown+c.DoubleVotes+c.Undecodable != 0 {
 		t.Errorf("%+v", c)
-	}
-}
-
-// TestMemoryOfFates: a session remembers a bounded number of finished events.
-func TestMemoryOfFates(t *testing.T) {
-	t.Parallel()
-	l := newLedger()
-	for id := range uint64(3 * remembered) {
-		l.delivered(id + 1)
-		if !l.vote(id + 1) {
-			t.Fatal("a vote on a pending event is not wanted")
-		}
-	}
-	if len(l.fates) != remembered || len(l.done) != remembered {
-		t.Errorf("remembers %d and %d, want %d", len(l.fates), len(l.done), remembered)
-	}
-	if l.vote(3 * remembered); l.count.DoubleVotes != 1 {
-		t.Errorf("the last one is forgotten: %+v", l.count)
-	}
-	if l.vote(1); l.count.Unknown != 1 {
-		t.Errorf("the first one is not forgotten: %+v", l.count)
 	}
 }
