@@ -189,12 +189,14 @@ func (d *Docket) Judge(q *sensor.Question) {
 	if len(asked) == 0 {
 		_ = q.Answer(true) // it cannot have been answered before
 		d.counts.Unmatched.Add(1)
+		q.Free()
 		return
 	}
 	if d.recollect(q, asked) {
 		d.recall(p, q, asked)
 		return
 	}
+	q.Retain()
 	d.mu.Lock()
 	if d.closing || d.waiting >= MaxInFlight {
 		reason := event.ReasonOverload

@@ -95,14 +95,17 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 	d.counts.Allowed.Add(1)
 	d.counts.Remembered.Add(1)
 	rec := event.Record{}
-	if q.Event.Type == event.Exec {
+	exec := q.Event.Type == event.Exec
+	if exec {
+		q.Retain()
 		rec = d.recalled(q, asked)
 	}
 	// The lease must be there before the look at the version, or a writer might come in between.
 	q.End(q.Keepable() && p.unanimous(asked) && q.Pin() && q.Same())
-	if q.Event.Type == event.Exec {
+	if exec {
 		d.trail.Record(rec)
 	}
+	q.Free()
 }
 
 // recalled is the record of an exec that was answered from memory; opens are too many to be recorded again.

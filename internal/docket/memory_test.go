@@ -231,8 +231,8 @@ func TestRecallDoesNotAllocate(t *testing.T) {
 	r.d.Judge(sensor.NewQuestion(ev, -1, n, r.pins))
 	r.until("it is remembered", func() bool { return r.pins.inKernel() == 1 })
 	r.pins.full.Store(true) // each further one is asked about again
-	q := sensor.NewQuestion(ev, -1, n, r.pins)
-	if got := testing.AllocsPerRun(1000, func() { r.d.Judge(q) }); got != 0 {
+	recall := func() { r.d.Judge(sensor.NewQuestion(ev, -1, n, r.pins)) } // questions are used again
+	if got := testing.AllocsPerRun(1000, recall); got != 0 {
 		t.Errorf("%v allocations an open", got)
 	}
 	if p.asked.Load() != 1 {

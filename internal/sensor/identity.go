@@ -36,17 +36,34 @@ type object struct {
 	mount uint64 // mount id through which it was reached
 }
 
-// identify names the object behind an open descriptor. It opens nothing.
-func identify(fd int) (object, error) {
+// names is room for the names of one object, so that an event that is answered from memory allocates nothing.
+type names struct {
+	path   [pathMax]byte
+	handle [8 + maxHandle]byte
+}
+
+// pathMax is PATH_MAX.
+const pathMax = 4096
+
+// text is the string in b, which must stay as it is while the string is used.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// empty is the path of what a descriptor stands for.
+var empty [1]byte
+
+// identify names the object behind an open descriptor; the handle is in into. It opens nothing.
+func identify(fd int, into *names) (object, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", statNoSync, statMask, &st); err != nil {
-		return object{}, fmt.Errorf("statx: %w", err)
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&empty)), statNoSync, statMask,
+		uintptr(unsafe.Pointer(&st)), 0)
+	if errno != 0 {
+		return object{}, fmt.Errorf("statx: %w", errno)
 	}
 	o := object{mount: st.Mnt_id, File: event.File{Mode: uint32(st.Mode), UID: st.Uid, Version: event.Version{
 		Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Size: int64(st.Size),
 		MtimeNS: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), CtimeNS: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec),
 	}}}
-	handle, err := fileHandle(fd)
+	handle, err := fileHandle(fd, into)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return object{}, err
 	}
@@ -71,11 +88,10 @@ func settled(v *event.Version, now time.Time) bool {
 }
 
 // fileHandle returns the handle's type and bytes, or EOPNOTSUPP for a file system that has none.
-func fileHandle(fd int) (string, error) {
+func fileHandle(fd int, into *names) (string, error) {
 	// struct file_handle: handle_bytes, handle_type, then the handle itself.
-	var b [8 + maxHandle]byte
+	b := &into.handle
 	var mount int32
-	empty := [1]byte{}
 	for _, flags := range []uintptr{unix.AT_EMPTY_PATH | atHandleFID, unix.AT_EMPTY_PATH} {
 		binary.NativeEndian.PutUint32(b[:], maxHandle)
 		_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(fd), uintptr(unsafe.Pointer(&empty[0])),
@@ -83,7 +99,7 @@ func fileHandle(fd int) (string, error) {
 		switch errno {
 		case 0:
 			size := min(binary.NativeEndian.Uint32(b[:]), maxHandle)
-			return string(b[4 : 8+size]), nil
+			return text(b[4 : 8+size]), nil
 		case unix.EINVAL: // a kernel without AT_HANDLE_FID
 		default:
 			return "", fmt.Errorf("name_to_handle_at: %w", errno)
@@ -93,15 +109,16 @@ func fileHandle(fd int) (string, error) {
 }
 
 // pathHint returns the path as seen from the platform, for people and prefixes; it is read from a link, so
-// nothing is opened. It may be empty.
-func pathHint(fd int) string {
-	var buf [4096]byte
+// nothing is opened. It may be empty. It is in into.
+func pathHint(fd int, into *names) string {
 	var name [12]byte
-	n, err := unix.Readlinkat(ownFiles(), string(strconv.AppendInt(name[:0], int64(fd), 10)), buf[:])
-	if err != nil {
+	strconv.AppendInt(name[:0], int64(fd), 10) // at least one zero byte is left
+	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(ownFiles()), uintptr(unsafe.Pointer(&name)),
+		uintptr(unsafe.Pointer(&into.path)), pathMax, 0, 0)
+	if errno != 0 {
 		return ""
 	}
-	return string(buf[:n])
+	return text(into.path[:n])
 }
 
 // ownFiles is /proc/self/fd, held open because walking there costs more than reading the link.

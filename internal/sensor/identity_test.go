@@ -92,13 +92,13 @@ func TestPathHintOfADeletedFile(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := pathHint(int(f.Fd())), path+" (deleted)"; got != want {
+	if got, want := pathHint(int(f.Fd()), new(names)), path+" (deleted)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := pathHint(-1); got != "" {
+	if got := pathHint(-1, new(names)); got != "" {
 		t.Errorf("no descriptor: %q", got)
 	}
-	if _, err := identify(-1); err == nil {
+	if _, err := identify(-1, new(names)); err == nil {
 		t.Error("no descriptor is identified")
 	}
 }
@@ -140,7 +140,7 @@ func TestOpenHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeFD(fd)
-	if got, want := pathHint(fd), filepath.Join(dir, "new"); got != want {
+	if got, want := pathHint(fd, new(names)), filepath.Join(dir, "new"); got != want {
 		t.Errorf("found at %q, want %q", got, want)
 	}
 }

@@ -3,6 +3,7 @@ package sensor
 import (
 	"encoding/binary"
 	"path"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -51,23 +52,24 @@ func (s *Sensor) locate(f *filesystem, raw *fanotify.Event, ev *event.Event) (mo
 		return 0
 	}
 	defer closeFD(root)
+	var room names // the event keeps it
 	what := raw.Dir.Dir
 	if ev.Type == event.CloseWrite {
 		what, ev.Name = raw.Target, ""
 	}
 	ev.File.Dev, ev.File.Handle = f.dev, handleKey(what)
 	if fd, err := openHandle(root, what); err == nil {
-		if obj, err := identify(fd); err == nil {
+		if obj, err := identify(fd, &room); err == nil {
 			obj.Handle = ev.File.Handle
 			ev.File, mount = obj.File, obj.mount
 		}
-		ev.File.Path = pathHint(fd)
+		ev.File.Path = strings.Clone(pathHint(fd, &room))
 		closeFD(fd)
 	}
 	if raw.HasMove && ev.Type == event.Rename {
 		ev.NewName = raw.NewDir.Name
 		if fd, err := openHandle(root, raw.NewDir.Dir); err == nil {
-			ev.NewDir = pathHint(fd)
+			ev.NewDir = strings.Clone(pathHint(fd, &room))
 			closeFD(fd)
 		}
 	}

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/keepout-security/keepout/event"
@@ -28,6 +29,7 @@ type pairKey struct {
 // expect notes that ev, an exec, was allowed. It must be called before the kernel has its answer.
 func (p *pairs) expect(ev *event.Event) {
 	key := pairKey{ev.Actor.PID, ev.Actor.Token, ev.File.Version}
+	key.version.Handle = strings.Clone(key.version.Handle) // it outlives the question
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.index == nil {

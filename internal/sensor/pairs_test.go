@@ -141,7 +141,7 @@ func TestVitalSet(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		obj, err := identify(int(f.Fd()))
+		obj, err := identify(int(f.Fd()), new(names))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,8 @@
 package sensor
 
 import (
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/keepout-security/keepout/event"
@@ -35,6 +37,40 @@ type Question struct {
 	keeper Keeper // nil for an object that nothing may be remembered of
 	era    uint64
 	pinned bool
+	names  *names // the names of Event.File are in it, until Retain
+}
+
+// questions and rooms are used again and again: a host may open a hundred thousand files a second.
+var (
+	questions = sync.Pool{New: func() any { return new(Question) }}
+	rooms     = sync.Pool{New: func() any { return new(names) }}
+)
+
+func newQuestion() *Question {
+	q := questions.Get().(*Question) //nolint:forcetypeassert // it holds nothing else
+	q.names = rooms.Get().(*names)   //nolint:forcetypeassert // it holds nothing else
+	return q
+}
+
+// Retain makes the event one that can be kept: until then, its strings are only good until Free. Whoever lets go of the
+// question without Free must have called it.
+func (q *Question) Retain() {
+	if q.names == nil {
+		return
+	}
+	f := &q.Event.File
+	f.Path, f.Handle = strings.Clone(f.Path), strings.Clone(f.Handle)
+	rooms.Put(q.names)
+	q.names = nil
+}
+
+// Free gives the question up for use again. Nobody may look at it, or at a string of its event, any more.
+func (q *Question) Free() {
+	if q.names != nil {
+		rooms.Put(q.names)
+	}
+	*q = Question{}
+	questions.Put(q)
 }
 
 // Lasting reports whether the object is one of which votes may be remembered, if nobody can write to it meanwhile.
@@ -54,14 +90,22 @@ func (q *Question) Unchanged() bool { return q.pinned && q.keeper.Whole(q.File) 
 
 // Same reports whether the object still has the version that the event names. After Pin that holds until Unchanged is
 // false.
-func (q *Question) Same() bool { return q.Version() == q.Event.File.Version }
+func (q *Question) Same() bool {
+	room := rooms.Get().(*names) //nolint:forcetypeassert // it holds nothing else
+	defer rooms.Put(room)
+	obj, err := identify(q.File, room)
+	return err == nil && obj.Version == q.Event.File.Version
+}
 
 // Version returns the version that the object has now; that of the event where it cannot be told.
 func (q *Question) Version() event.Version {
-	obj, err := identify(q.File)
+	room := rooms.Get().(*names) //nolint:forcetypeassert // it holds nothing else
+	defer rooms.Put(room)
+	obj, err := identify(q.File, room)
 	if err != nil {
 		return q.Event.File.Version
 	}
+	obj.Handle = strings.Clone(obj.Handle)
 	return obj.Version
 }
 
@@ -95,7 +139,12 @@ func (q *Question) Answer(allow bool) error {
 	return err
 }
 
+// noPairs is for questions whose kernel raises one event for an exec.
+var noPairs pairs
+
 // NewQuestion makes a question for a kernel other than fanotify's: a simulator or a test. The keeper may be nil.
 func NewQuestion(ev event.Event, file int, to Answerer, keeper Keeper) *Question {
-	return &Question{Event: ev, File: file, pairs: new(pairs), group: to, keeper: keeper}
+	q := newQuestion()
+	q.Event, q.File, q.pairs, q.group, q.keeper = ev, file, &noPairs, to, keeper
+	return q
 }

@@ -93,7 +93,8 @@ func (s *Sensor) question(g *fanotify.Group, raw fanotify.Event, now time.Time) 
 		closeFD(raw.PIDFD)
 		return
 	}
-	q := &Question{pairs: &s.pairs, group: g, File: raw.File}
+	q := newQuestion()
+	q.pairs, q.group, q.File = &s.pairs, g, raw.File
 	q.Event.Type, q.Event.Time = event.Open, now
 	if raw.Mask&fanotify.OpenExecPerm != 0 {
 		q.Event.Type = event.Exec
@@ -102,6 +103,7 @@ func (s *Sensor) question(g *fanotify.Group, raw fanotify.Event, now time.Time) 
 	if reason != "" {
 		s.counts.unasked[reason].Add(1)
 		release(g, raw)
+		q.Free()
 		return
 	}
 	closeFD(raw.PIDFD)
@@ -123,7 +125,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if s.provider(ev.Actor.UID) {
 		return event.ReasonProvider
 	}
-	obj, err := identify(raw.File)
+	obj, err := identify(raw.File, q.names)
 	if err != nil {
 		return event.ReasonVanished
 	}
@@ -131,7 +133,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if obj.Mode&unix.S_IFMT != unix.S_IFREG {
 		return event.ReasonKind
 	}
-	ev.File.Path = pathHint(raw.File)
+	ev.File.Path = pathHint(raw.File, q.names)
 	f := s.scope.Load().find(&ev.File)
 	if f == nil || !f.covers(ev.Type, ev.File.Path, obj.mount) {
 		return event.ReasonScope

@@ -209,10 +209,10 @@ func touch(t *testing.T, path string) object {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	obj, err := identify(int(f.Fd()))
+	obj, err := identify(int(f.Fd()), new(names))
 	if err != nil {
 		t.Fatal(err)
 	}
-	obj.Path = pathHint(int(f.Fd()))
+	obj.Path = pathHint(int(f.Fd()), new(names))
 	return obj
 }

@@ -45,7 +45,7 @@ func TestVitalSurvivesAnUpgrade(t *testing.T) {
 // isVital looks at an open file that claims a path.
 func isVital(t *testing.T, v *vitalSet, f *os.File, path string) bool {
 	t.Helper()
-	obj, err := identify(int(f.Fd()))
+	obj, err := identify(int(f.Fd()), new(names))
 	if err != nil {
 		t.Fatal(err)
 	}
