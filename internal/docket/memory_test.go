@@ -230,7 +230,7 @@ func TestRecallDoesNotAllocate(t *testing.T) {
 	ev.File.Path = "/srv/f"
 	r.d.Judge(sensor.NewQuestion(ev, -1, n, r.pins))
 	r.until("it is remembered", func() bool { return r.pins.inKernel() == 1 })
-	r.pins.full.Store(true) // each further one is asked about again
+	r.pins.full.Store(true)                                               // each further one is asked about again
 	recall := func() { r.d.Judge(sensor.NewQuestion(ev, -1, n, r.pins)) } // questions are used again
 	if got := testing.AllocsPerRun(1000, recall); got != 0 {
 		t.Errorf("%v allocations an open", got)
