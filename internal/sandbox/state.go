@@ -16,8 +16,10 @@ import (
 // limit.
 const (
 	stateLook  = time.Second           // at the free space of its file system, which is one system call
+	stateRest  = 4 * time.Second       // the same, while nobody writes to that file system
 	stateHurry = 50 * time.Millisecond // at the folder, while it grows
 	stateCount = 10 * time.Second      // at the folder, even when no space was taken
+	stateAgain = time.Minute           // the same, while nobody writes
 )
 
 // maxEntries bounds the files and folders below a state folder: each costs the file system an inode, and us a look.
@@ -48,8 +50,8 @@ func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan stru
 	timer := time.NewTimer(stateHurry)
 	defer timer.Stop()
 	var counted time.Time
-	var before room
-	used, grows := uint64(0), false
+	var before, last room
+	used, grows, look, count := uint64(0), false, stateLook, stateCount
 	for {
 		select {
 		case <-stop:
@@ -57,7 +59,13 @@ func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan stru
 		case <-timer.C:
 		}
 		now := roomOf(dir)
-		if grows || now.less(before, limit) || time.Since(counted) > stateCount {
+		if now == last {
+			look, count = min(2*look, stateRest), min(2*count, stateAgain)
+		} else {
+			look, count = stateLook, stateCount
+		}
+		last = now
+		if grows || now.less(before, limit) || time.Since(counted) > count {
 			bytes, entries := stateSize(dir, pid, limit)
 			if reason := overLimit(bytes, entries, limit); reason != "" {
 				p.end(reason)
@@ -69,7 +77,7 @@ func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan stru
 		if grows {
 			timer.Reset(stateHurry)
 		} else {
-			timer.Reset(stateLook)
+			timer.Reset(look)
 		}
 	}
 }
