@@ -37,6 +37,8 @@ func perform(act string, paths []string) int {
 	switch act {
 	case actTogether:
 		result = openTogether(paths)
+	case actEcho:
+		return echo(paths[0])
 	case actSteady:
 		result = openSteadily(paths)
 	default:

@@ -102,9 +102,9 @@ func (g *Guard) sleep() {
 	case g.reading && !g.armed:
 		timeout = max(g.limit()/samplesPerLimit, shortest)
 	}
-	g.poll[onGroup].Events, g.poll[onSocket].Fd, g.poll[onCore].Fd = unix.POLLIN, -1, -1
+	g.poll[onGroup].Fd, g.poll[onSocket].Fd, g.poll[onCore].Fd = int32(g.group.FD()), -1, -1
 	if g.reading && !g.armed {
-		g.poll[onGroup].Events = 0
+		g.poll[onGroup].Fd = -1 // not only no wanted events: an event wakes whoever polls the group, whatever for
 	}
 	// What has ended would wake the guard again and again.
 	if g.core != nil && !g.core.silent {

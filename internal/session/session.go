@@ -54,6 +54,7 @@ type Grant struct {
 // Bounds of one session.
 const (
 	maxUnknownVotes = 64   // ends a session: who answers what it was never asked has lost its way
+	senders         = 8    // at one time; beyond that each needs a new buffer
 	maxMutes        = 4096 // muted actors; further ones are not muted
 )
 
@@ -77,6 +78,8 @@ type Session struct {
 	notes  uint64 // of notify events, lost ones included
 	buf    []byte // of packets on the control socket
 
+	buffers chan []byte // for auth events, which are sent without the lock
+
 	window   time.Time // of the control packets that are counted; the control receiver's alone
 	inWindow int
 
@@ -88,7 +91,7 @@ type Session struct {
 func Start(c Config) *Session {
 	s := &Session{
 		provider: c.Provider, auth: c.Auth, control: c.Control, welcome: c.Welcome, allowed: c.Allowed,
-		sink: c.Sink, ledger: newLedger(),
+		sink: c.Sink, ledger: newLedger(), buffers: make(chan []byte, senders),
 	}
 	s.receivers.Go(s.receiveControl)
 	s.receivers.Go(s.receiveVotes)
@@ -146,9 +149,12 @@ func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, f
 	s.ledger.delivered(ev.ID)
 	s.mu.Unlock()
 
-	buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // it holds nothing else
-	defer buffers.Put(buf)
-	err := sendEvent(s.auth, buf, ev, stamp, file)
+	buf := s.buffer()
+	buf, err := sendEvent(s.auth, buf, ev, stamp, file)
+	select {
+	case s.buffers <- buf:
+	default: // there are enough
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.ledger.undelivered(ev.ID)
@@ -157,14 +163,23 @@ func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, f
 	return err
 }
 
-// sendEvent encodes an event into buf, which it may replace by a larger one, and sends it.
-func sendEvent(c *wire.Conn, buf *[]byte, ev *event.Event, stamp wire.Stamp, file int) error {
-	out, err := wire.AppendEvent((*buf)[:0], ev, stamp)
-	if err != nil {
-		return fmt.Errorf("send: %w", err)
+// buffer returns one for a packet that is sent without the lock.
+func (s *Session) buffer() []byte {
+	select {
+	case buf := <-s.buffers:
+		return buf
+	default:
+		return make([]byte, 0, 1024)
 	}
-	*buf = out
-	return c.Send(out, file)
+}
+
+// sendEvent encodes an event into buf and sends it. It returns buf, or a larger one in its place.
+func sendEvent(c *wire.Conn, buf []byte, ev *event.Event, stamp wire.Stamp, file int) ([]byte, error) {
+	out, err := wire.AppendEvent(buf[:0], ev, stamp)
+	if err != nil {
+		return buf, fmt.Errorf("send: %w", err)
+	}
+	return out, c.Send(out, file)
 }
 
 // Skip counts an auth event that the provider would have been sent if it were not bypassed. It learns of it as of one
@@ -178,9 +193,6 @@ func (s *Session) Skip() {
 	}
 }
 
-// buffers are for packets that are sent without the lock.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
 // Notify sends a notify event on the control socket; what does not fit is counted as lost.
 func (s *Session) Notify(ev *event.Event) {
 	s.mu.Lock()
@@ -190,7 +202,8 @@ func (s *Session) Notify(ev *event.Event) {
 	}
 	s.notes++
 	stamp := wire.Stamp{Type: ev.Type, Seq: s.notes, Dropped: s.ledger.count.Lost}
-	if sendEvent(s.control, &s.buf, ev, stamp, -1) != nil {
+	var err error
+	if s.buf, err = sendEvent(s.control, s.buf, ev, stamp, -1); err != nil {
 		s.ledger.count.Lost++
 		return
 	}

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -24,36 +22,33 @@ type finding struct {
 	trying string // not empty: clamd could not finish, and why
 }
 
-// ask opens a connection for one command, as every command here does: a connection that failed half way can
-// then never give the answer about one file to the question about another.
-func ask(ctx context.Context, socket, command string, file int) (string, error) {
+func dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
-		return "", fmt.Errorf("connect to clamd: %w", err)
+		return nil, fmt.Errorf("connect to clamd: %w", err)
 	}
-	defer func() { _ = c.Close() }()
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
-		return "", fmt.Errorf("connect to clamd: got a %T", c)
+		return nil, fmt.Errorf("connect to clamd: got a %T", c)
 	}
-	// Ends the wait when the vote is no longer wanted or its deadline has passed.
+	return conn, nil
+}
+
+// ask opens a connection for one command.
+func ask(ctx context.Context, socket, command string) (string, error) {
+	conn, err := dial(ctx, socket)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	// Ends the wait when its deadline has passed.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := conn.Write([]byte("z" + command + "\x00")); err != nil {
 		return "", fmt.Errorf("send to clamd: %w", err)
 	}
-	if file >= 0 {
-		// The descriptor travels with one byte of its own.
-		if _, _, err := conn.WriteMsgUnix([]byte{0}, syscall.UnixRights(file), nil); err != nil {
-			return "", fmt.Errorf("pass the descriptor to clamd: %w", err)
-		}
-	}
-	reply, err := io.ReadAll(io.LimitReader(conn, maxReply+1))
-	if err != nil {
-		return "", fmt.Errorf("read from clamd: %w", err)
-	}
-	return cutReply(reply)
+	return readReply(conn)
 }
 
 // cutReply takes the one message that a reply must consist of.
@@ -68,15 +63,6 @@ func cutReply(reply []byte) (string, error) {
 	default:
 		return string(reply[:end]), nil
 	}
-}
-
-// scan has clamd look at a descriptor.
-func scan(ctx context.Context, socket string, file int) (finding, error) {
-	reply, err := ask(ctx, socket, "FILDES", file)
-	if err != nil {
-		return finding{}, err
-	}
-	return parseFinding(reply)
 }
 
 // parseFinding reads "fd[N]: OK", "fd[N]: NAME FOUND" or "fd[N]: REASON ERROR", where N is clamd's number.
@@ -109,7 +95,7 @@ func parseFinding(reply string) (finding, error) {
 
 // ping reports whether clamd answers.
 func ping(ctx context.Context, socket string) error {
-	reply, err := ask(ctx, socket, "PING", -1)
+	reply, err := ask(ctx, socket, "PING")
 	if err == nil && reply != "PONG" {
 		err = fmt.Errorf("%w: %.80q", errReply, reply)
 	}
@@ -119,7 +105,7 @@ func ping(ctx context.Context, socket string) error {
 // contentVersion asks clamd for its version, which names the daily signatures where there are any, and adds
 // what identifies the folder as a whole.
 func contentVersion(ctx context.Context, socket string, db database) (string, error) {
-	reply, err := ask(ctx, socket, "VERSION", -1)
+	reply, err := ask(ctx, socket, "VERSION")
 	if err != nil {
 		return "", err
 	}

@@ -39,6 +39,7 @@ type daemon struct {
 	exit   string        // how it ended; set before done is closed
 	ready  atomic.Bool   // it has loaded
 	said   atomic.Pointer[string]
+	lines  lines
 
 	use     sync.RWMutex // held shared by scans, so that stop lets them finish
 	stopped bool
@@ -66,6 +67,7 @@ func startDaemon(ctx context.Context, program, stateDir, name string, db databas
 		socket: filepath.Join(stateDir, name+".sock"),
 		began:  time.Now(),
 		done:   make(chan struct{}),
+		lines:  make(lines, workers),
 	}
 	if len(d.socket) > maxSocket {
 		return nil, fmt.Errorf("path of clamd's socket has %d bytes, limit %d: shorten the state folder: %s",
@@ -257,6 +259,7 @@ func (d *daemon) stop() {
 		return
 	}
 	d.stopped = true
+	d.lines.hangUp()
 	d.kill()
 	<-d.done
 	d.remove()

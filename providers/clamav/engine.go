@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	workers = 4 // scans at one time, and clamd's threads
+	workers = 4 // scans at one time, clamd's threads, and sessions with it
 
 	// overlapLimit is the size of a database, in bytes on disk, up to which old and new are loaded at one
 	// time during a reload. The official one takes over 1 GB in memory: of it, two do not fit into the grant,
@@ -231,7 +231,7 @@ func (a *antivirus) vote(ev *provider.Event) provider.Vote {
 		ctx, cancel = context.WithTimeout(ctx, defaultLimit)
 		defer cancel()
 	}
-	found, err := scan(ctx, d.socket, ev.FD())
+	found, err := d.scan(ctx, ev.FD())
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return provider.Abstain() // not wanted any more

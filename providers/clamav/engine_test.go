@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,11 +80,12 @@ func TestVotes(t *testing.T) {
 		return event.Vote{Action: event.Abstain, Confidence: event.Certain, Rule: reason}
 	}
 	for content, want := range map[string]event.Vote{
-		"good":    provider.Allow(),
-		"Bad":     provider.Deny("Bad"),
-		"fail":    without("Can't allocate memory"),
-		"limit":   without("Heuristics.Limits.Exceeded.MaxScanTime"),
-		"garbage": without("clamd gave an unknown answer: more than 4096 bytes"),
+		"good":        provider.Allow(),
+		"Bad":         provider.Deny("Bad"),
+		"fail":        without("Can't allocate memory"),
+		"limit":       without("Heuristics.Limits.Exceeded.MaxScanTime"),
+		"garbage":     without("clamd gave an unknown answer: more than 4096 bytes"),
+		"misnumbered": without(`clamd gave an unknown answer: to question 1: "91: fd[7]: OK"`),
 	} {
 		if got := ask(content); got != want {
 			t.Errorf("vote on %s = %+v, want %+v", content, got, want)
@@ -94,6 +96,42 @@ func TestVotes(t *testing.T) {
 		t.Errorf("subscription %v", s)
 	}
 	host.AwaitHeartbeat("content version", ready("ClamAV 9.9.9/27800, 1 file, "))
+}
+
+// TestScansRunTogether: as many files are with clamd at one time as there are workers. None of these is answered before
+// all of them are there.
+func TestScansRunTogether(t *testing.T) {
+	host := enginetest.Start(t, newEngine(withFake(t)), fakeSettings(t))
+	path := enginetest.WriteFile(t, t.TempDir(), "f", []byte("together"))
+	for i, v := range host.AskAll(enginetest.Patience, slices.Repeat([]string{path}, workers)...) {
+		if v.Action != event.Allow {
+			t.Errorf("vote %d: %+v", i, v)
+		}
+	}
+}
+
+// TestSessions: one session serves many files, and one that clamd has ended or that has been idle for long is replaced
+// without anybody noticing.
+func TestSessions(t *testing.T) {
+	a := withFake(t)
+	host := enginetest.Start(t, newEngine(a), fakeSettings(t))
+	ask := asker(t, host)
+	for i := range 20 {
+		if ask("good") != provider.Allow() || ask("Bad") != provider.Deny("Bad") {
+			t.Fatalf("round %d: wrong vote", i)
+		}
+		if i%5 == 4 && ask("last") != provider.Allow() {
+			t.Fatalf("round %d: wrong last vote", i)
+		}
+		if i == 10 {
+			l := a.current.Load().lines.take()
+			if l == nil || l.asked < 2 {
+				t.Fatalf("the session is not used again: %+v", l)
+			}
+			l.idle = time.Now().Add(-maxIdle)
+			a.current.Load().lines <- l
+		}
+	}
 }
 
 func TestDeadline(t *testing.T) {

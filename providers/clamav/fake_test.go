@@ -2,12 +2,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -69,39 +72,61 @@ func fakeClamd(conf string) error {
 	}
 }
 
+// serve reads commands one after the other; in a session it answers each with its number, and otherwise only the first.
 func serve(conn *net.UnixConn, known map[string]bool) {
 	defer conn.Close()
+	var pending []byte
+	var fds []int
+	session, asked := false, 0
 	buf, oob := make([]byte, 64), make([]byte, 64)
-	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
-	if err != nil {
-		return
-	}
-	// The byte that carries the descriptor may arrive with the command or after it.
-	switch command, _, _ := strings.Cut(string(buf[:n]), "\x00"); command {
-	case "zPING":
-		conn.Write([]byte("PONG\x00"))
-	case "zVERSION":
-		conn.Write([]byte("ClamAV 9.9.9/27800/Mon Nov 17 08:59:40 2025\x00"))
-	case "zFILDES":
-		if oobn == 0 {
-			if _, oobn, _, _, err = conn.ReadMsgUnix(buf, oob); err != nil {
-				return
+	for {
+		end := bytes.IndexByte(pending, 0)
+		if end >= 0 {
+			command := string(pending[:end])
+			if command == "zFILDES" && len(fds) == 0 {
+				end = -1 // the byte that carries the descriptor may arrive with the command or after it
 			}
 		}
-		messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
-		if err != nil || len(messages) != 1 {
+		if end < 0 {
+			n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+			if err != nil || n == 0 {
+				return
+			}
+			pending = append(pending, buf[:n]...)
+			if messages, err := syscall.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) == 1 {
+				passed, _ := syscall.ParseUnixRights(&messages[0])
+				fds = append(fds, passed...)
+			}
+			continue
+		}
+		command := string(pending[:end])
+		pending = pending[end+1:]
+		number := ""
+		if session {
+			asked++
+			number = strconv.Itoa(asked) + ": "
+		}
+		switch command {
+		case "zIDSESSION":
+			session = true
+			continue
+		case "zPING":
+			conn.Write([]byte(number + "PONG\x00"))
+		case "zVERSION":
+			conn.Write([]byte(number + "ClamAV 9.9.9/27800/Mon Nov 17 08:59:40 2025\x00"))
+		case "zFILDES":
+			pending = pending[1:] // the byte that came with the descriptor
+			word, _ := firstWord(os.NewFile(uintptr(fds[0]), "passed"), nil)
+			fds = fds[1:]
+			answer(conn, number, word, known)
+		}
+		if !session {
 			return
 		}
-		fds, err := syscall.ParseUnixRights(&messages[0])
-		if err != nil || len(fds) != 1 {
-			return
-		}
-		word, _ := firstWord(os.NewFile(uintptr(fds[0]), "passed"), nil)
-		answer(conn, word, known)
 	}
 }
 
-func answer(conn *net.UnixConn, word string, known map[string]bool) {
+func answer(conn *net.UnixConn, number, word string, known map[string]bool) {
 	reply := "fd[7]: OK\x00"
 	switch {
 	case known[word]:
@@ -116,9 +141,23 @@ func answer(conn *net.UnixConn, word string, known map[string]bool) {
 		reply = "fd[7]: Heuristics.Limits.Exceeded.MaxScanTime FOUND\x00"
 	case word == "garbage":
 		reply = strings.Repeat("fd[7]: OK\n", 1000)
+	case word == "together": // answered once as many ask at one time as there are workers
+		together.Done()
+		together.Wait()
+	case word == "last": // clamd ends the session, as it does after a while
+		defer conn.Close()
+	case word == "misnumbered":
+		number = "9" + number
 	}
-	conn.Write([]byte(reply))
+	conn.Write([]byte(number + reply))
 }
+
+// together is where scans wait for each other in the process that stands in for clamd.
+var together = func() *sync.WaitGroup {
+	wg := new(sync.WaitGroup)
+	wg.Add(workers)
+	return wg
+}()
 
 func firstWord(f *os.File, err error) (string, error) {
 	if err != nil {

@@ -162,7 +162,7 @@ func BenchmarkScan(b *testing.B) {
 	}
 	defer f.Close()
 	for b.Loop() {
-		found, err := scan(b.Context(), a.current.Load().socket, int(f.Fd()))
+		found, err := a.current.Load().scan(b.Context(), int(f.Fd()))
 		if err != nil || found != (finding{}) {
 			b.Fatal(found, err)
 		}

@@ -309,3 +309,21 @@ func TestSelftest(t *testing.T) {
 		object[0]--
 	}
 }
+
+// TestKnownDigest: what the platform has hashed is not hashed again, and what it says badly is.
+func TestKnownDigest(t *testing.T) {
+	t.Parallel()
+	j := &judge{}
+	want := sha256.Sum256([]byte("something"))
+	ev := &provider.Event{}
+	ev.File.SHA256 = hex.EncodeToString(want[:])
+	if got, err := j.digest(ev); err != nil || got != want { // there is no descriptor to read
+		t.Errorf("%x, %v, want %x", got, err, want)
+	}
+	for _, bad := range []string{"", "00", ev.File.SHA256[2:], "x" + ev.File.SHA256[1:], ev.File.SHA256 + "00"} {
+		ev.File.SHA256 = bad
+		if got, err := j.digest(ev); err == nil && got != sha256.Sum256(nil) { // there is nothing to hash
+			t.Errorf("%q is taken for the digest %x", bad, got)
+		}
+	}
+}

@@ -31,6 +31,41 @@ func start(t *testing.T, rule string) (host *enginetest.Host, folder string) {
 	return enginetest.Start(t, newEngine(new(judge)), provider.Settings{Content: folder}), folder
 }
 
+// TestScansRunTogether: as many scans as there are workers hold a scanner of their own at one time, all of the same
+// compiled rules, and many questions in flight get the right votes.
+func TestScansRunTogether(t *testing.T) {
+	testenv.Need(t, testenv.YARA)
+	j, folder, files := new(judge), t.TempDir(), t.TempDir()
+	enginetest.WriteFile(t, folder, "a.yar", []byte(markerRule))
+	host := enginetest.Start(t, newEngine(j), provider.Settings{Content: folder})
+	set := j.inForce.Load()
+	var held []*desk
+	for range workers {
+		d := <-set.desks // nobody waits for another's scan
+		if rule, err := d.scanner.Scan([]byte("an evil marker"), time.Minute); rule != "Marker" || err != nil {
+			t.Errorf("scanner %d finds %q (%v)", len(held), rule, err)
+		}
+		held = append(held, d)
+	}
+	for _, d := range held {
+		set.desks <- d
+	}
+	good := enginetest.WriteFile(t, files, "good", []byte("harmless"))
+	evil := enginetest.WriteFile(t, files, "evil", []byte("an evil marker"))
+	var paths []string
+	for range 10 * workers {
+		paths = append(paths, good, evil)
+	}
+	for i, v := range host.AskAll(enginetest.Patience, paths...) {
+		if want := []event.Action{event.Allow, event.Deny}[i%2]; v.Action != want {
+			t.Errorf("vote %d: %+v", i, v)
+		}
+	}
+	if j.inForce.Load() != set {
+		t.Error("the rules were compiled again")
+	}
+}
+
 func TestVotes(t *testing.T) {
 	host, _ := start(t, markerRule)
 	files := t.TempDir()

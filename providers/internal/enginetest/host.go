@@ -252,6 +252,29 @@ func (h *Host) await(what string, want func(*pb.FromProvider) bool) *pb.FromProv
 // Ask sends an exec event about the file at path, with a read-only descriptor, and returns the vote.
 func (h *Host) Ask(path string, budget time.Duration) event.Vote {
 	h.t.Helper()
+	return h.AskAll(budget, path)[0]
+}
+
+// AskAll asks about all files at one time and returns the votes in the order of the paths.
+func (h *Host) AskAll(budget time.Duration, paths ...string) []event.Vote {
+	h.t.Helper()
+	first := h.lastID + 1
+	for _, path := range paths {
+		h.send(path, budget)
+	}
+	votes := make([]event.Vote, len(paths))
+	for range paths {
+		id, v := h.vote()
+		if id < first || id > h.lastID {
+			h.t.Fatalf("vote on event %d, asked about %d to %d", id, first, h.lastID)
+		}
+		votes[id-first] = v
+	}
+	return votes
+}
+
+func (h *Host) send(path string, budget time.Duration) {
+	h.t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		h.t.Fatal(err)
@@ -267,24 +290,24 @@ func (h *Host) Ask(path string, budget time.Duration) event.Vote {
 	m := wire.EventToProto(&ev)
 	m.Seq, m.BudgetNs, m.Descriptor_ = h.lastID, uint64(budget), true
 	h.say(h.auth, int(f.Fd()), &pb.ToProvider{Body: &pb.ToProvider_Event{Event: m}})
+}
+
+func (h *Host) vote() (id uint64, v event.Vote) {
+	h.t.Helper()
 	select {
 	case m, open := <-h.votes:
 		if !open {
 			h.t.Fatal("the engine ended instead of voting")
 		}
-		vote := m.GetVote()
-		if vote.GetId() != h.lastID {
-			h.t.Fatalf("vote on event %d, asked about %d", vote.GetId(), h.lastID)
-		}
-		v, known := wire.VoteFromProto(vote)
+		v, known := wire.VoteFromProto(m.GetVote())
 		if !known {
-			h.t.Fatalf("vote with the action %v", vote.GetAction())
+			h.t.Fatalf("vote with the action %v", m.GetVote().GetAction())
 		}
-		return v
+		return m.GetVote().GetId(), v
 	case <-time.After(Patience):
-		h.t.Fatalf("no vote on %s within %v", path, Patience)
+		h.t.Fatalf("no vote within %v", Patience)
 	}
-	return event.Vote{}
+	return 0, event.Vote{}
 }
 
 func (h *Host) say(on *wire.Conn, file int, m *pb.ToProvider) {
