@@ -63,16 +63,6 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 	return asked
 }
 
-// lasting reports whether anybody's vote may be remembered.
-func lasting(asked []question) bool {
-	for i := range asked {
-		if asked[i].memory.lasting {
-			return true
-		}
-	}
-	return false
-}
-
 // firstBytes reads the start of the object if the kernel has it in memory: a reader that waits for a disk would
 // hold up every other caller.
 func firstBytes(file int) []byte {

@@ -98,7 +98,9 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 		e.early = append(e.early, todo.giveUps...)
 	}
 	if eff.Answer {
-		delete(d.flights, e.flight) // nobody joins a question that is answered
+		if d.flights[e.flight] == e {
+			delete(d.flights, e.flight) // nobody joins a question that is answered
+		}
 		if e.sending {
 			e.due = true
 		} else {
@@ -140,7 +142,7 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
 	todo.answers = append(todo.answers, answer{e.q, allow})
 	// The object of a pinned question stays open until the last vote is in, so that all of them can be remembered.
-	if e.lingers = e.pinned && d.lingering < maxLingering; e.lingers {
+	if e.lingers = e.pinned && e.lasting() && d.lingering < maxLingering; e.lingers {
 		d.lingering++
 	} else {
 		todo.ends = append(todo.ends, ending{q: e.q})

@@ -209,7 +209,9 @@ func (d *Docket) Judge(q *sensor.Question) {
 	}
 	d.waiting++
 	key := flightOf(p, q, asked)
-	if e := d.flights[key]; e != nil {
+	// Who shares an answer must see what was judged: a writer moves the times before the content, so an equal version
+	// is not enough.
+	if e := d.flights[key]; e != nil && e.pinned && e.q.Unchanged() {
 		e.joined = append(e.joined, q)
 		d.mu.Unlock()
 		return
@@ -217,7 +219,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	e := &entry{
 		q: q, flight: key, sending: true, copy: -1, seats: make([]seat, len(asked)), unanimous: p.unanimous(asked),
 	}
-	e.pinned = lasting(asked) && q.Pin()
+	e.pinned = q.Pin()
 	todo := d.open(e, asked)
 	d.mu.Unlock()
 	todo.run()

@@ -1,6 +1,7 @@
 package docket
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -159,4 +160,9 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)
 	}
 	return inKernel
+}
+
+// lasting reports whether anybody's vote may be remembered.
+func (e *entry) lasting() bool {
+	return slices.ContainsFunc(e.seats, func(x seat) bool { return x.memory.lasting })
 }

@@ -24,7 +24,6 @@ type remembering struct {
 func newRemembering(t *testing.T) *remembering {
 	t.Helper()
 	r := &remembering{rig: newRig(t), file: filepath.Join(t.TempDir(), "f")}
-	r.keeper = r.pins
 	if err := os.WriteFile(r.file, []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +122,36 @@ func TestChangedMeanwhileIsNotRemembered(t *testing.T) {
 	r.ask(t, nil)
 	if got, kept := p.asked.Load(), r.pins.inKernel(); got != 4 || kept != 2 {
 		t.Errorf("asked %d times, kept %d times; want 4 and 2", got, kept)
+	}
+}
+
+// Whoever opens an object that may have changed since others were asked about it does not share their answer, though the
+// version is the same: a writer moves the times before the content.
+func TestChangedObjectIsNotShared(t *testing.T) {
+	t.Parallel()
+	for name, changed := range map[string]bool{"unchanged": false, "changed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRemembering(t)
+			p := r.with("p", &peer{script: silent})
+			r.d.SetMembers([]*docket.Member{p.Member})
+			ev := event.Event{Type: event.Open, Time: time.Now()}
+			put := func() {
+				ev.ID = r.id.Add(1)
+				r.d.Judge(sensor.NewQuestion(ev, -1, caller{r.kernel, ev.ID}, r.keeper))
+			}
+			put()
+			r.pins.set(false, changed)
+			put()
+			want := int64(1)
+			if changed {
+				want = 2
+			}
+			r.until("they are asked", func() bool { return p.asked.Load() == want })
+			if got := r.d.Totals().InFlight; got != 2 {
+				t.Errorf("%d in flight, want 2", got)
+			}
+		})
 	}
 }
 

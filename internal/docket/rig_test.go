@@ -92,7 +92,7 @@ type rig struct {
 	kernel *kernel
 	trail  *trail
 	pins   *pins
-	keeper sensor.Keeper // nil unless a test wants votes to be remembered
+	keeper sensor.Keeper
 	id     atomic.Uint64
 }
 
@@ -102,6 +102,7 @@ func newRig(t testing.TB) *rig {
 		t: t, ruling: &ruling{mode: event.Enforce}, kernel: &kernel{answers: map[uint64][]bool{}}, trail: &trail{},
 		pins: &pins{},
 	}
+	r.keeper = r.pins
 	r.d = docket.New(r.ruling, r.trail, r.pins, func() {})
 	t.Cleanup(r.d.Close)
 	return r

@@ -185,7 +185,8 @@ func reload(h *testhost.Host) error {
 func TestReload(t *testing.T) {
 	need(t)
 	list := hashlist(t, badText)
-	opt := testhost.Options{Providers: []testhost.Provider{list}}
+	// Each open shall be an event.
+	opt := testhost.Options{Providers: []testhost.Provider{list}, Extra: "kernel_memory: false"}
 	h := testhost.Prepare(t, opt)
 	good, bad := files(t, h.Dir, "good", 8), h.File("bad", badText)
 	second := testenv.Tmpfs(t, "16m")
