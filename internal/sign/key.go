@@ -22,8 +22,8 @@ func IDOf(key ed25519.PublicKey) KeyID {
 
 // Role is who may make a statement: so many of these keys must sign. The zero value is nobody: nothing opens for it.
 type Role struct {
-	Keys      []ed25519.PublicKey
-	Threshold int // at least 1
+	Keys      []ed25519.PublicKey `json:"keys"`
+	Threshold int                 `json:"threshold"` // at least 1
 }
 
 // signedBy returns the distinct keys of the role with a valid signature over message. Keys are told apart by their
