@@ -67,10 +67,10 @@ func (r *repository) loadRoot(trusted []byte) error {
 	before, raw := current, trusted
 	for range maxRotations {
 		name := rootName(current.Version + 1)
-		next, err := r.readFile(name, maxRoot)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := fs.Stat(r.dir, name); errors.Is(err, fs.ErrNotExist) {
 			break
 		}
+		next, err := r.readFile(name, maxRoot)
 		if err != nil {
 			return err
 		}
@@ -228,18 +228,28 @@ func (r *repository) signed(name string, f *signedFile, keys Role) error {
 }
 
 // readFile reads a whole file of the repository. It stops one byte after the limit: a file may have no end.
-func (r *repository) readFile(name string, limit int64) (data []byte, err error) {
-	f, err := r.dir.Open(name)
+func (r *repository) readFile(name string, limit int64) ([]byte, error) {
+	data, err := readBounded(r.dir, name, limit)
+	switch {
+	case errors.Is(err, errEndless):
+		return nil, r.refuse(CodeEndless, name, "it has more than %d bytes", limit)
+	case err != nil:
+		return nil, r.refuse(CodeMissing, name, "%v", err)
+	}
+	return data, nil
+}
+
+var errEndless = errors.New("too long")
+
+func readBounded(dir fs.FS, name string, limit int64) (data []byte, err error) {
+	f, err := dir.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%w)", r.refuse(CodeMissing, name, "%v", err), err)
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	data, err = io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, r.refuse(CodeMissing, name, "%v", err)
+	if err == nil && int64(len(data)) > limit {
+		return nil, errEndless
 	}
-	if int64(len(data)) > limit {
-		return nil, r.refuse(CodeEndless, name, "it has more than %d bytes", limit)
-	}
-	return data, nil
+	return data, err
 }

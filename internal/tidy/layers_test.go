@@ -42,6 +42,7 @@ var places = []place{
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
 	{pkg: "internal/sign", layer: base, peers: []string{"internal/health"}},
+	{pkg: "internal/folder", layer: base},
 	{pkg: "docs", layer: base},
 	{pkg: "internal/unit", layer: base},
 	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
