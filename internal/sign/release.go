@@ -125,6 +125,20 @@ func (r Release) Custom() (json.RawMessage, error) {
 	return json.Marshal(r)
 }
 
+// Describes compares what a package says of itself (the config of its manifest) with what vendor and operator signed.
+// The digest already binds the one to the other; a package that tells another story is refused all the same.
+func (t Target) Describes(config []byte) error {
+	r, err := decodeRelease(config)
+	if err != nil {
+		return refuse(CodeRelease, "make it again", "the package %s does not describe itself: %v", t.Path, err)
+	}
+	if field := t.difference(r); field != "" {
+		return refuse(CodeDiffer, "do not use it", "the package %s says another %s of itself than what was signed", t.Path,
+			field)
+	}
+	return nil
+}
+
 // difference names the first field in which two releases differ, or "".
 func (r Release) difference(o Release) string {
 	for _, f := range []struct {

@@ -43,6 +43,7 @@ var places = []place{
 	{pkg: "internal/durable", layer: base},
 	{pkg: "internal/sign", layer: base, peers: []string{"internal/health"}},
 	{pkg: "internal/folder", layer: base},
+	{pkg: "internal/artifact/layout", layer: base, peers: []string{"internal/health"}},
 	{pkg: "docs", layer: base},
 	{pkg: "internal/unit", layer: base},
 	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
@@ -70,6 +71,8 @@ var places = []place{
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
+
+	{pkg: "internal/artifact", layer: runtime},
 
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
