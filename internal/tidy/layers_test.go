@@ -43,7 +43,7 @@ var places = []place{
 	{pkg: "internal/durable", layer: base},
 	{pkg: "internal/sign", layer: base, peers: []string{"internal/health"}},
 	{pkg: "internal/folder", layer: base},
-	{pkg: "internal/artifact/layout", layer: base, peers: []string{"internal/health"}},
+	{pkg: "internal/artifact/layout", layer: base, peers: []string{"internal/health", "internal/sign"}},
 	{pkg: "docs", layer: base},
 	{pkg: "internal/unit", layer: base},
 	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
