@@ -101,8 +101,8 @@ func (p *pair) verify(t *testing.T, path string) error {
 	root, err := os.ReadFile(filepath.Join(p.homes[1], "metadata", "1.root.json"))
 	must(t, err)
 	trust := sign.Trust{OperatorRoot: root, Vendor: "acme", Hardware: hardware}
-	_, p.state, err = sign.Verify(trust, p.state, p.now, os.DirFS(p.vendor.Repository()), os.DirFS(p.operator.Repository()),
-		path)
+	vendor, operator := os.DirFS(p.vendor.Repository()), os.DirFS(p.operator.Repository())
+	_, p.state, err = sign.Verify(trust, p.state, p.now, vendor, operator, path)
 	return err
 }
 
@@ -359,7 +359,8 @@ func TestFolders(t *testing.T) {
 	if _, err := issuer.Open(t.TempDir(), nil, nil); sign.CodeOf(err) != issuer.CodeHome {
 		t.Errorf("an empty folder: %v", err)
 	}
-	if _, err := issuer.Init(filepath.Join(t.TempDir(), "x"), "janitor", "x", nil, epoch); sign.CodeOf(err) != issuer.CodeHome {
+	_, err := issuer.Init(filepath.Join(t.TempDir(), "x"), "janitor", "x", nil, epoch)
+	if sign.CodeOf(err) != issuer.CodeHome {
 		t.Errorf("no party: %v", err)
 	}
 	again, err := issuer.Open(home, []string{"/nowhere"}, nil)

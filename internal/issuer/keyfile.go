@@ -125,7 +125,8 @@ func decrypt(name string, text []byte, ask Passphrase) ([]byte, error) {
 	id.SetMaxWorkFactor(workFactor + 4)
 	r, err := age.Decrypt(armor.NewReader(bytes.NewReader(text)), id)
 	if err != nil {
-		return nil, refuse(CodeKey, "try again; nobody can recover a passphrase", "the passphrase of %s is wrong: %v", name, err)
+		return nil, refuse(CodeKey, "try again; nobody can recover a passphrase", "the passphrase of %s is wrong: %v", name,
+			err)
 	}
 	out, err := io.ReadAll(io.LimitReader(r, maxKeyFile))
 	if err != nil {

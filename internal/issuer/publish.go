@@ -192,8 +192,8 @@ func (i *Issuer) pendingTargets(role string) (*metadata.Metadata[metadata.Target
 	}
 	m, err := metadata.Targets().FromBytes(raw)
 	if err != nil {
-		return nil, refuse(CodePending, "give it up: keepout keys discard "+i.home, "what waits for signatures is damaged: %v",
-			err)
+		return nil, refuse(CodePending, "give it up: keepout keys discard "+i.home,
+			"what waits for signatures is damaged: %v", err)
 	}
 	return m, nil
 }

@@ -73,6 +73,7 @@ var places = []place{
 	}},
 
 	{pkg: "internal/artifact", layer: runtime},
+	{pkg: "internal/issuer", layer: runtime},
 
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},

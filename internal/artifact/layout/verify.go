@@ -39,8 +39,8 @@ func Verify(dir fs.FS, target sign.Target) (*Package, error) {
 		return nil, err
 	}
 	if size != target.Size {
-		return nil, refuse(CodeChanged, "do not use it", "%s has files of %d bytes, and was signed with %d", target.Path, size,
-			target.Size)
+		return nil, refuse(CodeChanged, "do not use it", "%s has files of %d bytes, and was signed with %d", target.Path,
+			size, target.Size)
 	}
 	return p, nil
 }
