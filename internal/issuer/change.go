@@ -85,7 +85,7 @@ func (i *Issuer) amend(role string, now time.Time, edit func(*metadata.TargetsTy
 	if err != nil {
 		return nil, err
 	}
-	lifetime := time.Duration(rootLifetime)
+	lifetime := rootLifetime
 	if r, ok := roleOf(i.about.Party, role); ok {
 		lifetime = r.lifetime
 	}
@@ -153,7 +153,7 @@ func (i *Issuer) again(role string, now time.Time) (Progress, error) {
 	if err != nil {
 		return Progress{}, err
 	}
-	lifetime := time.Duration(rootLifetime)
+	lifetime := rootLifetime
 	if r, ok := roleOf(i.about.Party, role); ok {
 		lifetime = r.lifetime
 	}
@@ -217,7 +217,8 @@ func (i *Issuer) Complete(now time.Time) (out []Progress, err error) {
 
 // pending lists the targets roles that wait for signatures, the one that names the others first.
 func (i *Issuer) pending() (out []string) {
-	names := []string{"targets"}
+	names := make([]string, 0, 8)
+	names = append(names, "targets")
 	for _, r := range roles(i.about.Party) {
 		names = append(names, r.name)
 	}

@@ -38,7 +38,7 @@ const (
 	workFactor = 16
 )
 
-var keyName = regexp.MustCompile(`^([a-z][a-z-]*)-([0-9]{1,4})\.key$`)
+var keyName = regexp.MustCompile(`^([a-z][a-z-]*)-(\d{1,4})\.key$`)
 
 // Passphrase answers for one key file. An empty answer means that there is none.
 type Passphrase func(file string) (string, error)
@@ -163,7 +163,7 @@ func (k *keyring) files(role string) (out []string) {
 			continue // a medium that is not there: its keys are not at hand
 		}
 		for _, e := range entries {
-			if m := keyName.FindStringSubmatch(e.Name()); m != nil && m[1] == role {
+			if m := keyName.FindStringSubmatch(e.Name()); len(m) > 1 && m[1] == role {
 				out = append(out, filepath.Join(dir, e.Name()))
 			}
 		}

@@ -156,7 +156,8 @@ func (i *Issuer) publishTargets(role string, m *metadata.Metadata[metadata.Targe
 	if err != nil {
 		return p, fmt.Errorf("encode %s: %w", role, err)
 	}
-	return p, i.settle(&p, role, raw)
+	err = i.settle(&p, role, raw)
+	return p, err
 }
 
 // settle publishes what has enough signatures, and keeps what has not.

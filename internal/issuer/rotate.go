@@ -204,7 +204,8 @@ func (i *Issuer) publishRoot(m *metadata.Metadata[metadata.RootType]) (Progress,
 	if p.Have > 0 && (before.VerifyDelegate("root", m) != nil || m.VerifyDelegate("root", m) != nil) {
 		p.Need = max(p.Need, p.Have+1) // enough keys in all, and not enough of the old or of the new ones
 	}
-	return p, i.settle(&p, "root", raw)
+	err = i.settle(&p, "root", raw)
+	return p, err
 }
 
 func (i *Issuer) pendingRoot() (*metadata.Metadata[metadata.RootType], error) {
