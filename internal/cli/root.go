@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,9 +43,18 @@ type app struct {
 	output  string // text or json
 	version string
 	paint   paint
-	width   int  // columns of the terminal, 0 where there is none
-	ascii   bool // no signs beyond ASCII
-	begun   bool // a command runs: what goes wrong from here on is not the command line
+	width   int              // columns of the terminal, 0 where there is none
+	ascii   bool             // no signs beyond ASCII
+	begun   bool             // a command runs: what goes wrong from here on is not the command line
+	now     func() time.Time // nil: the clock
+}
+
+// today is the time by which signatures are made and judged.
+func (a *app) today() time.Time {
+	if a.now != nil {
+		return a.now()
+	}
+	return time.Now()
 }
 
 // Main runs one command line and returns the exit code.
@@ -89,7 +99,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
 		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.doctorCommand(), a.demoCommand(),
-		a.drillCommand(),
+		a.drillCommand(), a.packageCommand(), a.keysCommand(),
 	)
 	return root
 }

@@ -41,6 +41,9 @@ var places = []place{
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
+	{pkg: "internal/sign", layer: base, peers: []string{"internal/health"}},
+	{pkg: "internal/folder", layer: base},
+	{pkg: "internal/artifact/layout", layer: base, peers: []string{"internal/health", "internal/sign"}},
 	{pkg: "docs", layer: base},
 	{pkg: "internal/unit", layer: base},
 	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
@@ -72,6 +75,9 @@ var places = []place{
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
+
+	{pkg: "internal/artifact", layer: runtime},
+	{pkg: "internal/issuer", layer: runtime},
 
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
