@@ -42,8 +42,8 @@ type fixedInfo struct {
 	_          [28]byte
 }
 
-// Framebuffer is a screen that is written to through its device, whatever is behind it: efifb, simpledrm and every other
-// kernel module for screens offers one. It is not safe for concurrent use.
+// Framebuffer is a screen that is written to through its device, whatever is behind it: efifb, simpledrm and every
+// other kernel module for screens offers one. It is not safe for concurrent use.
 type Framebuffer struct {
 	file   *os.File
 	pixels Pixels
@@ -127,8 +127,8 @@ func (f *Framebuffer) Forget() { f.last = nil }
 // Close leaves what is on the screen there.
 func (f *Framebuffer) Close() error { return f.file.Close() }
 
-// KeepConsoleOff stops the kernel's text console, such as /dev/tty0, from drawing over the framebuffer, until restore is
-// called. Without a console there is nothing to stop.
+// KeepConsoleOff stops the kernel's text console, such as /dev/tty0, from drawing over the framebuffer, until restore
+// is called. Without a console there is nothing to stop.
 func KeepConsoleOff(tty string) (restore func() error, err error) {
 	file, err := os.OpenFile(tty, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {

@@ -28,8 +28,8 @@ const (
 )
 
 // Type sizes are fractions of the screen's height, so that what can be read from two metres on one screen can be on
-// another of the same size with more pixels. The body begins at a 25th of the height. On a screen 17 cm high, which is a
-// laptop's, a 32nd has capitals of 3.8 mm, and who sees well reads 3 mm from two metres; only what does not fit
+// another of the same size with more pixels. The body begins at a 25th of the height. On a screen 17 cm high, which
+// is a laptop's, a 32nd has capitals of 3.8 mm, and who sees well reads 3 mm from two metres; only what does not fit
 // otherwise gets smaller than that, down to a 44th.
 const (
 	bodyLargest  = 25
@@ -37,8 +37,8 @@ const (
 	bodySmallest = 44
 )
 
-// Renderer draws records. It keeps the typefaces of the sizes that it has used; make one and use it for a whole session.
-// It is not safe for concurrent use.
+// Renderer draws records. It keeps the typefaces of the sizes that it has used; make one and use it for a whole
+// session. It is not safe for concurrent use.
 type Renderer struct {
 	regular, bold *sfnt.Font
 	faces         map[faceKey]font.Face
@@ -90,8 +90,8 @@ func (r *Renderer) can(c rune) bool {
 	return err == nil && i != 0
 }
 
-// Image draws a page on a screen of so many pixels. The image has exactly that size, unless it is smaller than 320×200 or
-// larger than 8192×4320.
+// Image draws a page on a screen of so many pixels. The image has exactly that size, unless it is smaller than
+// 320×200 or larger than 8192×4320.
 func (r *Renderer) Image(record *crash.Record, page Page, width, height int) *image.Gray {
 	width = min(max(width, minWidth), maxWidth)
 	height = min(max(height, minHeight), maxHeight)
@@ -113,8 +113,8 @@ type sheet struct {
 	codeAt image.Point
 }
 
-// fit tries the type sizes from the largest down to the middle, then less text, then smaller type, then ever less text, and
-// takes what fits first.
+// fit tries the type sizes from the largest down to the middle, then less text, then smaller type, then ever less
+// text, and takes what fits first.
 func (r *Renderer) fit(record *crash.Record, page Page, width, height int) sheet {
 	largest, smallest := min(height/bodyLargest, width/34), max(min(height/bodySmallest, width/56), 9)
 	if page == Details {

@@ -45,8 +45,8 @@ func Text(record *crash.Record, page Page, columns, rows int) []string {
 	return append(lines, keys...)
 }
 
-// Console is Text with the escape sequences of a Linux console or any ANSI terminal around it: it clears the screen, hides
-// the cursor and writes white on black.
+// Console is Text with the escape sequences of a Linux console or any ANSI terminal around it: it clears the screen,
+// hides the cursor and writes white on black.
 func Console(record *crash.Record, page Page, columns, rows int) []byte {
 	var b strings.Builder
 	b.WriteString("\x1b[0;1;37;40m\x1b[2J\x1b[H\x1b[?25l")
@@ -70,8 +70,8 @@ func Serial(record *crash.Record) string {
 	return b.String()
 }
 
-// SerialChange is what is new since before, one line for each step or sentence that changed; it is empty when nothing did.
-// A serial line has no screen to draw again.
+// SerialChange is what is new since before, one line for each step or sentence that changed; it is empty when nothing
+// did. A serial line has no screen to draw again.
 func SerialChange(before, after *crash.Record) string {
 	known := map[string]bool{}
 	for line := range strings.Lines(Serial(before)) {

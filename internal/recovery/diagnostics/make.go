@@ -96,7 +96,7 @@ func Make(in *Input, level Level) (Bundle, []byte, error) {
 		b.minimal()
 	}
 	b.Redacted = red.tally()
-	shorten(&b)
+	shorten(&b, maxWord)
 	encoded, err := b.fit()
 	return b, encoded, err
 }
@@ -205,7 +205,8 @@ func split(text []byte) []string {
 }
 
 // shorten bounds every text but the panic's lines. It comes after redaction: half of a secret is no longer recognised.
-func shorten(b *Bundle) {
+func shorten(b *Bundle, most int) {
+	word := func(text string) string { return word(text, most) }
 	for _, text := range []*string{
 		&b.Failure.Starting, &b.Failure.Suspect, &b.Failure.Reason, &b.Failure.Cause, &b.Signature.Title,
 		&b.Versions.Keepout, &b.Versions.Recovery, &b.Versions.Kernel, &b.Versions.System,
@@ -248,20 +249,21 @@ func shorten(b *Bundle) {
 	}
 }
 
-func word(text string) string {
-	if len(text) <= maxWord {
+func word(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxWord], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
-// fit encodes the bundle and takes away lines of the panic, from its middle, then older changes and the rest of the lists,
-// until it is small enough.
+// fit encodes the bundle and takes away lines of the panic, from its middle, then older changes, then the ends of
+// texts, until it is small enough.
 func (b *Bundle) fit() ([]byte, error) {
-	lines, changes := len(b.Panic), len(b.Changes)
+	lines, changes, texts := len(b.Panic), len(b.Changes), maxWord
 	for {
 		b.noteCut("panic text (to fit)", len(b.Panic), lines, "lines")
 		b.noteCut("changes (to fit)", len(b.Changes), changes, "entries")
+		b.noteCut("texts (to fit)", texts, maxWord, "bytes each")
 		encoded, err := b.Encode()
 		if err != nil || len(encoded) <= MaxBundle {
 			return encoded, err
@@ -276,6 +278,9 @@ func (b *Bundle) fit() ([]byte, error) {
 			b.Panic = nil
 		case len(b.Changes) > 0:
 			b.Changes = b.Changes[(len(b.Changes)+1)/2:]
+		case texts > 16:
+			texts /= 2
+			shorten(b, texts)
 		default:
 			return nil, fmt.Errorf("make bundle: %d bytes without panic text and changes, at most %d", len(encoded), MaxBundle)
 		}

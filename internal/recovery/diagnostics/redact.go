@@ -39,8 +39,9 @@ const (
 	markOther   = "[removed]"
 )
 
-// MinKnown is the fewest bytes of a known value that is found inside of words. A shorter one is found as a whole word.
-const MinKnown = 3
+// MinKnown is the fewest bytes of a known value that is found inside of words. A shorter one is found as a whole
+// word: a person called Ann must not be found in every scanner.
+const MinKnown = 6
 
 // Rules lists all rules in the order in which they are applied; the first four need the values of the machine.
 func Rules() []Rule { return newRedactor(Known{}).rules }
@@ -86,6 +87,26 @@ func patterns() []Rule {
 	}
 }
 
+// patternRules are compiled once; nothing changes them.
+var patternRules = patterns()
+
+// knownRules is how many rules come before them.
+const knownRules = 4
+
+// allMarks finds what redaction has written.
+var allMarks = regexp.MustCompile(marksPattern())
+
+func marksPattern() string {
+	marks := []string{markHost, markUser, markMachine, markOther}
+	for i := range patternRules {
+		marks = append(marks, patternRules[i].Mark)
+	}
+	for i := range marks {
+		marks[i] = regexp.QuoteMeta(marks[i])
+	}
+	return strings.Join(marks, "|")
+}
+
 // redactor applies the rules and counts. It is not safe for concurrent use.
 type redactor struct {
 	rules  []Rule
@@ -105,7 +126,7 @@ func newRedactor(known Known) *redactor {
 	} {
 		r.rules = append(r.rules, Rule{Name: k.name, What: k.what, Mark: k.mark, Names: true, pattern: anyOf(k.values)})
 	}
-	r.rules = append(r.rules, patterns()...)
+	r.rules = append(r.rules, patternRules...)
 	return r
 }
 
@@ -120,7 +141,7 @@ func anyOf(values []string) *regexp.Regexp {
 		switch {
 		case len(v) < 2 || strings.EqualFold(v, "localhost") || v == "(none)":
 		case len(v) < MinKnown:
-			parts = append(parts, `\b`+regexp.QuoteMeta(v)+`\b`)
+			parts = append(parts, boundary(v[0])+regexp.QuoteMeta(v)+boundary(v[len(v)-1]))
 		default:
 			parts = append(parts, regexp.QuoteMeta(v))
 		}
@@ -129,6 +150,14 @@ func anyOf(values []string) *regexp.Regexp {
 		return nil
 	}
 	return regexp.MustCompile(`(?i)(?:` + strings.Join(parts, "|") + `)`)
+}
+
+// boundary is what must stand beside a short value's first or last byte for it to be a word of its own.
+func boundary(c byte) string {
+	if c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' {
+		return `\b`
+	}
+	return ""
 }
 
 // clean makes a text one line of valid UTF-8 without control characters. It comes before the rules, so that nothing can
@@ -147,12 +176,14 @@ func clean(text string) string {
 	}, text)
 }
 
-// text applies the rules to a text; names spares what the rules for free text would take from an identifier.
+// text applies the rules to a text; names spares what the rules for free text would take from an identifier. The
+// known values come first, so that a pattern cannot take a part of one, and once more at the end: what a pattern took
+// may have been what made a short value part of a longer word.
 func (r *redactor) text(text string, names bool) string {
-	text = clean(text)
-	for i := range r.rules {
+	text = r.withoutKnown(clean(text))
+	for i := knownRules; i < len(r.rules); i++ {
 		rule := &r.rules[i]
-		if rule.pattern == nil || names && !rule.Names {
+		if names && !rule.Names {
 			continue
 		}
 		text = rule.pattern.ReplaceAllStringFunc(text, func(match string) string {
@@ -163,7 +194,52 @@ func (r *redactor) text(text string, names bool) string {
 			return rule.Mark
 		})
 	}
+	return r.withoutKnown(text)
+}
+
+// withoutKnown takes the known values out until none is left. It looks between the marks only, because a host may be
+// called "host".
+func (r *redactor) withoutKnown(text string) string {
+	const rounds = 16
+	for round := range rounds + 1 {
+		var b strings.Builder
+		found := false
+		last := 0
+		piece := func(part string) {
+			for i := range knownRules {
+				part, found = r.piece(&r.rules[i], part, found)
+				if round == rounds && found {
+					part = markOther // somebody made a text of nothing else
+				}
+			}
+			b.WriteString(part)
+		}
+		for _, at := range allMarks.FindAllStringIndex(text, -1) {
+			piece(text[last:at[0]])
+			b.WriteString(text[at[0]:at[1]])
+			last = at[1]
+		}
+		piece(text[last:])
+		if !found {
+			return text
+		}
+		text = b.String()
+	}
 	return text
+}
+
+// piece applies one rule for known values to a part of a text, unless an earlier rule has already put a mark there: the
+// next round sees that.
+func (r *redactor) piece(rule *Rule, part string, found bool) (string, bool) {
+	if rule.pattern == nil || allMarks.MatchString(part) {
+		return part, found
+	}
+	out := rule.pattern.ReplaceAllStringFunc(part, func(string) string {
+		r.counts[rule.Name]++
+		found = true
+		return rule.Mark
+	})
+	return out, found
 }
 
 // bundle redacts every text of a bundle, by its tag.

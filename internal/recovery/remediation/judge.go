@@ -52,8 +52,8 @@ type State struct {
 	Floor time.Time `json:"floor,omitzero"`
 }
 
-// Bounds of a state. A floor is not moved further at once than leap: a fix that was issued by a wrong clock must not make
-// all later ones look expired.
+// Bounds of a state. A floor is not moved further at once than leap: a fix that was issued by a wrong clock must not
+// make all later ones look expired.
 const (
 	maxApplied = 64
 	maxRevoked = 256
@@ -111,8 +111,8 @@ func Judge(trust Trust, state State, machine Machine, sealed []byte) (Plan, erro
 	return plan, nil
 }
 
-// open verifies the signatures of whoever could have made the fix, and only then decodes it. Which role that is must not
-// be taken from the fix before it is verified, so every role is tried.
+// open verifies the signatures of whoever could have made the fix, and only then decodes it. Which role that is must
+// not be taken from the fix before it is verified, so every role is tried.
 func open(trust Trust, sealed []byte) (Fix, []sign.KeyID, error) {
 	if len(sealed) > MaxEnvelope {
 		return Fix{}, nil, refuse(CodeMalformed, "get the fix again", "a fix of %d bytes, at most %d are read", len(sealed), MaxEnvelope)
@@ -237,8 +237,8 @@ func (s *State) last(vendor string) uint64 {
 	return s.Vendors[vendor]
 }
 
-// inTime holds the expiry against a time that has passed for certain, and, for a campaign, against the clock as well. What
-// answers this very failure cannot be old, so that a clock in the future does not keep a machine from its fix.
+// inTime holds the expiry against a time that has passed for certain, and, for a campaign, against the clock as well.
+// What answers this very failure cannot be old, so that a clock in the future does not keep a machine from its fix.
 func inTime(p *Plan, s *State, now time.Time) error {
 	const next = "have it issued again"
 	f := &p.Fix
