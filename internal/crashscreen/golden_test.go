@@ -50,7 +50,7 @@ func stories() map[string]crash.Record {
 	menu.Choices = []crash.Key{
 		{Name: "1", Text: "Start without third-party security"},
 		{Name: "2", Text: "Start with the versions of 12 July, the last that started well"},
-		{Name: "3", Text: "Look for a fix again"},
+		{Name: "Enter", Text: "Look for a fix again"},
 		{Name: "4", Text: "Try to start once more, unchanged"},
 	}
 	long := looking

@@ -204,7 +204,7 @@ func (c *column) add(blocks []block) {
 		case roleStep:
 			left += c.body * 17 / 5
 		case roleChoice:
-			left += c.body * 2
+			left += c.choice(blocks)
 		case roleStrong, rolePlain, roleFaint, roleHeading, roleDetail:
 		}
 		for n, line := range wrap(b.text, c.right-left, b.rows, measure(f), "…") {
@@ -213,7 +213,8 @@ func (c *column) add(blocks []block) {
 				c.mark(b.mark, baseline)
 			}
 			if n == 0 && b.role == roleChoice {
-				c.rows = append(c.rows, row{x: c.left + c.body/2, y: baseline, text: b.mark, face: c.r.face(true, c.body), shade: shadeWhite})
+				key := row{x: c.left + c.body/2, y: baseline, text: b.mark, face: c.r.face(true, c.body), shade: shadeWhite}
+				c.rows = append(c.rows, key)
 			}
 			if b.role == roleStep && b.mark == ".." {
 				shade = shadeWhite
@@ -225,6 +226,17 @@ func (c *column) add(blocks []block) {
 			c.y += leading / 4
 		}
 	}
+}
+
+// choice is how far the texts of a menu are indented: past the widest of its keys.
+func (c *column) choice(blocks []block) int {
+	wide := c.body
+	for i := range blocks {
+		if blocks[i].role == roleChoice {
+			wide = max(wide, measure(c.r.face(true, c.body))(blocks[i].mark))
+		}
+	}
+	return wide + c.body*3/2
 }
 
 // title takes the largest size at which a title fits on one line, within limits.

@@ -110,13 +110,19 @@ func plainText(text string) string {
 // textBlocks wraps blocks into lines of text.
 func textBlocks(blocks []block, columns int) []string {
 	var lines []string
+	widest := 1 // of the menu's keys
+	for i := range blocks {
+		if blocks[i].role == roleChoice {
+			widest = max(widest, len(plainText(blocks[i].mark)))
+		}
+	}
 	for _, b := range blocks {
 		first, rest := "", ""
 		switch b.role {
 		case roleStep:
 			first, rest = fmt.Sprintf("  [%-4s] ", centred(b.mark)), "         "
 		case roleChoice:
-			first = fmt.Sprintf("  %-4s ", b.mark)
+			first = fmt.Sprintf("  %-*s  ", widest, plainText(b.mark))
 			rest = strings.Repeat(" ", len(first))
 		case roleFaint, roleDetail:
 			first, rest = "  ", "    "
