@@ -112,7 +112,8 @@ func (a *app) printCrash(r *crash.Record) error {
 		if step.Detail != "" {
 			text += ": " + step.Detail
 		}
-		fmt.Fprintf(a.out, "  %-8s %s\n", progressWord(step.Progress), strings.Join(a.wrap(text, "           "), "\n           "))
+		fmt.Fprintf(a.out, "  %-8s %s\n", progressWord(step.Progress), strings.Join(a.wrap(text, "           "),
+			"\n           "))
 	}
 	fmt.Fprintln(a.out)
 	for _, text := range []string{s.Outcome, s.Files, strings.TrimSpace(s.Report + "  " + s.Address)} {

@@ -39,7 +39,7 @@ type gathering struct {
 func (a *app) diagnosticsCommand() *cobra.Command {
 	g := &gathering{}
 	preview := &cobra.Command{
-		Use: "preview", Short: "Show what a diagnostics bundle would hold, and the rules of redaction; nothing is kept or sent",
+		Use: "preview", Short: "Show what a bundle would hold, and the rules of redaction; nothing is kept or sent",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, encoded, err := a.makeBundle(cmd.Context(), g)
@@ -83,7 +83,8 @@ func (a *app) diagnosticsCommand() *cobra.Command {
 	}
 	send.Flags().StringVar(&g.key, "key", "/etc/keepout/diagnostics.pub", "file with the organisation's age recipients")
 	send.Flags().StringVar(&g.to, "to", "", "write the encrypted bundle to this file instead of the outbox")
-	cmd := group("diagnostics", "Preview, collect and send what helps to find out why this machine failed", preview, collect, send)
+	cmd := group("diagnostics", "Preview, collect and send what helps to find out why this machine failed",
+		preview, collect, send)
 	cmd.PersistentFlags().StringVar(&g.state, "state-dir", "/var/lib/keepout", "directory of journal and state")
 	return cmd
 }
@@ -99,7 +100,8 @@ func (a *app) makeBundle(ctx context.Context, g *gathering) (diagnostics.Bundle,
 	}
 	if level == diagnostics.Off {
 		return diagnostics.Bundle{}, nil, health.Problem{
-			Code: "KO-2511", Title: "diagnostics are off", Severity: health.Failure, Fix: a.command("diagnostics preview --level minimal"),
+			Code: "KO-2511", Title: "diagnostics are off", Severity: health.Failure,
+			Fix: a.command("diagnostics preview --level minimal"),
 		}
 	}
 	in := diagnostics.Gather(os.DirFS(g.root), nil)
@@ -175,11 +177,8 @@ func serviceState(ctx context.Context) ([]diagnostics.Unit, []diagnostics.Timing
 		units, _ = diagnostics.ParseUnits(text) // an old systemctl knows no JSON
 	}
 	var timings []diagnostics.Timing
-	args := []string{"show"}
-	for _, name := range diagnostics.TimingProperties() {
-		args = append(args, "-p", name)
-	}
-	if text, err := exec.CommandContext(ctx, "systemctl", args...).Output(); err == nil {
+	wanted := "--property=" + strings.Join(diagnostics.TimingProperties(), ",")
+	if text, err := exec.CommandContext(ctx, "systemctl", "show", wanted).Output(); err == nil {
 		timings = diagnostics.ParseTimings(text)
 	}
 	return units, timings
@@ -194,7 +193,8 @@ func (a *app) printPreview(b *diagnostics.Bundle, encoded []byte) error {
 			Bundle *diagnostics.Bundle `json:"bundle"`
 		}{len(encoded), rules, b})
 	}
-	fmt.Fprintln(a.out, a.paint.in(bold, fmt.Sprintf("A bundle of level %s, %d bytes. Nothing was kept or sent.", b.Level, len(encoded))))
+	fmt.Fprintln(a.out, a.paint.in(bold, fmt.Sprintf("A bundle of level %s, %d bytes. Nothing was kept or sent.",
+		b.Level, len(encoded))))
 	fmt.Fprintln(a.out, "\nWhat the rules take out, and how often they did here")
 	for i := range rules {
 		n := 0
@@ -279,22 +279,28 @@ func (a *app) told(what, path string, encoded []byte) error {
 	return err
 }
 
-func (a *app) sendBundle(g *gathering, args []string) error {
-	file := ""
+// bundleToSend is the file that was named, or the newest bundle that is kept.
+func (a *app) bundleToSend(g *gathering, args []string) (string, error) {
 	if len(args) == 1 {
-		file = args[0]
-	} else {
-		names, err := bundles(g.folder())
-		if err != nil {
-			return err
+		return args[0], nil
+	}
+	names, err := bundles(g.folder())
+	if err != nil {
+		return "", err
+	}
+	if len(names) == 0 {
+		return "", health.Problem{
+			Code: "KO-2513", Title: "no bundle is kept in " + g.folder(), Severity: health.Failure,
+			Fix: a.command("diagnostics collect"),
 		}
-		if len(names) == 0 {
-			return health.Problem{
-				Code: "KO-2513", Title: "no bundle is kept in " + g.folder(), Severity: health.Failure,
-				Fix: a.command("diagnostics collect"),
-			}
-		}
-		file = filepath.Join(g.folder(), names[len(names)-1])
+	}
+	return filepath.Join(g.folder(), names[len(names)-1]), nil
+}
+
+func (a *app) sendBundle(g *gathering, args []string) error {
+	file, err := a.bundleToSend(g, args)
+	if err != nil {
+		return err
 	}
 	encoded, err := readBounded(file, diagnostics.MaxBundle)
 	if err != nil {
@@ -303,8 +309,9 @@ func (a *app) sendBundle(g *gathering, args []string) error {
 	key, err := readBounded(g.key, 64<<10)
 	if err != nil {
 		return health.Problem{
-			Code: "KO-2514", Title: fmt.Sprintf("the organisation's key is missing: %v; nothing leaves this machine unencrypted", err),
-			Severity: health.Failure, Fix: "put the organisation's age recipients into " + g.key + ", or name the file with --key",
+			Code: "KO-2514", Title: fmt.Sprintf("no key of the organisation: %v; nothing leaves this machine unencrypted", err),
+			Severity: health.Failure, Fix: "put the organisation's age recipients into " + g.key +
+				", or name the file with --key",
 		}
 	}
 	recipients, err := diagnostics.ParseRecipients(key)

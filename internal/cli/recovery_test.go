@@ -55,10 +55,14 @@ func TestCrashCommands(t *testing.T) {
 	}
 	acme := crash.Product{ID: "acme-av", Name: "ACME AV", Engine: "7.2", Content: "291"}
 	r := crash.Record{
-		Code: "2FB4-12B9", Time: time.Now().Add(-time.Hour), Attempts: 3, Starting: &acme, Cause: "Kernel panic - not syncing: x",
+		Code: "2FB4-12B9", Time: time.Now().Add(-time.Hour), Attempts: 3, Starting: &acme,
+		Cause:   "Kernel panic - not syncing: x",
 		Suspect: &crash.Suspect{Product: acme, Reason: "its content changed 4 minutes before the first failed start"},
 		Steps:   []crash.Step{{Progress: crash.Done, Text: "Network: wired", Detail: "10.0.2.15"}},
-		Details: []string{"the last line \x1b[2J"}, Outcome: &crash.Outcome{Recovered: true, Action: "content 291 was rolled back"},
+		Details: []string{"the last line \x1b[2J"}, Outcome: &crash.Outcome{
+			Recovered: true,
+			Action:    "content 291 was rolled back",
+		},
 	}
 	data, err := crash.Encode(&r)
 	if err != nil {
@@ -68,7 +72,8 @@ func TestCrashCommands(t *testing.T) {
 	out := must(t, "crash", "show", "2fb4-12b9", "--dir", dir)
 	for _, want := range []string{
 		"This machine could not start, and has recovered (3 attempts)", "Stopped while starting: ACME AV 7.2, content 291",
-		"Suspected: ACME AV", "Reason: its content changed", "done     Network: wired: 10.0.2.15", "Your files have not been changed.",
+		"Suspected: ACME AV", "Reason: its content changed", "done     Network: wired: 10.0.2.15",
+		"Your files have not been changed.",
 		"Report 2FB4-12B9", "content 291 was rolled back. It has started well since.", "the last line ?[2J",
 	} {
 		if !strings.Contains(out, want) {
@@ -78,14 +83,17 @@ func TestCrashCommands(t *testing.T) {
 	if out := must(t, "crash", "notice", "--dir", dir); !strings.HasPrefix(out, "Keepout: This machine could not start") {
 		t.Errorf("notice: %s", out)
 	}
-	if out := must(t, "crash", "list", "--dir", dir); !strings.Contains(out, "2FB4-12B9") || !strings.Contains(out, "recovered") {
+	if out := must(t, "crash", "list", "--dir", dir); !strings.Contains(out, "2FB4-12B9") || !strings.Contains(out,
+		"recovered") {
 		t.Errorf("list: %s", out)
 	}
 	var shown crash.Record
-	if err := json.Unmarshal([]byte(must(t, "crash", "show", "-o", "json", "--dir", dir)), &shown); err != nil || shown.Code != r.Code {
+	if err := json.Unmarshal([]byte(must(t, "crash", "show", "-o", "json", "--dir", dir)), &shown); err != nil ||
+		shown.Code != r.Code {
 		t.Errorf("as JSON: %+v, %v", shown, err)
 	}
-	if code, _, errs := command(t, "crash", "show", "0000-0000", "--dir", dir); code != exitFailure || !strings.Contains(errs, "KO-2503") {
+	if code, _, errs := command(t, "crash", "show", "0000-0000", "--dir", dir); code != exitFailure ||
+		!strings.Contains(errs, "KO-2503") {
 		t.Errorf("an unknown code: %d, %s", code, errs)
 	}
 }
@@ -110,14 +118,17 @@ func TestDiagnosticsCommands(t *testing.T) {
 	if entries, _ := os.ReadDir(state); len(entries) > 0 {
 		t.Error("a preview kept something")
 	}
-	if code, _, errs := command(t, "diagnostics", "send", "--state-dir", state); code != exitFailure || !strings.Contains(errs, "KO-2513") {
+	if code, _, errs := command(t, "diagnostics", "send", "--state-dir", state); code != exitFailure ||
+		!strings.Contains(errs, "KO-2513") {
 		t.Errorf("nothing to send: %d, %s", code, errs)
 	}
-	if code, _, errs := command(t, "diagnostics", "collect", "--level", "off"); code != exitFailure || !strings.Contains(errs, "KO-2511") {
+	if code, _, errs := command(t, "diagnostics", "collect", "--level", "off"); code != exitFailure ||
+		!strings.Contains(errs, "KO-2511") {
 		t.Errorf("level off: %d, %s", code, errs)
 	}
 	var kept struct{ Path, Report, Digest string }
-	if err := json.Unmarshal([]byte(must(t, "diagnostics", "collect", "-o", "json", "--root", root, "--state-dir", state)), &kept); err != nil {
+	if err := json.Unmarshal([]byte(must(t, "diagnostics", "collect", "-o", "json", "--root", root, "--state-dir",
+		state)), &kept); err != nil {
 		t.Fatal(err)
 	}
 	bundle, err := os.ReadFile(kept.Path)
@@ -125,7 +136,8 @@ func TestDiagnosticsCommands(t *testing.T) {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
 	key := filepath.Join(t.TempDir(), "ours.pub")
-	if code, _, errs := command(t, "diagnostics", "send", "--state-dir", state, "--key", key); code != exitFailure || !strings.Contains(errs, "KO-2514") {
+	if code, _, errs := command(t, "diagnostics", "send", "--state-dir", state, "--key", key); code != exitFailure ||
+		!strings.Contains(errs, "KO-2514") {
 		t.Errorf("without a key: %d, %s", code, errs)
 	}
 	identity, err := age.GenerateX25519Identity()
@@ -194,14 +206,17 @@ func TestRemediationCommands(t *testing.T) {
 	trust := filepath.Join(keys, "trust.pem")
 	write(t, trust, public)
 
-	must(t, "remediation", "create", "fix-1", "--reason", "content 291 ends machines", "--provider", "acme-av", "--content", "291",
+	must(t, "remediation", "create", "fix-1", "--reason", "content 291 ends machines", "--provider", "acme-av",
+		"--content", "291",
 		"--do", "rollback-content acme-av", "--dir", dir)
 	draft, fix := filepath.Join(dir, "fix-1.draft.json"), filepath.Join(dir, "fix-1.fix")
 	must(t, "remediation", "sign", draft, "--key", adaFile)
-	if out := must(t, "remediation", "list", dir, "--trust", trust); !strings.Contains(out, "1 of 2 signatures") || !strings.Contains(out, "draft") {
+	if out := must(t, "remediation", "list", dir, "--trust", trust); !strings.Contains(out, "1 of 2 signatures") ||
+		!strings.Contains(out, "draft") {
 		t.Errorf("after the first signature:\n%s", out)
 	}
-	if code, _, errs := command(t, "remediation", "approve", fix, "--key", adaFile, "--yes"); code != exitFailure || !strings.Contains(errs, "KO-2531") {
+	if code, _, errs := command(t, "remediation", "approve", fix, "--key", adaFile, "--yes"); code != exitFailure ||
+		!strings.Contains(errs, "KO-2531") {
 		t.Errorf("approving one's own: %d, %s", code, errs)
 	}
 	role := sign.Role{Keys: remediation.PublicKeys(ada, bob), Threshold: 2}
@@ -214,7 +229,8 @@ func TestRemediationCommands(t *testing.T) {
 		_, err = remediation.Judge(remediation.Trust{Organisation: role}, remediation.State{}, machine, sealed)
 		return err
 	}
-	if out := must(t, "remediation", "approve", fix, "--key", bobFile); !strings.Contains(out, "rollback-content acme-av") || judge(fix) == nil {
+	if out := must(t, "remediation", "approve", fix, "--key", bobFile); !strings.Contains(out,
+		"rollback-content acme-av") || judge(fix) == nil {
 		t.Errorf("looking at it signed it, or does not show what it does:\n%s", out)
 	}
 	must(t, "remediation", "approve", fix, "--key", bobFile, "--yes")

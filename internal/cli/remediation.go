@@ -44,8 +44,8 @@ func (a *app) remediationCreate() *cobra.Command {
 	d := &drafting{}
 	cmd := &cobra.Command{
 		Use: "create ID --reason TEXT --do ACTION…", Short: "Write the draft of a fix",
-		Long: "Write the draft of a fix into ID.draft.json. A campaign is for every machine with a symptom, a targeted fix\n" +
-			"answers one report. The actions are:\n\n" +
+		Long: "Write the draft of a fix into ID.draft.json. A campaign is for every machine with a symptom, a\n" +
+			"targeted fix answers one report. The actions are:\n\n" +
 			"  disable-provider ID       rollback-content ID      restore-file PATH SHA256\n" +
 			"  safe-mode                 unset-safe-mode          hold               collect",
 		Args: exactArgs(1, "an id for the fix"),
@@ -86,7 +86,8 @@ func (a *app) remediationCreate() *cobra.Command {
 	f.StringVar(&d.fix.Symptom.Engine, "engine", "", "of a campaign: and this version of its engine")
 	f.StringVar(&d.fix.Symptom.Content, "content", "", "of a campaign: and this version of its content")
 	f.StringVar(&d.fix.Bundle, "bundle", "", "of a targeted fix: the digest of the report that it answers")
-	f.StringArrayVar(&d.fix.Machines.IDs, "machine", nil, "only for the machine with this pseudonym; may be given several times")
+	f.StringArrayVar(&d.fix.Machines.IDs, "machine", nil,
+		"only for the machine with this pseudonym; may be given several times")
 	f.StringVar(&d.fix.Vendor, "vendor", "", "the provider whose vendor signs; default: the organisation")
 	f.BoolVar(&d.fix.Test, "test", false, "harmless, for keepout recovery test")
 	f.StringVar(&d.dir, "dir", ".", "folder for the draft")
@@ -174,8 +175,8 @@ func (a *app) remediationApprove() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "approve FIX --key KEY --yes", Short: "Look at a signed fix, and put the second signature under it",
-		Long: "Look at a signed fix, and put the second signature under it. It must be another key than the first: a fix is\n" +
-			"what two people have read. Without --yes it is only shown.",
+		Long: "Look at a signed fix, and put the second signature under it. It must be another key than the first: a\n" +
+			"fix is what two people have read. Without --yes it is only shown.",
 		Args: exactArgs(1, "the signed fix's file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			sealed, f, signers, err := readFix(args[0])

@@ -76,7 +76,8 @@ func (a *app) remediationList() *cobra.Command {
 			return a.printFixes(list, keys != nil)
 		},
 	}
-	cmd.Flags().StringVar(&trust, "trust", "", "file with the organisation's public keys in PEM: signatures are verified by them")
+	cmd.Flags().StringVar(&trust, "trust", "",
+		"file with the organisation's public keys in PEM: signatures are verified by them")
 	return cmd
 }
 

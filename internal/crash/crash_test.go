@@ -23,7 +23,10 @@ func record() Record {
 		Suspect: &Suspect{Product: acme, Reason: "it changed 4 minutes before"},
 		Steps:   []Step{{Progress: Done, Text: "Diagnostics saved"}},
 		Details: []string{"one", "two"},
-		Outcome: &Outcome{Recovered: true, Time: night, Action: "acme-av was rolled back to content 290", By: "the local rule"},
+		Outcome: &Outcome{
+			Recovered: true, Time: night, Action: "acme-av was rolled back to content 290",
+			By: "the local rule",
+		},
 	}
 }
 
@@ -67,7 +70,8 @@ func TestNoBlameWithoutEvidence(t *testing.T) {
 		}
 	}
 	r := record()
-	if story := Tell(&r); story.Suspect != "Suspected: ACME AV 7.2, content 291" || story.Reason != "Reason: it changed 4 minutes before" {
+	if story := Tell(&r); story.Suspect != "Suspected: ACME AV 7.2, content 291" ||
+		story.Reason != "Reason: it changed 4 minutes before" {
 		t.Errorf("%q, %q", story.Suspect, story.Reason)
 	}
 }

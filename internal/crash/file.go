@@ -130,9 +130,8 @@ func readRecord(dir fs.FS, name string) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("open crash record: %w", err)
 	}
-	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, MaxEncoded+1))
-	if err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return Record{}, fmt.Errorf("read crash record: %w", err)
 	}
 	return Decode(data)

@@ -6,11 +6,12 @@ import (
 	"path/filepath"
 )
 
-// Folders are where the recovery environment leaves its records: keepout/diag on the ESP or the boot file system, at the
-// places where distributions mount them.
+// Folders are where the recovery environment leaves its records: keepout/diag on the ESP or the boot file system, at
+// the places where distributions mount them.
 func Folders() []string {
-	var out []string
-	for _, boot := range []string{"/boot/efi", "/efi", "/boot"} {
+	points := []string{"/boot/efi", "/efi", "/boot"}
+	out := make([]string, 0, len(points))
+	for _, boot := range points {
 		out = append(out, filepath.Join(boot, "keepout", "diag"))
 	}
 	return out

@@ -2,6 +2,7 @@ package crashscreen
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image"
 	"os"
@@ -61,8 +62,7 @@ func OpenFramebuffer(path string) (*Framebuffer, error) {
 		err = pixels.check()
 	}
 	if err != nil {
-		file.Close()
-		return nil, err
+		return nil, errors.Join(err, file.Close())
 	}
 	return &Framebuffer{file: file, pixels: pixels}, nil
 }
@@ -135,8 +135,7 @@ func KeepConsoleOff(tty string) (restore func() error, err error) {
 		return nil, fmt.Errorf("open console: %w", err)
 	}
 	if err := unix.IoctlSetInt(int(file.Fd()), kdSetMode, kdGraphics); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("set console to graphics: %w", err)
+		return nil, errors.Join(fmt.Errorf("set console to graphics: %w", err), file.Close())
 	}
 	return func() error {
 		defer file.Close()

@@ -129,7 +129,13 @@ func (r *Renderer) fit(record *crash.Record, page Page, width, height int) sheet
 	}
 	var s sheet
 	for _, try := range []struct{ squeeze, body int }{
-		{0, middle}, {1, middle}, {2, middle}, {2, (middle + smallest) / 2}, {2, smallest}, {3, smallest}, {4, smallest},
+		{0, middle},
+		{1, middle},
+		{2, middle},
+		{2, (middle + smallest) / 2},
+		{2, smallest},
+		{3, smallest},
+		{4, smallest},
 		{squeezes, smallest},
 	} {
 		c := compose(record, page, r.can, try.squeeze)

@@ -131,7 +131,8 @@ func textBlocks(blocks []block, columns int) []string {
 		if b.gap {
 			lines = append(lines, "")
 		}
-		for i, line := range wrap(plainText(b.text), columns-max(len(first), len(rest)), b.rows, utf8.RuneCountInString, "...") {
+		for i, line := range wrap(plainText(b.text), columns-max(len(first), len(rest)), b.rows, utf8.RuneCountInString,
+			"...") {
 			if i > 0 {
 				first = rest
 			}

@@ -50,9 +50,8 @@ func bounded(root fs.FS, name string, limit int64) []byte {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit))
-	if err != nil && len(data) == 0 {
+	if err = errors.Join(err, f.Close()); err != nil && len(data) == 0 {
 		return nil
 	}
 	return data
@@ -67,8 +66,9 @@ func firstLine(root fs.FS, name string) string {
 
 // hostNames are the kernel's and the configured one, and the first label of each.
 func hostNames(root fs.FS) []string {
-	var out []string
-	for _, name := range []string{firstLine(root, "proc/sys/kernel/hostname"), firstLine(root, "etc/hostname")} {
+	names := []string{firstLine(root, "proc/sys/kernel/hostname"), firstLine(root, "etc/hostname")}
+	out := make([]string, 0, 2*len(names))
+	for _, name := range names {
 		label, _, _ := strings.Cut(name, ".")
 		out = append(out, name, label)
 	}
@@ -93,9 +93,9 @@ func people(passwd []byte) []string {
 		if uid, err := strconv.Atoi(f[2]); err != nil || uid < firstPerson || uid > lastPerson {
 			continue
 		}
-		real, _, _ := strings.Cut(f[4], ",")
-		out = append(out, f[0], real)
-		out = append(out, strings.Fields(real)...)
+		full, _, _ := strings.Cut(f[4], ",")
+		out = append(out, f[0], full)
+		out = append(out, strings.Fields(full)...)
 		if home := path.Base(f[5]); home != "." && home != "/" {
 			out = append(out, home)
 		}
@@ -329,8 +329,9 @@ func ParseTimings(text []byte) []Timing {
 
 // TimingProperties are the properties that ParseTimings wants.
 func TimingProperties() []string {
-	var out []string
-	for _, name := range []string{"Firmware", "Loader", "InitRD", "Userspace", "Finish"} {
+	names := []string{"Firmware", "Loader", "InitRD", "Userspace", "Finish"}
+	out := make([]string, 0, len(names))
+	for _, name := range names {
 		out = append(out, name+"TimestampMonotonic")
 	}
 	return out

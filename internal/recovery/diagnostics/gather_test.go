@@ -107,7 +107,7 @@ func TestPstore(t *testing.T) {
 
 func TestParseUnits(t *testing.T) {
 	t.Parallel()
-	units, err := ParseUnits([]byte(`[{"unit":"a.service","load":"loaded","active":"failed","sub":"failed","description":"d"}]`))
+	units, err := ParseUnits([]byte(`[{"unit":"a.service","load":"loaded","active":"failed","sub":"failed"}]`))
 	if err != nil || len(units) != 1 || units[0] != (Unit{"a.service", "failed/failed"}) {
 		t.Errorf("%+v, %v", units, err)
 	}

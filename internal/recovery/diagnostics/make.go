@@ -170,7 +170,8 @@ func panicLines(b *Bundle, log []byte) []string {
 	}
 	lines := split(head)
 	if len(tail) > 0 {
-		lines = append(append(lines, fmt.Sprintf("--- %d bytes left out here ---", len(log)-len(head)-len(tail))), split(tail)...)
+		lines = append(append(lines, fmt.Sprintf("--- %d bytes left out here ---", len(log)-len(head)-len(tail))),
+			split(tail)...)
 	}
 	long := 0
 	for i := range lines {
@@ -180,7 +181,10 @@ func panicLines(b *Bundle, log []byte) []string {
 		}
 	}
 	if long > 0 {
-		b.Cuts = append(b.Cuts, Cut{What: "panic text (lines too long)", Kept: int64(len(lines) - long), Of: int64(len(lines)), Unit: "lines"})
+		b.Cuts = append(b.Cuts, Cut{
+			What: "panic text (lines too long)", Kept: int64(len(lines) - long),
+			Of: int64(len(lines)), Unit: "lines",
+		})
 	}
 	return lines
 }

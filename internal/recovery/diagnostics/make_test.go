@@ -30,7 +30,10 @@ const panicText = `<4>[    3.400000] Modules linked in: acme(OE) fat
 func input() *Input {
 	return &Input{
 		MachineID: "0123456789abcdef0123456789abcdef", Nonce: bytes.Repeat([]byte{7}, 16), Now: time.Unix(1_784_000_000, 0),
-		Failure:  Failure{Attempts: 3, Visits: 1, Starting: "acme-av", Suspect: "acme-av", Reason: "it changed on host pc-of-bob"},
+		Failure: Failure{
+			Attempts: 3, Visits: 1, Starting: "acme-av", Suspect: "acme-av",
+			Reason: "it changed on host pc-of-bob",
+		},
 		Versions: Versions{Keepout: "1.0", Kernel: "6.1.0-56-amd64", System: "Debian GNU/Linux 12 (bookworm)"},
 		Providers: []Provider{{
 			ID: "acme-av", Engine: Slots{Active: "7.2", LKG: "7.2"}, Content: Slots{Active: "291", LKG: "290"},
@@ -73,7 +76,10 @@ func TestLevels(t *testing.T) {
 		t.Errorf("cause %q", full.Failure.Cause)
 	}
 	minimal, minimalBytes := make1(t, input(), Minimal)
-	for _, text := range []string{"BUG:", "acme_scan [acme]: ", "pc-of", "signal 11", "kernel NULL", "content 290", "acme.service"} {
+	for _, text := range []string{
+		"BUG:", "acme_scan [acme]: ", "pc-of", "signal 11", "kernel NULL", "content 290",
+		"acme.service",
+	} {
 		if bytes.Contains(minimalBytes, []byte(text)) {
 			t.Errorf("level minimal holds %q", text)
 		}

@@ -19,7 +19,8 @@ func TestParsePanic(t *testing.T) {
 		p.Bug != "BUG: kernel NULL pointer dereference, address: 0000000000000010" {
 		t.Errorf("cause %q, bug %q", p.Cause, p.Bug)
 	}
-	arm := ParsePanic(lines("[ 1.0] pc : acme_scan+0x2a/0x90 [acme]\n[ 1.1] Call trace:\n[ 1.2]  acme_open+0x1/0x2 [acme 1234]\n"))
+	arm := ParsePanic(lines("[ 1.0] pc : acme_scan+0x2a/0x90 [acme]\n[ 1.1] Call trace:\n" +
+		"[ 1.2]  acme_open+0x1/0x2 [acme 1234]\n"))
 	if !slices.Equal(arm.Frames, want[:2]) {
 		t.Errorf("arm64: frames %q", arm.Frames)
 	}
@@ -34,7 +35,8 @@ func TestSignature(t *testing.T) {
 		return Sign(&p, &f)
 	}
 	first := sign(panicText, Failure{})
-	again := strings.NewReplacer("0x2a/0x90", "0x31/0xa0", "3.41", "99.77", "PID: 301", "PID: 7", ".isra.0", ".constprop.3",
+	again := strings.NewReplacer("0x2a/0x90", "0x31/0xa0", "3.41", "99.77", "PID: 301", "PID: 7", ".isra.0",
+		".constprop.3",
 		"0000000000000010", "0000000000000018", "6.1.0-56", "6.12.9").Replace(panicText)
 	if got := sign(again, Failure{Starting: "other"}); got.ID != first.ID || got.Title != first.Title {
 		t.Errorf("the same failure has signatures %+v and %+v", first, got)

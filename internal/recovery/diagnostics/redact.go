@@ -67,7 +67,8 @@ func patterns() []Rule {
 		rule("audit", "[audit record]", "records of the audit subsystem",
 			`(?i)\baudit(?:\([0-9.:]+\))?: .*|\btype=[0-9]{4,5} .*`, false),
 		rule("secret", "[secret]", "what follows password, token, key and the like, to the end of the line",
-			`(?i)\b(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|private[-_ ]key|psk|authorization|bearer|cookie)\b["']?\s*[:= ].*`, false),
+			`(?i)\b(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|private[-_ ]key|psk|authorization|bearer|`+
+				`cookie)\b["']?\s*[:= ].*`, false),
 		rule("key-material", "[key]", "PEM blocks and long runs of hexadecimal or base64",
 			`-----BEGIN .*|\b[0-9A-Fa-f]{32,}\b|[A-Za-z0-9+/_-]{48,}={0,2}|AGE-SECRET-KEY-1[0-9A-Z]*`, false),
 		rule("file-of-a-person", "[file]", "paths below the folders of people, to the end of the quotation or line",
@@ -76,14 +77,17 @@ func patterns() []Rule {
 		rule("mail", "[mail]", "mail addresses", `[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+`, true),
 		rule("hardware-address", "[hardware-address]", "MAC and InfiniBand addresses",
 			`(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5,}\b`, true),
-		address(rule("network-address", "[address]", "IPv6 addresses", `(?i)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:\.[0-9]{1,3}){0,3}`, true)),
-		address(rule("network-address-4", "[address]", "IPv4 addresses; a version of four numbers in a text looks like one and goes, too",
+		address(rule("network-address", "[address]", "IPv6 addresses",
+			`(?i)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:\.[0-9]{1,3}){0,3}`, true)),
+		address(rule("network-address-4", "[address]",
+			"IPv4 addresses; a version of four numbers in a text looks like one and goes, too",
 			`\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b`, false)),
 		rule("uuid", "[uuid]", "identifiers of disks and file systems",
 			`(?i)\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`, true),
 		rule("serial", "[serial]", "serial numbers and asset tags, to the end of the line",
 			`(?i)\b(?:serial ?(?:number|no)?|s/n|asset ?tag|service ?tag)\b\s*[:=#].*`, false),
-		rule("wireless", "[network-name]", "names of wireless networks, to the end of the line", `(?i)\b(?:e?ssid)\b.*`, false),
+		rule("wireless", "[network-name]", "names of wireless networks, to the end of the line", `(?i)\b(?:e?ssid)\b.*`,
+			false),
 	}
 }
 
@@ -97,7 +101,7 @@ const knownRules = 4
 var allMarks = regexp.MustCompile(marksPattern())
 
 func marksPattern() string {
-	marks := []string{markHost, markUser, markMachine, markOther}
+	marks := append(make([]string, 0, knownRules+len(patternRules)), markHost, markUser, markMachine, markOther)
 	for i := range patternRules {
 		marks = append(marks, patternRules[i].Mark)
 	}

@@ -108,7 +108,8 @@ func TestGroup(t *testing.T) {
 	in.Test = true
 	rehearsal, _ := make1(t, in, Full)
 	g.Add(&rehearsal, day)
-	if g.Bundles != 10 || g.Machines() != 10 || g.Versions["acme-av content 291"] != 8 || g.Versions["acme-av engine 7.2"] != 10 {
+	if g.Bundles != 10 || g.Machines() != 10 || g.Versions["acme-av content 291"] != 8 ||
+		g.Versions["acme-av engine 7.2"] != 10 {
 		t.Errorf("group %+v", g)
 	}
 	if change, share := g.SuspectedChange(); change != "acme-av content 291" || share != 0.8 {
@@ -123,7 +124,8 @@ func TestGroup(t *testing.T) {
 }
 
 func FuzzDecodeHeader(f *testing.F) {
-	f.Add([]byte(`{"keepout":"diagnostics/1","digest":"` + strings.Repeat("a", 64) + `","machine":"` + strings.Repeat("b", 32) +
+	f.Add([]byte(`{"keepout":"diagnostics/1","digest":"` + strings.Repeat("a", 64) + `","machine":"` +
+		strings.Repeat("b", 32) +
 		`","signature":"` + strings.Repeat("c", 16) + `","level":"full"}` + "\nage-encryption.org/v1\n"))
 	id, err := age.GenerateX25519Identity()
 	if err != nil {

@@ -165,11 +165,23 @@ func TestForgery(t *testing.T) {
 		"nobody":               {fix: campaign(), code: CodeSignature},
 		"strangers":            {fix: campaign(), signers: []string{"eve", "mallory"}, code: CodeSignature},
 		"one key and a vendor": {fix: campaign(), signers: []string{"ada", "acme"}, code: CodeSignature},
-		"a careless threshold": {fix: campaign(), signers: []string{"ada"}, code: CodeSignature, trust: func(t *Trust) { t.Organisation.Threshold = 1 }},
-		"trust nobody":         {fix: campaign(), signers: two, code: CodeSignature, trust: func(t *Trust) { *t = Trust{} }},
-		"no envelope":          {fix: campaign(), signers: two, code: CodeSignature, edit: func([]byte) []byte { return []byte("{}") }},
-		"torn":                 {fix: campaign(), signers: two, code: CodeSignature, edit: func(b []byte) []byte { return b[:len(b)/2] }},
-		"endless":              {fix: campaign(), signers: two, code: CodeMalformed, edit: func(b []byte) []byte { return append(b, make([]byte, MaxEnvelope)...) }},
+		"a careless threshold": {
+			fix: campaign(), signers: []string{"ada"}, code: CodeSignature,
+			trust: func(t *Trust) { t.Organisation.Threshold = 1 },
+		},
+		"trust nobody": {fix: campaign(), signers: two, code: CodeSignature, trust: func(t *Trust) { *t = Trust{} }},
+		"no envelope": {
+			fix: campaign(), signers: two, code: CodeSignature,
+			edit: func([]byte) []byte { return []byte("{}") },
+		},
+		"torn": {
+			fix: campaign(), signers: two, code: CodeSignature,
+			edit: func(b []byte) []byte { return b[:len(b)/2] },
+		},
+		"endless": {
+			fix: campaign(), signers: two, code: CodeMalformed,
+			edit: func(b []byte) []byte { return append(b, make([]byte, MaxEnvelope)...) },
+		},
 		"signed as another type": {fix: campaign(), signers: two, code: CodeSignature, edit: func(b []byte) []byte {
 			return bytes.Replace(b, []byte("remediation.v1"), []byte("remediation.v2"), 1)
 		}},
@@ -201,13 +213,28 @@ func TestMalformed(t *testing.T) {
 		"safe and not safe":     func(f *Fix) { f.Actions = []Action{{Verb: SafeMode}, {Verb: UnsetSafeMode}} },
 		"hold and start":        func(f *Fix) { f.Actions = []Action{{Verb: Hold}, {Verb: SafeMode}} },
 		"a test that acts":      func(f *Fix) { f.Test = true },
-		"file of the system":    func(f *Fix) { f.Actions = []Action{{Verb: RestoreFile, Path: "/etc/passwd", SHA256: bundle}} },
+		"file of the system": func(f *Fix) {
+			f.Actions = []Action{{
+				Verb: RestoreFile, Path: "/etc/passwd",
+				SHA256: bundle,
+			}}
+		},
 		"file out of the tree": func(f *Fix) {
 			f.Actions = []Action{{Verb: RestoreFile, Path: "state/../../etc/passwd", SHA256: bundle}}
 		},
-		"file with two slashes":  func(f *Fix) { f.Actions = []Action{{Verb: RestoreFile, Path: "state//x", SHA256: bundle}} },
-		"a tree itself":          func(f *Fix) { f.Actions = []Action{{Verb: RestoreFile, Path: "state/", SHA256: bundle}} },
-		"another tree":           func(f *Fix) { f.Actions = []Action{{Verb: RestoreFile, Path: "usr/bin/x", SHA256: bundle}} },
+		"file with two slashes": func(f *Fix) {
+			f.Actions = []Action{{
+				Verb: RestoreFile, Path: "state//x",
+				SHA256: bundle,
+			}}
+		},
+		"a tree itself": func(f *Fix) { f.Actions = []Action{{Verb: RestoreFile, Path: "state/", SHA256: bundle}} },
+		"another tree": func(f *Fix) {
+			f.Actions = []Action{{
+				Verb: RestoreFile, Path: "usr/bin/x",
+				SHA256: bundle,
+			}}
+		},
 		"file without digest":    func(f *Fix) { f.Actions = []Action{{Verb: RestoreFile, Path: "state/x"}} },
 		"campaign that revokes":  func(f *Fix) { f.Revokes = []string{"x"} },
 		"machine by its name":    func(f *Fix) { f.Machines.IDs = []string{"pc-of-bob"} },
@@ -231,19 +258,39 @@ func TestForeignMachine(t *testing.T) {
 	forMe := func(f *Fix) { f.Machines.IDs = []string{other, me} }
 	forOther := func(f *Fix) { f.Machines.IDs = []string{other} }
 	run(t, map[string]attempt{
-		"selected":                {fix: changed(campaign(), forMe), signers: two},
-		"not selected":            {fix: changed(campaign(), forOther), signers: two, code: CodeForeign},
-		"targeted, not selected":  {fix: changed(targeted(), forOther), signers: two, code: CodeForeign},
-		"revocation for others":   {fix: changed(revocation(), forOther), signers: two, code: CodeForeign},
-		"another bundle":          {fix: targeted(), signers: two, code: CodeForeign, machine: func(m *Machine) { m.Bundle = strings.Repeat("ef", 32) }},
-		"no bundle":               {fix: targeted(), signers: two, code: CodeForeign, machine: func(m *Machine) { m.Bundle = "" }},
-		"the symptom's signature": {fix: changed(campaign(), func(f *Fix) { f.Symptom = Symptom{Signature: "0123456789abcdef"} }), signers: two},
-		"another signature":       {fix: changed(campaign(), func(f *Fix) { f.Symptom.Signature = "ffffffffffffffff" }), signers: two, code: CodeForeign},
-		"another version":         {fix: campaign(), signers: two, code: CodeForeign, machine: func(m *Machine) { m.Providers[0].Content = "290" }},
-		"another engine":          {fix: changed(campaign(), func(f *Fix) { f.Symptom.Engine = "7.3" }), signers: two, code: CodeForeign},
-		"no such provider":        {fix: changed(campaign(), func(f *Fix) { f.Symptom = Symptom{Provider: "x"} }), signers: two, code: CodeForeign},
+		"selected":               {fix: changed(campaign(), forMe), signers: two},
+		"not selected":           {fix: changed(campaign(), forOther), signers: two, code: CodeForeign},
+		"targeted, not selected": {fix: changed(targeted(), forOther), signers: two, code: CodeForeign},
+		"revocation for others":  {fix: changed(revocation(), forOther), signers: two, code: CodeForeign},
+		"another bundle": {
+			fix: targeted(), signers: two, code: CodeForeign,
+			machine: func(m *Machine) { m.Bundle = strings.Repeat("ef", 32) },
+		},
+		"no bundle": {
+			fix: targeted(), signers: two, code: CodeForeign,
+			machine: func(m *Machine) { m.Bundle = "" },
+		},
+		"the symptom's signature": {fix: changed(campaign(),
+			func(f *Fix) { f.Symptom = Symptom{Signature: "0123456789abcdef"} }), signers: two},
+		"another signature": {
+			fix:     changed(campaign(), func(f *Fix) { f.Symptom.Signature = "ffffffffffffffff" }),
+			signers: two, code: CodeForeign,
+		},
+		"another version": {
+			fix: campaign(), signers: two, code: CodeForeign,
+			machine: func(m *Machine) { m.Providers[0].Content = "290" },
+		},
+		"another engine": {
+			fix: changed(campaign(), func(f *Fix) { f.Symptom.Engine = "7.3" }), signers: two,
+			code: CodeForeign,
+		},
+		"no such provider": {
+			fix:     changed(campaign(), func(f *Fix) { f.Symptom = Symptom{Provider: "x"} }),
+			signers: two, code: CodeForeign,
+		},
 		"a rehearsal's fix": {
-			fix: changed(campaign(), func(f *Fix) { f.Test, f.Actions = true, []Action{{Verb: Collect}} }), signers: two, code: CodeTestOnly,
+			fix: changed(campaign(), func(f *Fix) { f.Test, f.Actions = true, []Action{{Verb: Collect}} }), signers: two,
+			code: CodeTestOnly,
 		},
 		"in a rehearsal": {fix: campaign(), signers: two, code: CodeTestOnly, machine: func(m *Machine) { m.Test = true }},
 		"a rehearsal's fix in one": {
@@ -260,14 +307,32 @@ func TestReplay(t *testing.T) {
 		"the same":                 {fix: campaign(), signers: two, state: State{Sequence: 7}, code: CodeReplay},
 		"older":                    {fix: campaign(), signers: two, state: State{Sequence: 8}, code: CodeReplay},
 		"targeted after campaigns": {fix: targeted(), signers: two, state: State{Sequence: 99}},
-		"targeted twice":           {fix: targeted(), signers: two, state: State{Applied: []string{bundle}}, code: CodeReplay},
-		"revoked":                  {fix: campaign(), signers: two, state: State{Revoked: []string{"2026-07-19.1"}}, code: CodeRevoked},
-		"targeted, revoked":        {fix: targeted(), signers: two, state: State{Revoked: []string{"2026-07-19.1"}}, code: CodeRevoked},
-		"vendor's own count":       {fix: byVendor(), signers: []string{"acme"}, state: State{Sequence: 99, Vendors: map[string]uint64{"zeta": 99}}},
-		"vendor again":             {fix: byVendor(), signers: []string{"acme"}, state: State{Vendors: map[string]uint64{"acme-av": 7}}, code: CodeReplay},
-		"revocation by one key":    {fix: revocation(), signers: []string{"cyd"}},
-		"revocation again":         {fix: revocation(), signers: two, state: State{Revoked: []string{"2026-07-19.1"}}, code: CodeReplay},
-		"revocation by a vendor":   {fix: revocation(), signers: []string{"acme"}, code: CodeSignature},
+		"targeted twice": {
+			fix: targeted(), signers: two, state: State{Applied: []string{bundle}},
+			code: CodeReplay,
+		},
+		"revoked": {
+			fix: campaign(), signers: two, state: State{Revoked: []string{"2026-07-19.1"}},
+			code: CodeRevoked,
+		},
+		"targeted, revoked": {
+			fix: targeted(), signers: two, state: State{Revoked: []string{"2026-07-19.1"}},
+			code: CodeRevoked,
+		},
+		"vendor's own count": {fix: byVendor(), signers: []string{"acme"}, state: State{
+			Sequence: 99,
+			Vendors:  map[string]uint64{"zeta": 99},
+		}},
+		"vendor again": {
+			fix: byVendor(), signers: []string{"acme"},
+			state: State{Vendors: map[string]uint64{"acme-av": 7}}, code: CodeReplay,
+		},
+		"revocation by one key": {fix: revocation(), signers: []string{"cyd"}},
+		"revocation again": {
+			fix: revocation(), signers: two, state: State{Revoked: []string{"2026-07-19.1"}},
+			code: CodeReplay,
+		},
+		"revocation by a vendor": {fix: revocation(), signers: []string{"acme"}, code: CodeSignature},
 	})
 }
 
@@ -276,15 +341,21 @@ func TestClock(t *testing.T) {
 	at := func(now time.Time) func(*Machine) { return func(m *Machine) { m.Now = now } }
 	late := day.AddDate(1, 0, 0)
 	run(t, map[string]attempt{
-		"in time":                            {fix: campaign(), signers: two},
-		"expired":                            {fix: campaign(), signers: two, machine: at(late), code: CodeExpired},
-		"expired for certain":                {fix: campaign(), signers: two, state: State{Floor: late}, code: CodeExpired},
-		"clock at 1970":                      {fix: campaign(), signers: two, machine: at(time.Unix(0, 0))},
-		"clock at 1970, expired for certain": {fix: campaign(), signers: two, machine: at(time.Unix(0, 0)), state: State{Floor: late}, code: CodeExpired},
-		"clock in 2099, campaign":            {fix: campaign(), signers: two, machine: at(day.AddDate(73, 0, 0)), code: CodeExpired},
-		"clock in 2099, targeted":            {fix: targeted(), signers: two, machine: at(day.AddDate(73, 0, 0))},
-		"targeted, expired for certain":      {fix: targeted(), signers: two, state: State{Floor: late}, code: CodeExpired},
-		"issued in the machine's future":     {fix: campaign(), signers: two, machine: at(day.AddDate(0, -3, 0))},
+		"in time":             {fix: campaign(), signers: two},
+		"expired":             {fix: campaign(), signers: two, machine: at(late), code: CodeExpired},
+		"expired for certain": {fix: campaign(), signers: two, state: State{Floor: late}, code: CodeExpired},
+		"clock at 1970":       {fix: campaign(), signers: two, machine: at(time.Unix(0, 0))},
+		"clock at 1970, expired for certain": {
+			fix: campaign(), signers: two, machine: at(time.Unix(0, 0)),
+			state: State{Floor: late}, code: CodeExpired,
+		},
+		"clock in 2099, campaign": {
+			fix: campaign(), signers: two, machine: at(day.AddDate(73, 0, 0)),
+			code: CodeExpired,
+		},
+		"clock in 2099, targeted":        {fix: targeted(), signers: two, machine: at(day.AddDate(73, 0, 0))},
+		"targeted, expired for certain":  {fix: targeted(), signers: two, state: State{Floor: late}, code: CodeExpired},
+		"issued in the machine's future": {fix: campaign(), signers: two, machine: at(day.AddDate(0, -3, 0))},
 	})
 }
 
@@ -293,11 +364,18 @@ func TestVendor(t *testing.T) {
 	acme := []string{"acme"}
 	do := func(actions ...Action) Fix { return changed(byVendor(), func(f *Fix) { f.Actions = actions }) }
 	table := map[string]attempt{
-		"rolls itself back":        {fix: byVendor(), signers: acme},
-		"disables itself":          {fix: do(Action{Verb: DisableProvider, Provider: "acme-av"}), signers: acme},
-		"rolls a rival back":       {fix: do(Action{Verb: RollbackContent, Provider: "zeta"}), signers: acme, code: CodeOverreach},
-		"itself and a rival":       {fix: do(Action{Verb: DisableProvider, Provider: "acme-av"}, Action{Verb: DisableProvider, Provider: "zeta"}), signers: acme, code: CodeOverreach},
-		"speaks for a rival":       {fix: changed(byVendor(), func(f *Fix) { f.Vendor = "zeta" }), signers: acme, code: CodeSignature},
+		"rolls itself back": {fix: byVendor(), signers: acme},
+		"disables itself":   {fix: do(Action{Verb: DisableProvider, Provider: "acme-av"}), signers: acme},
+		"rolls a rival back": {
+			fix: do(Action{Verb: RollbackContent, Provider: "zeta"}), signers: acme,
+			code: CodeOverreach,
+		},
+		"itself and a rival": {fix: do(Action{Verb: DisableProvider, Provider: "acme-av"},
+			Action{Verb: DisableProvider, Provider: "zeta"}), signers: acme, code: CodeOverreach},
+		"speaks for a rival": {
+			fix: changed(byVendor(), func(f *Fix) { f.Vendor = "zeta" }), signers: acme,
+			code: CodeSignature,
+		},
 		"speaks for the operator":  {fix: campaign(), signers: acme, code: CodeSignature},
 		"signs for itself, zeta's": {fix: byVendor(), signers: []string{"zeta"}, code: CodeSignature},
 	}
@@ -430,8 +508,13 @@ func (r *recorder) SafeMode(on bool) error {
 func TestApply(t *testing.T) {
 	t.Parallel()
 	plan := Plan{Effects: []Action{
-		{Verb: DisableProvider, Provider: "a"}, {Verb: RollbackContent, Provider: "b"}, {Verb: RestoreFile, Path: "state/x"},
-		{Verb: SafeMode}, {Verb: UnsetSafeMode}, {Verb: Hold}, {Verb: Collect},
+		{Verb: DisableProvider, Provider: "a"},
+		{Verb: RollbackContent, Provider: "b"},
+		{Verb: RestoreFile, Path: "state/x"},
+		{Verb: SafeMode},
+		{Verb: UnsetSafeMode},
+		{Verb: Hold},
+		{Verb: Collect},
 	}}
 	want := []string{"disable a", "rollback b", "restore state/x", "safe", "unsafe", "hold", "collect", "keep"}
 	for _, fail := range append([]string{""}, want...) {
