@@ -111,6 +111,7 @@ type sheet struct {
 	rows   []row
 	code   *square
 	codeAt image.Point
+	body   int // size of the type
 }
 
 // fit tries the type sizes from the largest down to the middle, then less text, then smaller type, then ever less
@@ -294,21 +295,29 @@ func (r *Renderer) layOut(c *composed, width, height, body int) (s sheet, ok boo
 	bottom := keysTop - body/2
 	ok = foot.y <= bottom && (s.code == nil || s.codeAt.Y >= top.y)
 	if !ok {
-		// The foot goes where it fits, the middle loses what would lie under it, the square code goes if it is in the way.
-		shift := min(bottom-foot.y, 0)
+		// The foot goes to the bottom, what would lie under it is left out, and the square code goes if it is in the way.
+		shift := bottom - foot.y
 		for i := range foot.rows {
 			foot.rows[i].y += shift
 		}
-		limit := middle.y + shift
-		for len(middle.rows) > 0 && middle.rows[len(middle.rows)-1].y > limit {
-			middle.rows = middle.rows[:len(middle.rows)-1]
-		}
+		top.rows, middle.rows = above(top.rows, middle.y+shift), above(middle.rows, middle.y+shift)
 		if s.code != nil && s.codeAt.Y < top.y {
 			s.code = nil
 		}
 	}
+	s.body = body
 	s.rows = append(append(append(top.rows, middle.rows...), foot.rows...), keys...)
 	return s, ok
+}
+
+// above are the rows whose baselines are above a line.
+func above(rows []row, y int) []row {
+	for i := range rows {
+		if rows[i].y > y {
+			return rows[:i]
+		}
+	}
+	return rows
 }
 
 // keyCaps lays the keys out above bottom, in as many rows as they need, and returns where the first row begins.
