@@ -40,7 +40,7 @@ func drawRecord(t *rapid.T) crash.Record {
 	return r
 }
 
-// TestEveryScreen: any record on any screen has its title, code, files and keys, and nothing lies outside or on another.
+// TestEveryScreen: any record on any screen has its title, code, files and keys; nothing lies outside or on another.
 func TestEveryScreen(t *testing.T) {
 	t.Parallel()
 	renderer, err := New()

@@ -126,7 +126,7 @@ func newRedactor(known Known) *redactor {
 		{"known-machine", markMachine, "the machine id, boot ids and serial numbers of this machine", known.Machines},
 		{"known-host", markHost, "the host's name", known.Hosts},
 		{"known-user", markUser, "login and real names of this machine's people", known.Users},
-		{"known-other", markOther, "what the administrator named (diagnostics.redact)", known.Others},
+		{"known-other", markOther, "what the administrator named (--redact)", known.Others},
 	} {
 		r.rules = append(r.rules, Rule{Name: k.name, What: k.what, Mark: k.mark, Names: true, pattern: anyOf(k.values)})
 	}
