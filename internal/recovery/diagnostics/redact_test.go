@@ -28,6 +28,7 @@ func TestRules(t *testing.T) {
 		{"open /var/home/bob/x y z", "open [file]"},
 		{"home-bob-Music.mount failed", "[file] failed"},
 		{"PASSWORD=hunter2 and more", "[secret]"},
+		{"DB_PASSWORD=hunter2", "DB[secret]"},
 		{"Authorization: Bearer abc.def", "[secret]"},
 		{"the password was wrong", "the [secret]"},
 		{"tokenizer and passwords stay", "tokenizer and passwords stay"},
@@ -225,6 +226,32 @@ func TestEveryFieldIsRedacted(t *testing.T) {
 		}
 	}
 	check(reflect.ValueOf(b), "Bundle", "")
+}
+
+// TestCheapLooks: a look that says no is right.
+func TestCheapLooks(t *testing.T) {
+	t.Parallel()
+	part := rapid.OneOf(rapid.SampledFrom([]string{
+		"Kernel command line: ", "audit(1.2:3): ", "type=1400 ", "PassWord", "=", ": ", "api_key", "s/N", "Asset Tag",
+		"SSID ",
+		"ESSID", "//a:b@", "a@b.c", "/HOME/", "/var/users/x", "home-x.mount", "52:54:00:12:34:56", "aa-bb-cc-dd-ee-ff", "::1",
+		"fe80::1", "1.2.3.4", "123e4567-e89b-12d3-a456-426614174000", "-----BEGIN X", "AGE-SECRET-KEY-1ABC", " ",
+		"\u212aey", "ſsid",
+	}), rapid.StringMatching(`[0-9a-f]{30,50}`), rapid.StringN(0, 10, 30))
+	rapid.Check(t, func(t *rapid.T) {
+		text := clean(strings.Join(rapid.SliceOfN(part, 1, 6).Draw(t, "parts"), ""))
+		value := rapid.StringN(2, 12, 30).Draw(t, "value")
+		pattern, may := anyOf([]string{value})
+		rules := append(slices.Clone(patternRules), Rule{Name: "known", pattern: pattern, may: may})
+		for _, text := range []string{text, text + value, text + strings.ToUpper(value)} {
+			lower, plain := folded(text)
+			for i := range rules {
+				if r := &rules[i]; r.pattern != nil && r.cannot(lower, plain) && r.pattern.MatchString(text) {
+					t.Fatalf("rule %s matches %q, and its look says no", r.Name, text)
+				}
+			}
+		}
+	})
 }
 
 func FuzzRedact(f *testing.F) {
