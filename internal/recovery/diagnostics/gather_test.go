@@ -72,7 +72,7 @@ func TestGatherNothing(t *testing.T) {
 	t.Parallel()
 	in := Gather(fstest.MapFS{}, nil)
 	in.Nonce = make([]byte, 16)
-	if b, _ := make1(t, &in, Full); b.Signature.Title != "stopped without a message" {
+	if b, _ := make1(t, &in, Full); b.Signature.Title != "no failure is known" {
 		t.Errorf("title %q", b.Signature.Title)
 	}
 }

@@ -128,6 +128,9 @@ func Sign(p *Panic, f *Failure) Signature {
 	case f.Starting != "":
 		parts = []string{"starting", f.Starting}
 		s.Title = "stopped without a message while starting " + f.Starting
+	case f.Attempts == 0 && f.Visits == 0:
+		parts = []string{"none"}
+		s.Title = "no failure is known"
 	default:
 		parts = []string{"nothing"}
 		s.Title = "stopped without a message"

@@ -52,8 +52,8 @@ func TestSignature(t *testing.T) {
 	if a, b := sign(sysrq, Failure{}), sign(other, Failure{}); a.ID != b.ID {
 		t.Errorf("%q and %q differ", a.Title, b.Title)
 	}
-	a, b, c := sign("", Failure{Starting: "a"}), sign("", Failure{Starting: "b"}), sign("", Failure{})
-	if a.ID == b.ID || a.ID == c.ID || c.Title == "" {
+	a, b, c := sign("", Failure{Starting: "a"}), sign("", Failure{Starting: "b"}), sign("", Failure{Attempts: 3})
+	if a.ID == b.ID || a.ID == c.ID || c.Title != "stopped without a message" {
 		t.Error("failures without a message are told apart by what was starting")
 	}
 }
