@@ -90,8 +90,10 @@ func looks() map[string]func(lower string) bool {
 	}
 	return map[string]func(string) bool{
 		"command-line": any1("command line: "), "audit": any1("audit", "type="),
-		"secret":           any1("pass", "secret", "token", "key", "psk", "authorization", "bearer", "cookie"),
-		"key-material":     func(lower string) bool { return longRun(lower, 32) || any1("-----begin", "age-secret-key")(lower) },
+		"secret": any1("pass", "secret", "token", "key", "psk", "authorization", "bearer", "cookie"),
+		"key-material": func(lower string) bool {
+			return longRun(lower, 32) || any1("-----begin", "age-secret-key")(lower)
+		},
 		"file-of-a-person": any1("home", "users"), "credentials-in-address": any1("@"), "mail": any1("@"),
 		"hardware-address": many(":-", 5), "network-address": many(":", 2), "network-address-4": many(".", 3),
 		"uuid": many("-", 4), "serial": any1("serial", "s/n", "tag"), "wireless": any1("ssid"),
