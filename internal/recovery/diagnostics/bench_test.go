@@ -3,6 +3,7 @@ package diagnostics
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -17,7 +18,7 @@ func BenchmarkMake(b *testing.B) {
 	for _, size := range []int{16 << 10, 1 << 20} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
 			in := input()
-			in.PanicLog = append(log.Bytes()[:size:size], panicText...)
+			in.PanicLog = slices.Concat(log.Bytes()[:size], []byte(panicText))
 			for b.Loop() {
 				if _, _, err := Make(in, Full); err != nil {
 					b.Fatal(err)

@@ -81,9 +81,9 @@ func newRedactor(known Known) *redactor {
 
 // anyOf matches any of the values, whatever their case, and has a cheap look for them; nil where there is none.
 func anyOf(values []string) (pattern *regexp.Regexp, may func(lower string) bool) {
-	var parts, lowered []string
 	// The longest first: a pattern takes the first of its alternatives that fits.
 	sorted := slices.Clone(values)
+	parts, lowered := make([]string, 0, len(sorted)), make([]string, 0, len(sorted))
 	slices.SortFunc(sorted, func(a, b string) int { return len(b) - len(a) })
 	for _, v := range sorted {
 		v = strings.TrimSpace(clean(v))
