@@ -99,7 +99,9 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
 		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.doctorCommand(), a.demoCommand(),
-		a.drillCommand(), a.packageCommand(), a.keysCommand(),
+		a.drillCommand(),
+		a.packageCommand(), a.keysCommand(),
+		a.crashCommand(), a.diagnosticsCommand(), a.remediationCommand(),
 	)
 	return root
 }
