@@ -51,6 +51,7 @@ var places = []place{
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
 	{pkg: "internal/rollback", layer: core},
+	{pkg: "internal/boot", layer: core},
 
 	{pkg: "internal/memexec", layer: base},
 	{pkg: "internal/guard/link", layer: runtime},
