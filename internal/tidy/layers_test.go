@@ -67,6 +67,9 @@ var places = []place{
 	{pkg: "internal/store", layer: runtime},
 	{pkg: "internal/recovery/esp", layer: runtime},
 	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
+	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/loader",
+	}},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
