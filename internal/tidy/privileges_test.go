@@ -75,8 +75,8 @@ var privileges = []privilege{
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
 			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
-			"internal/recovery/bootguard", "internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
-			"providers/internal/*", "test/testhost",
+			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
+			"providers/internal/*", "test/testhost", "internal/recovery/bootguard",
 		},
 	},
 }
