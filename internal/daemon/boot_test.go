@@ -48,7 +48,9 @@ func TestBootOrder(t *testing.T) {
 	}{
 		"as configured": {boot.Instruction{Boot: id, Mode: boot.Normal}, roster.Caution{}, false, nil},
 		"last-known-good": {
-			boot.Instruction{Boot: id, Mode: boot.LastKnownGood, Reason: "why"}, roster.Caution{Pinned: true}, false,
+			boot.Instruction{Boot: id, Mode: boot.LastKnownGood, Reason: "why"},
+			roster.Caution{Pinned: true},
+			false,
 			[]string{"KO-2302"},
 		},
 		"safe mode": {
@@ -56,14 +58,20 @@ func TestBootOrder(t *testing.T) {
 		},
 		"ordered": {
 			boot.Instruction{Boot: id, Mode: boot.Normal, Orders: boot.Orders{Disabled: []string{"a"}}},
-			roster.Caution{Off: true}, false, []string{"KO-2303"},
+			roster.Caution{Off: true},
+			false,
+			[]string{"KO-2303"},
 		},
 		"another provider": {
 			boot.Instruction{Boot: id, Mode: boot.Normal, Orders: boot.Orders{LastKnownGood: []string{"b"}}},
-			roster.Caution{}, false, []string{"KO-2303"},
+			roster.Caution{},
+			false,
+			[]string{"KO-2303"},
 		},
 		"stopped": {
-			boot.Instruction{Boot: id, Mode: boot.Safe, Menu: true, Trouble: "read-only"}, roster.Caution{Off: true}, true,
+			boot.Instruction{Boot: id, Mode: boot.Safe, Menu: true, Trouble: "read-only"},
+			roster.Caution{Off: true},
+			true,
 			[]string{"KO-2301", "KO-2305", "KO-2306"},
 		},
 		"of another boot": {boot.Instruction{Boot: "other", Mode: boot.Safe, Trouble: "x"}, roster.Caution{}, false, nil},

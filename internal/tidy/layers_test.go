@@ -70,6 +70,10 @@ var places = []place{
 	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
 		"internal/recovery/esp", "internal/recovery/loader",
 	}},
+	{pkg: "internal/recovery/arming", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/loader",
+	}},
+	{pkg: "packaging", layer: base},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
