@@ -371,6 +371,19 @@ func TestKernelParameters(t *testing.T) {
 	}
 }
 
+// tenLinux is what 10_linux has written before.
+const tenLinux = `menuentry 'Debian' --class os $menuentry_id_option 'gnulinux-simple-1' {
+	load_video
+	linux	/boot/vmlinuz-6.1 root=UUID=1
+	initrd	/boot/initrd-6.1
+}
+submenu 'Advanced' $menuentry_id_option 'gnulinux-advanced-1' {
+	menuentry 'Debian 6.1' $menuentry_id_option 'gnulinux-6.1-advanced-1' {
+		linux	/boot/vmlinuz-6.1 single
+	}
+}
+`
+
 // TestGrubScript lets GRUB's own parser check what the script adds to grub.cfg, as grub-mkconfig would run it.
 func TestGrubScript(t *testing.T) {
 	t.Parallel()
@@ -394,11 +407,24 @@ func TestGrubScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(string(script), "dir='/boot/efi/keepout'", "dir='"+root+"/boot/efi/keepout'", 1)
-	cmd := exec.Command("sh", "-c", text)
+	// grub-mkconfig writes one file, to which each script adds its part.
+	file := filepath.Join(root, "grub.cfg.new")
+	if err := os.WriteFile(file, []byte(tenLinux), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "exec >> "+file+"\n"+text)
 	cmd.Env = append(os.Environ(), "pkgdatadir="+lib)
-	cfg, err := cmd.Output()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cfg, err := os.ReadFile(file)
 	if err != nil || !strings.Contains(string(cfg), "linux /keepout/vmlinuz-a ") {
 		t.Fatalf("%v\n%s", err, cfg)
+	}
+	counted := "--id keepout-start  {\n\tload_video\n\tlinux\t/boot/vmlinuz-6.1 root=UUID=1\n" +
+		"\tinitrd\t/boot/initrd-6.1\n  boot\n"
+	if !strings.Contains(string(cfg), counted) {
+		t.Errorf("the counted entry is not the system's own:\n%s", cfg)
 	}
 	check := exec.Command("grub-script-check")
 	check.Stdin = strings.NewReader(string(cfg))

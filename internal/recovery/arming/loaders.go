@@ -116,12 +116,11 @@ func regenerate(root string) []string {
 
 // systemdBoot plans counters in the names of this system's entries, kernel parameters, and the recovery entries.
 func (p *planner) systemdBoot() error {
-	entries := []sdEntry{}
-	for _, mount := range []string{"/efi", "/boot/efi", "/boot"} {
-		entries = append(entries, p.entries(mount+"/loader/entries", ".conf")...)
-		entries = append(entries, p.entries(mount+"/EFI/Linux", ".efi")...)
-	}
-	own, err := p.mine(entries)
+	own, err := p.mine(slices.Concat(
+		p.entries("/efi/loader/entries", ".conf"), p.entries("/efi/EFI/Linux", ".efi"),
+		p.entries("/boot/efi/loader/entries", ".conf"), p.entries("/boot/efi/EFI/Linux", ".efi"),
+		p.entries("/boot/loader/entries", ".conf"), p.entries("/boot/EFI/Linux", ".efi"),
+	))
 	if err != nil {
 		return err
 	}
