@@ -102,6 +102,7 @@ func (a *app) root() *cobra.Command {
 		a.drillCommand(),
 		a.packageCommand(), a.keysCommand(),
 		a.crashCommand(), a.diagnosticsCommand(), a.remediationCommand(),
+		a.recoveryCommand(),
 	)
 	return root
 }

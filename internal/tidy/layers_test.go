@@ -54,6 +54,7 @@ var places = []place{
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
 	{pkg: "internal/rollback", layer: core},
+	{pkg: "internal/boot", layer: core},
 
 	{pkg: "internal/memexec", layer: base},
 	{pkg: "internal/guard/link", layer: runtime},
@@ -71,6 +72,15 @@ var places = []place{
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
 	{pkg: "internal/store", layer: runtime},
+	{pkg: "internal/recovery/esp", layer: runtime},
+	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
+	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/loader",
+	}},
+	{pkg: "internal/recovery/arming", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/loader",
+	}},
+	{pkg: "packaging", layer: base},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/crash", layer: base, peers: []string{"internal/health"}},
 	{pkg: "internal/crashscreen", layer: runtime},
