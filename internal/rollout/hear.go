@@ -68,7 +68,7 @@ func (s *State) forget(r *Row) {
 		return
 	}
 	if arm, ok := s.armOf(r); ok {
-		s.Strata[r.Stratum].Watched[arm]--
+		s.watch(r, arm, -1)
 	}
 	r.Due = 0
 }
@@ -79,8 +79,16 @@ func (s *State) expect(r *Row) {
 	if !ok || arm == Treated && !r.Outstanding() && s.Clock-r.GrantedAt > s.Numbers.Watch {
 		return
 	}
-	s.Strata[r.Stratum].Watched[arm]++
+	s.watch(r, arm, 1)
 	r.Due = s.Clock + time.Duration(s.Numbers.Missed)*s.pace(r)
+}
+
+// watch counts a host in, or out.
+func (s *State) watch(r *Row, arm Arm, by int) {
+	s.Strata[r.Stratum].Watched[arm] += by
+	if arm == Treated {
+		s.Cohorts[r.Ring].Watched += by
+	}
 }
 
 // sentinels: hosts of this and earlier rings go on checking in often after they are confirmed. They are few, and have
@@ -113,6 +121,7 @@ func (s *State) lapse(now time.Time, h *Host, e *Effects) {
 		s.Quiet++
 		return
 	}
+	s.Cohorts[r.Ring].Contest.Block[arm]++
 	if r.Outstanding() {
 		ring := &s.Rings[r.Ring]
 		ring.Soaking--

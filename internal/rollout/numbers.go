@@ -33,8 +33,9 @@ type Numbers struct {
 	Natural   float64       `json:"natural"`    // host-minute: a boot failure with one signature nobody has seen before
 	Crashes   float64       `json:"crashes"`    // the same, of a crash
 	Recent    time.Duration `json:"recent"`     // the time over which new signatures are counted
-	DenyCap   float64       `json:"deny_cap"`   // times as many denying hosts as in the control halt at once
-	CapHosts  int           `json:"cap_hosts"`  // but that many hosts at least
+	Cap       float64       `json:"cap"`        // times as many denying or silent hosts as in the control halt at once,
+	CapHosts  int           `json:"cap_hosts"`  // if that many hosts deny at least,
+	CapShare  float64       `json:"cap_share"`  // and that share of those who run the release
 	Quantile  float64       `json:"quantile"`   // of the control's load: above it a host is heavy
 	Points    int           `json:"points"`     // of load in the control, before it means something
 	LoadAfter time.Duration `json:"load_after"` // of running it, a host's load is looked at
@@ -52,7 +53,7 @@ func Defaults() Numbers {
 		ControlShare: 0.05, ControlMin: 200, ControlMax: 500_000,
 		Acks: 0.25, Strata: 0.5, Warm: 0.5,
 		Alpha: 1e-8, Ratios: []float64{2, 4, 16, 128, 1024}, Natural: 1e-9, Crashes: 1e-8, Recent: time.Hour,
-		DenyCap: 5, CapHosts: 3, Quantile: 0.95, Points: 50, LoadAfter: 5 * time.Minute,
+		Cap: 5, CapHosts: 3, CapShare: 0.1, Quantile: 0.95, Points: 100, LoadAfter: 5 * time.Minute,
 	}
 }
 
