@@ -37,6 +37,9 @@ type Result struct {
 	Evidence  string         `json:"evidence,omitempty"`            // of the first halted run
 	Options   Assumptions    `json:"assumptions"`
 	Runs      []Outcome      `json:"-"`
+
+	// References say what other ways would have done.
+	References []Reference `json:"references"`
 }
 
 // Assumptions are the options that say what hosts do.
@@ -60,7 +63,9 @@ func Play(ctx context.Context, o Options) (*Result, error) {
 	if err := g.playAll(ctx); err != nil {
 		return nil, err
 	}
-	return sum(&o, g.outcomes), nil
+	res := sum(&o, g.outcomes)
+	res.References, err = References(o)
+	return res, err
 }
 
 // game is all runs of one call.
