@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -125,16 +126,18 @@ func (a *app) printSimulation(res *simulate.Result) {
 		a.paint.in(bold, res.Scenario), grouped(res.Hosts), res.Schedule, plural(res.Seeds, "run"), res.Seed,
 		o.Start, o.Beacon, o.Liars)
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "stopped by a gate\t%d of %s\n", res.Halted, plural(res.Seeds, "run"))
+	runs := plural(res.Seeds, "run")
+	fmt.Fprintf(w, "stopped by a gate\t%d of %s\n", res.Halted, runs)
 	if res.MinutesToHalt != nil {
 		fmt.Fprintf(w, "after\t%.1f minutes (median)\n", *res.MinutesToHalt)
 		fmt.Fprintf(w, "because\t%s\n", res.Evidence)
 	}
 	if res.Completed > 0 {
-		fmt.Fprintf(w, "complete\t%d of %s, after %.0f minutes (median)\n", res.Completed, plural(res.Seeds, "run"), res.Minutes)
+		fmt.Fprintf(w, "complete\t%d of %s, after %.0f minutes (median)\n", res.Completed, runs, res.Minutes)
 	}
 	fmt.Fprintf(w, "granted\t%s hosts (median)\n", grouped(res.Granted))
-	fmt.Fprintf(w, "broken\t%s hosts (median), %s (99th percentile)\n", grouped(res.Broken.Median), grouped(res.Broken.P99))
+	b := res.Broken
+	fmt.Fprintf(w, "broken\t%s hosts (median), %s (99th percentile)\n", grouped(b.Median), grouped(b.P99))
 	for _, r := range res.References {
 		fmt.Fprintf(w, "broken by %s\t%s hosts (%s)\n", r.Name, grouped(r.Broken), r.About)
 	}
@@ -151,7 +154,7 @@ func (a *app) printFunnel(res *simulate.Result) {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "ring\tmembers\tgranted\tsoaking\tconfirmed\tsilent\trolled back\t")
 	for _, r := range x.Rings {
-		name := fmt.Sprint(r.Ring)
+		name := strconv.Itoa(r.Ring)
 		if r.Role == "control" {
 			name = "control"
 		}
@@ -163,7 +166,7 @@ func (a *app) printFunnel(res *simulate.Result) {
 
 // grouped writes a count with commas, which a fleet needs.
 func grouped(n int) string {
-	s := fmt.Sprint(n)
+	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
 	}

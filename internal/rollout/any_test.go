@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -57,7 +58,7 @@ func newWorld(t *testing.T, seed uint64, count map[string]int) *world {
 	n.ControlMin = w.rng.IntN(10)
 	n.Acks = w.rng.Float64() / 2
 	if w.rng.IntN(2) == 0 {
-		n.Alpha = 1e-300 // nothing ever halts: the rings must hold by W alone
+		n.Alpha, n.Rare = 1e-300, 1e-300 // nothing ever halts: the rings must hold by W alone
 	}
 	plan, err := Draw(spec.Seed, n, hostsOf(w.all))
 	if err != nil {
@@ -208,11 +209,11 @@ func (w *world) checkIn(i int) {
 	case m.holds && w.rng.IntN(10) == 0:
 		rep.Unused, m.holds = true, false
 	case w.rng.IntN(3) > 0:
-		rep.Nonce, m.holds = fmt.Sprint(w.rng.Uint32()), false
+		rep.Nonce, m.holds = strconv.Itoa(w.rng.Int()), false
 	}
 	m.nonce = rep.Nonce
 	if w.rng.IntN(100) == 0 {
-		rep.Incidents = []Incident{{Gate: Gate(w.rng.IntN(int(gates) + 1)), Signature: fmt.Sprint(w.rng.IntN(99))}}
+		rep.Incidents = []Incident{{Gate: Gate(w.rng.IntN(int(gates) + 1)), Signature: strconv.Itoa(w.rng.IntN(99))}}
 	}
 	rep.Denied, rep.Timeouts, rep.Vital = w.rng.IntN(90) == 0, w.rng.IntN(90) == 0, w.rng.IntN(5000) == 0
 	if w.rng.IntN(3) == 0 {
@@ -238,7 +239,8 @@ func (w *world) turn() {
 		jump := []time.Duration{-24 * time.Hour, 10 * 365 * 24 * time.Hour, -10 * 365 * 24 * time.Hour}
 		w.now = w.now.Add(jump[w.rng.IntN(3)])
 	case x < 970:
-		w.step(&Input{Kind: Beacon, Report: Report{Incidents: []Incident{{Gate: Recovery, Signature: fmt.Sprint(i)}}}}, i)
+		rep := Report{Incidents: []Incident{{Gate: Recovery, Signature: strconv.Itoa(i)}}}
+		w.step(&Input{Kind: Beacon, Report: rep}, i)
 	case x < 980:
 		c := Customer{ID: fmt.Sprint("c", w.rng.IntN(3)), Paused: w.rng.IntN(4) == 0, MaxAge: time.Hour}
 		if w.rng.IntN(4) == 0 {

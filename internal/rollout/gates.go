@@ -208,7 +208,7 @@ func (s *State) judge(now time.Time, b *Bucket, e *Effects) {
 			recent++
 		}
 	}
-	if recent < min(2, max(s.Plan.Rings[0].Members, 1)) || !rare(recent, expected, s.Numbers.Alpha) {
+	if recent < min(2, max(s.Plan.Rings[0].Members, 1)) || !rare(recent, expected, s.Numbers.Rare) {
 		return
 	}
 	s.stop(e, Evidence{

@@ -58,6 +58,7 @@ func (s *State) armOf(r *Row) (Arm, bool) {
 		return Treated, true
 	case Pending:
 		return Control, r.Ring == s.Plan.Control()
+	case WentBack, Foreign:
 	}
 	return 0, false
 }
@@ -152,6 +153,7 @@ func (s *State) back(r *Row) {
 			r.WrittenOff = true
 		}
 		r.SoakingAt = s.Clock // what it did meanwhile, nobody knows
+	default: // confirmed or written off: it takes up no room
 	}
 }
 
@@ -179,6 +181,7 @@ func (s *State) runs(r *Row, rep *Report) {
 		}
 		ring.Strata[r.Stratum]++
 		r.Phase = Confirmed
+	case Confirmed, Foreign:
 	}
 }
 
@@ -200,6 +203,7 @@ func (s *State) runsOther(r *Row, rep *Report) {
 		if s.Status != Stopped && len(rep.Incidents) == 0 {
 			rep.Incidents = []Incident{{Gate: Crash, Signature: "went back by itself"}}
 		}
+	case Pending, WentBack:
 	}
 }
 

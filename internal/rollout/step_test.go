@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func (b *bench) minute() {
 			b.step(Input{Kind: Lapse}, i)
 			continue
 		}
-		r := Report{Running: b.s.Spec.Previous, Healthy: true, Nonce: fmt.Sprint(b.now.Unix())}
+		r := Report{Running: b.s.Spec.Previous, Healthy: true, Nonce: b.now.String()}
 		if b.runs[i] {
 			r = Report{Running: b.s.Spec.Digest, Healthy: true}
 		}
@@ -104,7 +105,8 @@ func (b *bench) until(want Status, minutes int) {
 		}
 		b.minute()
 	}
-	b.t.Fatalf("after %d minutes it is %s, want %s; ring %d waits for %s", minutes, b.s.Status, want, b.s.Open, b.s.Waits())
+	b.t.Fatalf("after %d minutes it is %s, want %s; ring %d waits for %s",
+		minutes, b.s.Status, want, b.s.Open, b.s.Waits())
 }
 
 func (b *bench) running() (n int) {
@@ -127,7 +129,8 @@ func TestHealthyReleaseReachesEverybody(t *testing.T) {
 		t.Error("ring 1 opened before ring 0 had soaked")
 	}
 	x := b.s.Explain()
-	if len(x.Rings) != len(b.s.Rings) || x.Rings[0].Confirmed != x.Rings[0].Members || x.Rings[len(x.Rings)-1].Role != "control" {
+	if n := len(x.Rings); n != len(b.s.Rings) || x.Rings[0].Confirmed != x.Rings[0].Members ||
+		x.Rings[n-1].Role != "control" {
 		t.Errorf("the funnel does not say what happened: %+v", x.Rings)
 	}
 }
@@ -137,11 +140,13 @@ func TestNoDataNeverPromotes(t *testing.T) {
 	for name, quiet := range map[string]func(b *bench, i int) bool{
 		"nobody speaks after the grant": func(b *bench, i int) bool { return b.runs[i] },
 		"nobody speaks at all":          func(*bench, int) bool { return true },
-		"no control group":              func(b *bench, i int) bool { return b.hosts[i].Row.Known && b.hosts[i].Row.Ring == b.s.Plan.Control() },
+		"no control group": func(b *bench, i int) bool {
+			return b.hosts[i].Row.Known && b.hosts[i].Row.Ring == b.s.Plan.Control()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t, 60, func(_ *Spec, n *Numbers) { n.Alpha, n.Cap = 1e-300, 1e9 })
+			b := newBench(t, 60, func(_ *Spec, n *Numbers) { n.Alpha, n.Rare, n.Cap = 1e-300, 1e-300, 1e9 })
 			b.minute()
 			for range 200 {
 				for i := range b.quiet {
@@ -186,7 +191,7 @@ func TestGates(t *testing.T) {
 		"watchdog":       {Watchdog, Stopped, incident(Watchdog, "stuck at z")},
 		"late verdicts":  {Timeouts, Stopped, func(_ int, runs bool, r *Report) { r.Timeouts = runs }},
 		"denials":        {Denials, Stopped, func(_ int, runs bool, r *Report) { r.Denied = runs }},
-		"vital":          {Denials, Stopped, func(i int, runs bool, r *Report) { r.Vital = runs }},
+		"vital":          {Denials, Stopped, func(_ int, runs bool, r *Report) { r.Vital = runs }},
 		"processor time": {CPU, OnHold, heavy(func(l *Load) { l.CPU *= 9 })},
 		"memory":         {Memory, OnHold, heavy(func(l *Load) { l.Memory *= 9 })},
 		"latency":        {Latency, OnHold, heavy(func(l *Load) { l.Latency *= 9 })},
@@ -392,7 +397,7 @@ func TestLostReply(t *testing.T) {
 	serials := map[uint64]bool{}
 	for k := range 5 {
 		for i := range b.hosts {
-			ask := Report{Running: b.s.Spec.Previous, Healthy: true, Nonce: fmt.Sprint(k)}
+			ask := Report{Running: b.s.Spec.Previous, Healthy: true, Nonce: strconv.Itoa(k)}
 			if e := b.step(Input{Kind: CheckIn, Report: ask}, i); e.Reply.Do == Activate {
 				serials[e.Reply.Grant.Serial] = true
 			}
@@ -435,7 +440,7 @@ func TestCrashAnywhere(t *testing.T) {
 			for i := range b.hosts {
 				before := b.s
 				row := b.hosts[i].Row
-				r := Report{Running: b.s.Spec.Previous, Healthy: true, Nonce: fmt.Sprint(stepped)}
+				r := Report{Running: b.s.Spec.Previous, Healthy: true, Nonce: strconv.Itoa(stepped)}
 				if b.runs[i] {
 					r = Report{Running: b.s.Spec.Digest, Healthy: true}
 				}

@@ -86,12 +86,13 @@ func (r *run) checkIn(h uint32, m *machine) {
 	*rep = rollout.Report{Running: r.spec.Previous, Healthy: true, Load: &r.load}
 	what := m.what
 	r.load = r.cost(what)
-	if what&runsNew != 0 {
+	switch {
+	case what&runsNew != 0:
 		rep.Running = r.spec.Digest
-	} else if what&unused != 0 {
+	case what&unused != 0:
 		rep.Unused = true
 		m.what &^= unused
-	} else if what&asked == 0 {
+	case what&asked == 0:
 		rep.Nonce = "n"
 	}
 	if what&(broken|liar) == broken {

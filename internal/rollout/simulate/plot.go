@@ -5,17 +5,18 @@ import (
 	"html"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 )
 
 // The plot, in its own units.
 const (
 	plotWidth  = 960
-	plotHeight = 540
+	plotHeight = 600
 	left       = 90
 	right      = 40
 	upper      = 96
-	lower      = 64
+	lower      = 124
 )
 
 // line is one curve.
@@ -82,8 +83,8 @@ func draw(b *strings.Builder, title, under string, lines []line, hosts int) {
 	axes(b, minutes, int(decades), x, y)
 	for i, l := range lines {
 		curve(b, l, minutes, x, y)
-		text(b, left+46, float64(upper+18+i*20), "start", "#111", legend(l), "")
-		fmt.Fprintf(b, `<path d="M%d %d h20" stroke="%s" stroke-width="3"/>`+"\n", left+20, upper+14+i*20, l.colour)
+		text(b, left+26, float64(plotHeight-lower+66+i*20), "start", "#111", legend(l), "")
+		fmt.Fprintf(b, `<path d="M%d %d h20" stroke="%s" stroke-width="3"/>`+"\n", left, plotHeight-lower+62+i*20, l.colour)
 	}
 	b.WriteString("</svg>\n")
 }
@@ -97,7 +98,7 @@ func legend(l line) string {
 }
 
 // axes draws the grid: decades of hosts, and hours or parts of them.
-func axes(b *strings.Builder, minutes, decades int, x func(int) float64, y func(int) float64) {
+func axes(b *strings.Builder, minutes, decades int, x, y func(int) float64) {
 	grid := func(x1, y1, x2, y2 float64) {
 		fmt.Fprintf(b, `<path d="M%.1f %.1fL%.1f %.1f" stroke="#ddd"/>`+"\n", x1, y1, x2, y2)
 	}
@@ -117,12 +118,12 @@ func axes(b *strings.Builder, minutes, decades int, x func(int) float64, y func(
 		grid(x(m), upper, x(m), plotHeight-lower)
 		text(b, x(m), plotHeight-lower+18, "middle", "#555", fmt.Sprintf("%d:%02d", m/60, m%60), "")
 	}
-	text(b, (plotWidth+left-right)/2, plotHeight-16, "middle", "#111", "hours since the start", "")
+	text(b, (plotWidth+left-right)/2, plotHeight-lower+40, "middle", "#111", "hours since the start", "")
 	text(b, left-8, upper-12, "end", "#111", "hosts", "")
 }
 
 // curve draws one line; it goes on as it ended.
-func curve(b *strings.Builder, l line, minutes int, x func(int) float64, y func(int) float64) {
+func curve(b *strings.Builder, l line, minutes int, x, y func(int) float64) {
 	fmt.Fprintf(b, `<path fill="none" stroke="%s" stroke-width="3" d="M%.1f %.1f`, l.colour, x(0), y(0))
 	last := 0
 	for m, n := range l.curve {
@@ -141,7 +142,7 @@ func text(b *strings.Builder, x, y float64, anchor, colour, s, more string) {
 
 // group writes a number with commas.
 func group(n int) string {
-	s := fmt.Sprint(n)
+	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
 	}

@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"math/rand/v2"
 	"time"
 )
 
@@ -56,7 +55,7 @@ func (o *Options) reference(sc scenario, ref Reference, push func(place float64)
 	after := uint32(sc.after / time.Second)
 	horizon := after + 4*hourSeconds
 	hab := newHabits()
-	rng := rand.New(rand.NewPCG(o.Seed, 1))
+	rng := dice(o.Seed)
 	n := min(o.Hosts, sampled)
 	ref.Curve = make([]int, horizon/60+1)
 	for i := range n {

@@ -103,13 +103,18 @@ func newRun(f *fleet, o *Options, hab *habits, a *arena, seed uint64) (*run, err
 		a.hosts[i] = machine{ring: f.ring[i], stratum: stratum, server: f.server[stratum]}
 	}
 	r := &run{
-		fleet: f, o: o, sc: sc, hab: hab, rng: rand.New(rand.NewPCG(seed, 0x6b6565706f7574)),
+		fleet: f, o: o, sc: sc, hab: hab, rng: dice(seed),
 		begin: time.Date(2026, 1, 5, o.Start, 0, 0, 0, time.UTC), halted: never,
 		hosts: a.hosts, heads: a.heads,
 	}
 	r.out.Seed = seed
 	r.state, err = rollout.New(f.spec, f.numbers, f.plan)
 	return r, err
+}
+
+// dice returns the chance of one run.
+func dice(seed uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a simulation must be repeatable, not secret
 }
 
 // play runs until the rollout has ended and nothing more can break.
@@ -145,6 +150,7 @@ func (r *run) over() bool {
 		return r.t > r.halted+26*hourSeconds || r.sc.after == 0 && r.t > r.halted+15*60
 	case rollout.Complete:
 		return r.sc.kind == none || r.sc.after == 0 && r.t > uint32(r.state.StartedAt/time.Second)+hourSeconds*6
+	case rollout.Draft, rollout.Running:
 	}
 	return false
 }
@@ -184,6 +190,7 @@ func (r *run) act() {
 			}
 		case rollout.Completed:
 			r.out.Minutes = float64(r.t) / 60
+		default: // nothing that a host would notice
 		}
 	}
 }

@@ -159,7 +159,7 @@ func sum(o *Options, runs []Outcome) *Result {
 		StoppedBy: map[string]int{}, StoppedIn: map[int]int{}, Runs: runs,
 		Options: Assumptions{Start: o.Start, Beacon: o.Beacon, Liars: o.Liars, Skewed: o.Skewed},
 	}
-	var broken, granted []int
+	broken, granted := make([]int, 0, len(runs)), make([]int, 0, len(runs))
 	var halt, complete []float64
 	for i := range runs {
 		r := &runs[i]
