@@ -20,8 +20,8 @@ type habit struct {
 	on            [day * 60]float64 // the share that is on, by minute of the day
 }
 
-// habits of the two kinds of machines. Servers leave once in two months. Of the whole fleet four fifths are on at ten in
-// the morning, of which 0.05 % a minute leave; in the early evening 0.3 % a minute.
+// habits of the two kinds of machines. Servers leave once in two months. Of the whole fleet four fifths are on at ten
+// in the morning, of which 0.05 % a minute leave; in the early evening 0.3 % a minute.
 type habits struct{ desk, server habit }
 
 func newHabits() *habits {
