@@ -76,66 +76,12 @@ func (Channel) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_proto_rawDescGZIP(), []int{0}
 }
 
-type Outcome_Result int32
-
-const (
-	Outcome_RESULT_UNSPECIFIED Outcome_Result = 0
-	Outcome_RESULT_CONFIRMED   Outcome_Result = 1 // healthy after its soak
-	Outcome_RESULT_ROLLED_BACK Outcome_Result = 2 // the host went back by itself
-	Outcome_RESULT_REFUSED     Outcome_Result = 3 // the host did not activate: another package, an expired grant, a refusal
-)
-
-// Enum value maps for Outcome_Result.
-var (
-	Outcome_Result_name = map[int32]string{
-		0: "RESULT_UNSPECIFIED",
-		1: "RESULT_CONFIRMED",
-		2: "RESULT_ROLLED_BACK",
-		3: "RESULT_REFUSED",
-	}
-	Outcome_Result_value = map[string]int32{
-		"RESULT_UNSPECIFIED": 0,
-		"RESULT_CONFIRMED":   1,
-		"RESULT_ROLLED_BACK": 2,
-		"RESULT_REFUSED":     3,
-	}
-)
-
-func (x Outcome_Result) Enum() *Outcome_Result {
-	p := new(Outcome_Result)
-	*p = x
-	return p
-}
-
-func (x Outcome_Result) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Outcome_Result) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_proto_enumTypes[1].Descriptor()
-}
-
-func (Outcome_Result) Type() protoreflect.EnumType {
-	return &file_fleet_proto_enumTypes[1]
-}
-
-func (x Outcome_Result) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Outcome_Result.Descriptor instead.
-func (Outcome_Result) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8, 0}
-}
-
 type Order_Act int32
 
 const (
 	Order_ACT_UNSPECIFIED Order_Act = 0
-	Order_ACT_STAGE       Order_Act = 1 // fetch and verify; do not activate
-	Order_ACT_ACTIVATE    Order_Act = 2 // fetch, verify, and ask for a grant when ready
-	Order_ACT_ROLL_BACK   Order_Act = 3 // go back to last-known-good; needs no grant
-	Order_ACT_HOLD        Order_Act = 4 // the rollout is paused or frozen: ask later
+	Order_ACT_STAGE       Order_Act = 1 // fetch and verify, then ask for a grant at each check-in
+	Order_ACT_ROLL_BACK   Order_Act = 2 // go back to the release; needs no grant
 )
 
 // Enum value maps for Order_Act.
@@ -143,16 +89,12 @@ var (
 	Order_Act_name = map[int32]string{
 		0: "ACT_UNSPECIFIED",
 		1: "ACT_STAGE",
-		2: "ACT_ACTIVATE",
-		3: "ACT_ROLL_BACK",
-		4: "ACT_HOLD",
+		2: "ACT_ROLL_BACK",
 	}
 	Order_Act_value = map[string]int32{
 		"ACT_UNSPECIFIED": 0,
 		"ACT_STAGE":       1,
-		"ACT_ACTIVATE":    2,
-		"ACT_ROLL_BACK":   3,
-		"ACT_HOLD":        4,
+		"ACT_ROLL_BACK":   2,
 	}
 )
 
@@ -167,11 +109,11 @@ func (x Order_Act) String() string {
 }
 
 func (Order_Act) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_proto_enumTypes[2].Descriptor()
+	return file_fleet_proto_enumTypes[1].Descriptor()
 }
 
 func (Order_Act) Type() protoreflect.EnumType {
-	return &file_fleet_proto_enumTypes[2]
+	return &file_fleet_proto_enumTypes[1]
 }
 
 func (x Order_Act) Number() protoreflect.EnumNumber {
@@ -180,7 +122,7 @@ func (x Order_Act) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Order_Act.Descriptor instead.
 func (Order_Act) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12, 0}
+	return file_fleet_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // A package version.
@@ -520,15 +462,14 @@ type CheckInRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"` // random, made when the host's fetcher starts: tells clones apart
 	BootId        string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                          // the last revision that the host was told; 0 for none
-	WaitSeconds   uint32                 `protobuf:"varint,4,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"` // how long the answer may take if nothing changed; 0 answers at once
-	Installed     []*Installed           `protobuf:"bytes,5,rep,name=installed,proto3" json:"installed,omitempty"`
-	Ask           *Ask                   `protobuf:"bytes,6,opt,name=ask,proto3" json:"ask,omitempty"`           // the host is about to activate: may it?
-	Outcomes      []*Outcome             `protobuf:"bytes,7,rep,name=outcomes,proto3" json:"outcomes,omitempty"` // what became of grants
-	Counters      []*Counters            `protobuf:"bytes,8,rep,name=counters,proto3" json:"counters,omitempty"` // since the last report that was answered
-	Buckets       []*Bucket              `protobuf:"bytes,9,rep,name=buckets,proto3" json:"buckets,omitempty"`
-	Nonce         []byte                 `protobuf:"bytes,10,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                             // 16 bytes; the answer then has a signed time for it
-	Labels        map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // when they changed
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                                                       // of the last answer; 0 for none
+	WaitSeconds   uint32                 `protobuf:"varint,4,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"`                                              // how long the answer may take if nothing changed; 0 answers at once
+	Installed     []*Installed           `protobuf:"bytes,5,rep,name=installed,proto3" json:"installed,omitempty"`                                                                      // what is active, and what else there is
+	Asks          []*Ask                 `protobuf:"bytes,6,rep,name=asks,proto3" json:"asks,omitempty"`                                                                                // what is staged and verified and would be activated now
+	Counters      []*Counters            `protobuf:"bytes,7,rep,name=counters,proto3" json:"counters,omitempty"`                                                                        // since the last report that was answered
+	Buckets       []*Bucket              `protobuf:"bytes,8,rep,name=buckets,proto3" json:"buckets,omitempty"`                                                                          // the same
+	Nonce         []byte                 `protobuf:"bytes,9,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                              // 16 bytes; the answer then has a signed time for it
+	Labels        map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // when they changed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -598,16 +539,9 @@ func (x *CheckInRequest) GetInstalled() []*Installed {
 	return nil
 }
 
-func (x *CheckInRequest) GetAsk() *Ask {
+func (x *CheckInRequest) GetAsks() []*Ask {
 	if x != nil {
-		return x.Ask
-	}
-	return nil
-}
-
-func (x *CheckInRequest) GetOutcomes() []*Outcome {
-	if x != nil {
-		return x.Outcomes
+		return x.Asks
 	}
 	return nil
 }
@@ -646,8 +580,9 @@ type Installed struct {
 	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
 	Channel       Channel                `protobuf:"varint,2,opt,name=channel,proto3,enum=keepout.fleet.v1.Channel" json:"channel,omitempty"`
 	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	Slot          string                 `protobuf:"bytes,4,opt,name=slot,proto3" json:"slot,omitempty"` // candidate, active, lkg or factory
-	Counter       uint64                 `protobuf:"varint,5,opt,name=counter,proto3" json:"counter,omitempty"`
+	Slot          string                 `protobuf:"bytes,4,opt,name=slot,proto3" json:"slot,omitempty"`        // active, candidate, lkg or factory
+	Counter       uint64                 `protobuf:"varint,5,opt,name=counter,proto3" json:"counter,omitempty"` // the release counter
+	Healthy       bool                   `protobuf:"varint,6,opt,name=healthy,proto3" json:"healthy,omitempty"` // with slot active: it runs, passed its self-test and answers the canary
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,12 +652,19 @@ func (x *Installed) GetCounter() uint64 {
 	return 0
 }
 
-// A host asks for a grant at the moment of activation.
+func (x *Installed) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+// A host has a release staged and verified, and would activate it now.
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rollout       string                 `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	Nonce         []byte                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"` // 16 bytes, made for this request
+	Nonce         []byte                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"` // 8 to 32 bytes, made for this request
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -778,91 +720,6 @@ func (x *Ask) GetNonce() []byte {
 	return nil
 }
 
-// What became of a grant.
-type Outcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rollout       string                 `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	Nonce         []byte                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"` // the grant's
-	Result        Outcome_Result         `protobuf:"varint,4,opt,name=result,proto3,enum=keepout.fleet.v1.Outcome_Result" json:"result,omitempty"`
-	Signature     string                 `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"` // of the bucket, when it was a crash
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`       // for people
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Outcome) Reset() {
-	*x = Outcome{}
-	mi := &file_fleet_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Outcome) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Outcome) ProtoMessage() {}
-
-func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
-func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *Outcome) GetRollout() string {
-	if x != nil {
-		return x.Rollout
-	}
-	return ""
-}
-
-func (x *Outcome) GetDigest() string {
-	if x != nil {
-		return x.Digest
-	}
-	return ""
-}
-
-func (x *Outcome) GetNonce() []byte {
-	if x != nil {
-		return x.Nonce
-	}
-	return nil
-}
-
-func (x *Outcome) GetResult() Outcome_Result {
-	if x != nil {
-		return x.Result
-	}
-	return Outcome_RESULT_UNSPECIFIED
-}
-
-func (x *Outcome) GetSignature() string {
-	if x != nil {
-		return x.Signature
-	}
-	return ""
-}
-
-func (x *Outcome) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
 // Health of one provider on one host since the last report.
 type Counters struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -886,7 +743,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +755,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +768,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counters) GetProvider() string {
@@ -1016,7 +873,7 @@ func (x *Counters) GetLatencyP99Ms() float64 {
 type Bucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Signature     string                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"` // made on the host from the stack or the last change, with nothing personal
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`           // crash, watchdog, boot, deny
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`           // crash, watchdog, boot or deny
 	Provider      string                 `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // what was active and is suspected
 	Count         uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
@@ -1027,7 +884,7 @@ type Bucket struct {
 
 func (x *Bucket) Reset() {
 	*x = Bucket{}
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +896,7 @@ func (x *Bucket) String() string {
 func (*Bucket) ProtoMessage() {}
 
 func (x *Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +909,7 @@ func (x *Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
 func (*Bucket) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Bucket) GetSignature() string {
@@ -1099,23 +956,22 @@ func (x *Bucket) GetSample() string {
 
 type CheckInResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the orders; pass it back
 	Orders        []*Order               `protobuf:"bytes,2,rep,name=orders,proto3" json:"orders,omitempty"`
-	Grant         *Grant                 `protobuf:"bytes,3,opt,name=grant,proto3" json:"grant,omitempty"`                        // the answer to ask; absent when refused
-	Refusal       string                 `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`                    // why there is no grant
-	AgainMs       uint32                 `protobuf:"varint,5,opt,name=again_ms,json=againMs,proto3" json:"again_ms,omitempty"`    // when to check in next, jitter included
-	SpreadMs      uint32                 `protobuf:"varint,6,opt,name=spread_ms,json=spreadMs,proto3" json:"spread_ms,omitempty"` // after a broken connection: wait a random time below this
-	Now           string                 `protobuf:"bytes,7,opt,name=now,proto3" json:"now,omitempty"`
-	SignedTime    []byte                 `protobuf:"bytes,8,opt,name=signed_time,json=signedTime,proto3" json:"signed_time,omitempty"` // sealed by the director: nonce and time
-	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`                             // active, or quarantined: then nothing is granted and no report counts
-	Renew         bool                   `protobuf:"varint,10,opt,name=renew,proto3" json:"renew,omitempty"`                           // the certificate is past two thirds of its life
+	Grants        []*Grant               `protobuf:"bytes,3,rep,name=grants,proto3" json:"grants,omitempty"`                      // answers to asks
+	AgainMs       uint32                 `protobuf:"varint,4,opt,name=again_ms,json=againMs,proto3" json:"again_ms,omitempty"`    // when to check in next, jitter included
+	SpreadMs      uint32                 `protobuf:"varint,5,opt,name=spread_ms,json=spreadMs,proto3" json:"spread_ms,omitempty"` // after a broken connection: wait a random time below this
+	Now           string                 `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	SignedTime    []byte                 `protobuf:"bytes,7,opt,name=signed_time,json=signedTime,proto3" json:"signed_time,omitempty"` // nonce and time, sealed by the director
+	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`                             // active, or quarantined: then nothing is granted and no report counts
+	Renew         bool                   `protobuf:"varint,9,opt,name=renew,proto3" json:"renew,omitempty"`                            // the certificate is past two thirds of its life
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckInResponse) Reset() {
 	*x = CheckInResponse{}
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +983,7 @@ func (x *CheckInResponse) String() string {
 func (*CheckInResponse) ProtoMessage() {}
 
 func (x *CheckInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +996,7 @@ func (x *CheckInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInResponse.ProtoReflect.Descriptor instead.
 func (*CheckInResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{11}
+	return file_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CheckInResponse) GetRevision() uint64 {
@@ -1157,18 +1013,11 @@ func (x *CheckInResponse) GetOrders() []*Order {
 	return nil
 }
 
-func (x *CheckInResponse) GetGrant() *Grant {
+func (x *CheckInResponse) GetGrants() []*Grant {
 	if x != nil {
-		return x.Grant
+		return x.Grants
 	}
 	return nil
-}
-
-func (x *CheckInResponse) GetRefusal() string {
-	if x != nil {
-		return x.Refusal
-	}
-	return ""
 }
 
 func (x *CheckInResponse) GetAgainMs() uint32 {
@@ -1218,17 +1067,15 @@ type Order struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Act           Order_Act              `protobuf:"varint,1,opt,name=act,proto3,enum=keepout.fleet.v1.Order_Act" json:"act,omitempty"`
 	Rollout       string                 `protobuf:"bytes,2,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	Release       *Release               `protobuf:"bytes,3,opt,name=release,proto3" json:"release,omitempty"`
-	Ring          uint32                 `protobuf:"varint,4,opt,name=ring,proto3" json:"ring,omitempty"`
-	SoakSeconds   uint32                 `protobuf:"varint,5,opt,name=soak_seconds,json=soakSeconds,proto3" json:"soak_seconds,omitempty"` // how long it must be healthy before it is confirmed
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Release       *Release               `protobuf:"bytes,3,opt,name=release,proto3" json:"release,omitempty"` // to stage, or to go back to
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`   // of a roll-back; with stage, why there was no grant yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1087,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1100,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Order) GetAct() Order_Act {
@@ -1277,20 +1124,6 @@ func (x *Order) GetRelease() *Release {
 	return nil
 }
 
-func (x *Order) GetRing() uint32 {
-	if x != nil {
-		return x.Ring
-	}
-	return 0
-}
-
-func (x *Order) GetSoakSeconds() uint32 {
-	if x != nil {
-		return x.SoakSeconds
-	}
-	return 0
-}
-
 func (x *Order) GetReason() string {
 	if x != nil {
 		return x.Reason
@@ -1302,18 +1135,21 @@ func (x *Order) GetReason() string {
 type Grant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rollout       string                 `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	Nonce         []byte                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"` // hosts refuse a lower one than they have seen
-	Expires       string                 `protobuf:"bytes,5,opt,name=expires,proto3" json:"expires,omitempty"`
-	Sealed        []byte                 `protobuf:"bytes,6,opt,name=sealed,proto3" json:"sealed,omitempty"` // the same, sealed by the director: what the host verifies
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Nonce         []byte                 `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`    // the ask's
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`   // hosts refuse a lower one than they have seen
+	Serial        uint64                 `protobuf:"varint,6,opt,name=serial,proto3" json:"serial,omitempty"` // of the rollout, never used twice
+	Issued        string                 `protobuf:"bytes,7,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires       string                 `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,9,opt,name=sealed,proto3" json:"sealed,omitempty"` // the same, sealed by the director: this is what the host believes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1161,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,12 +1174,19 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Grant) GetRollout() string {
 	if x != nil {
 		return x.Rollout
+	}
+	return ""
+}
+
+func (x *Grant) GetHost() string {
+	if x != nil {
+		return x.Host
 	}
 	return ""
 }
@@ -1367,6 +1210,20 @@ func (x *Grant) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Grant) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *Grant) GetIssued() string {
+	if x != nil {
+		return x.Issued
+	}
+	return ""
 }
 
 func (x *Grant) GetExpires() string {
@@ -1395,7 +1252,7 @@ type ReportRecoveryRequest struct {
 
 func (x *ReportRecoveryRequest) Reset() {
 	*x = ReportRecoveryRequest{}
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1264,7 @@ func (x *ReportRecoveryRequest) String() string {
 func (*ReportRecoveryRequest) ProtoMessage() {}
 
 func (x *ReportRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1277,7 @@ func (x *ReportRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*ReportRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{14}
+	return file_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReportRecoveryRequest) GetInstalled() []*Installed {
@@ -1461,7 +1318,7 @@ type ReportRecoveryResponse struct {
 
 func (x *ReportRecoveryResponse) Reset() {
 	*x = ReportRecoveryResponse{}
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1330,7 @@ func (x *ReportRecoveryResponse) String() string {
 func (*ReportRecoveryResponse) ProtoMessage() {}
 
 func (x *ReportRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1343,7 @@ func (x *ReportRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*ReportRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{15}
+	return file_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportRecoveryResponse) GetNow() string {
@@ -1511,7 +1368,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1380,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1393,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{16}
+	return file_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 type WhoAmIResponse struct {
@@ -1550,7 +1407,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1419,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1432,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{17}
+	return file_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WhoAmIResponse) GetPerson() string {
@@ -1607,7 +1464,7 @@ type GetSummaryRequest struct {
 
 func (x *GetSummaryRequest) Reset() {
 	*x = GetSummaryRequest{}
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1476,7 @@ func (x *GetSummaryRequest) String() string {
 func (*GetSummaryRequest) ProtoMessage() {}
 
 func (x *GetSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1489,7 @@ func (x *GetSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{18}
+	return file_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 type GetSummaryResponse struct {
@@ -1650,7 +1507,7 @@ type GetSummaryResponse struct {
 
 func (x *GetSummaryResponse) Reset() {
 	*x = GetSummaryResponse{}
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1519,7 @@ func (x *GetSummaryResponse) String() string {
 func (*GetSummaryResponse) ProtoMessage() {}
 
 func (x *GetSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1532,7 @@ func (x *GetSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{19}
+	return file_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSummaryResponse) GetHosts() map[string]uint32 {
@@ -1744,7 +1601,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1613,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1626,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{20}
+	return file_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Host) GetId() string {
@@ -1846,7 +1703,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1715,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1728,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{21}
+	return file_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListHostsRequest) GetAfter() string {
@@ -1905,7 +1762,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +1774,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +1787,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{22}
+	return file_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -1956,7 +1813,7 @@ type GetHostRequest struct {
 
 func (x *GetHostRequest) Reset() {
 	*x = GetHostRequest{}
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +1825,7 @@ func (x *GetHostRequest) String() string {
 func (*GetHostRequest) ProtoMessage() {}
 
 func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +1838,7 @@ func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostRequest.ProtoReflect.Descriptor instead.
 func (*GetHostRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{23}
+	return file_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetHostRequest) GetId() string {
@@ -2001,7 +1858,7 @@ type GetHostResponse struct {
 
 func (x *GetHostResponse) Reset() {
 	*x = GetHostResponse{}
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +1870,7 @@ func (x *GetHostResponse) String() string {
 func (*GetHostResponse) ProtoMessage() {}
 
 func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +1883,7 @@ func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostResponse.ProtoReflect.Descriptor instead.
 func (*GetHostResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{24}
+	return file_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetHostResponse) GetHost() *Host {
@@ -2054,7 +1911,7 @@ type SetHostStateRequest struct {
 
 func (x *SetHostStateRequest) Reset() {
 	*x = SetHostStateRequest{}
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +1923,7 @@ func (x *SetHostStateRequest) String() string {
 func (*SetHostStateRequest) ProtoMessage() {}
 
 func (x *SetHostStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +1936,7 @@ func (x *SetHostStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHostStateRequest.ProtoReflect.Descriptor instead.
 func (*SetHostStateRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{25}
+	return file_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetHostStateRequest) GetId() string {
@@ -2112,7 +1969,7 @@ type SetHostStateResponse struct {
 
 func (x *SetHostStateResponse) Reset() {
 	*x = SetHostStateResponse{}
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +1981,7 @@ func (x *SetHostStateResponse) String() string {
 func (*SetHostStateResponse) ProtoMessage() {}
 
 func (x *SetHostStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +1994,7 @@ func (x *SetHostStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHostStateResponse.ProtoReflect.Descriptor instead.
 func (*SetHostStateResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{26}
+	return file_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetHostStateResponse) GetHost() *Host {
@@ -2158,7 +2015,7 @@ type CreateEnrolTokenRequest struct {
 
 func (x *CreateEnrolTokenRequest) Reset() {
 	*x = CreateEnrolTokenRequest{}
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2027,7 @@ func (x *CreateEnrolTokenRequest) String() string {
 func (*CreateEnrolTokenRequest) ProtoMessage() {}
 
 func (x *CreateEnrolTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2040,7 @@ func (x *CreateEnrolTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEnrolTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateEnrolTokenRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{27}
+	return file_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateEnrolTokenRequest) GetValidSeconds() uint32 {
@@ -2222,7 +2079,7 @@ type EnrolToken struct {
 
 func (x *EnrolToken) Reset() {
 	*x = EnrolToken{}
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2091,7 @@ func (x *EnrolToken) String() string {
 func (*EnrolToken) ProtoMessage() {}
 
 func (x *EnrolToken) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2104,7 @@ func (x *EnrolToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolToken.ProtoReflect.Descriptor instead.
 func (*EnrolToken) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{28}
+	return file_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EnrolToken) GetId() string {
@@ -2309,7 +2166,7 @@ type CreateEnrolTokenResponse struct {
 
 func (x *CreateEnrolTokenResponse) Reset() {
 	*x = CreateEnrolTokenResponse{}
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2178,7 @@ func (x *CreateEnrolTokenResponse) String() string {
 func (*CreateEnrolTokenResponse) ProtoMessage() {}
 
 func (x *CreateEnrolTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2191,7 @@ func (x *CreateEnrolTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEnrolTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateEnrolTokenResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{29}
+	return file_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateEnrolTokenResponse) GetToken() *EnrolToken {
@@ -2359,7 +2216,7 @@ type ListEnrolTokensRequest struct {
 
 func (x *ListEnrolTokensRequest) Reset() {
 	*x = ListEnrolTokensRequest{}
-	mi := &file_fleet_proto_msgTypes[30]
+	mi := &file_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2228,7 @@ func (x *ListEnrolTokensRequest) String() string {
 func (*ListEnrolTokensRequest) ProtoMessage() {}
 
 func (x *ListEnrolTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[30]
+	mi := &file_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2241,7 @@ func (x *ListEnrolTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEnrolTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListEnrolTokensRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{30}
+	return file_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 type ListEnrolTokensResponse struct {
@@ -2396,7 +2253,7 @@ type ListEnrolTokensResponse struct {
 
 func (x *ListEnrolTokensResponse) Reset() {
 	*x = ListEnrolTokensResponse{}
-	mi := &file_fleet_proto_msgTypes[31]
+	mi := &file_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2265,7 @@ func (x *ListEnrolTokensResponse) String() string {
 func (*ListEnrolTokensResponse) ProtoMessage() {}
 
 func (x *ListEnrolTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[31]
+	mi := &file_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2278,7 @@ func (x *ListEnrolTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEnrolTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListEnrolTokensResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{31}
+	return file_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListEnrolTokensResponse) GetTokens() []*EnrolToken {
@@ -2440,7 +2297,7 @@ type RevokeEnrolTokenRequest struct {
 
 func (x *RevokeEnrolTokenRequest) Reset() {
 	*x = RevokeEnrolTokenRequest{}
-	mi := &file_fleet_proto_msgTypes[32]
+	mi := &file_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2309,7 @@ func (x *RevokeEnrolTokenRequest) String() string {
 func (*RevokeEnrolTokenRequest) ProtoMessage() {}
 
 func (x *RevokeEnrolTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[32]
+	mi := &file_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2322,7 @@ func (x *RevokeEnrolTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeEnrolTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeEnrolTokenRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{32}
+	return file_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RevokeEnrolTokenRequest) GetId() string {
@@ -2483,7 +2340,7 @@ type RevokeEnrolTokenResponse struct {
 
 func (x *RevokeEnrolTokenResponse) Reset() {
 	*x = RevokeEnrolTokenResponse{}
-	mi := &file_fleet_proto_msgTypes[33]
+	mi := &file_fleet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2352,7 @@ func (x *RevokeEnrolTokenResponse) String() string {
 func (*RevokeEnrolTokenResponse) ProtoMessage() {}
 
 func (x *RevokeEnrolTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[33]
+	mi := &file_fleet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2365,7 @@ func (x *RevokeEnrolTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeEnrolTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeEnrolTokenResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{33}
+	return file_fleet_proto_rawDescGZIP(), []int{32}
 }
 
 type AccessToken struct {
@@ -2525,7 +2382,7 @@ type AccessToken struct {
 
 func (x *AccessToken) Reset() {
 	*x = AccessToken{}
-	mi := &file_fleet_proto_msgTypes[34]
+	mi := &file_fleet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2394,7 @@ func (x *AccessToken) String() string {
 func (*AccessToken) ProtoMessage() {}
 
 func (x *AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[34]
+	mi := &file_fleet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2407,7 @@ func (x *AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessToken.ProtoReflect.Descriptor instead.
 func (*AccessToken) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{34}
+	return file_fleet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AccessToken) GetId() string {
@@ -2607,7 +2464,7 @@ type CreateAccessTokenRequest struct {
 
 func (x *CreateAccessTokenRequest) Reset() {
 	*x = CreateAccessTokenRequest{}
-	mi := &file_fleet_proto_msgTypes[35]
+	mi := &file_fleet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2476,7 @@ func (x *CreateAccessTokenRequest) String() string {
 func (*CreateAccessTokenRequest) ProtoMessage() {}
 
 func (x *CreateAccessTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[35]
+	mi := &file_fleet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2489,7 @@ func (x *CreateAccessTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAccessTokenRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{35}
+	return file_fleet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateAccessTokenRequest) GetPerson() string {
@@ -2673,7 +2530,7 @@ type CreateAccessTokenResponse struct {
 
 func (x *CreateAccessTokenResponse) Reset() {
 	*x = CreateAccessTokenResponse{}
-	mi := &file_fleet_proto_msgTypes[36]
+	mi := &file_fleet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2542,7 @@ func (x *CreateAccessTokenResponse) String() string {
 func (*CreateAccessTokenResponse) ProtoMessage() {}
 
 func (x *CreateAccessTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[36]
+	mi := &file_fleet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2555,7 @@ func (x *CreateAccessTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAccessTokenResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{36}
+	return file_fleet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateAccessTokenResponse) GetToken() *AccessToken {
@@ -2723,7 +2580,7 @@ type ListAccessTokensRequest struct {
 
 func (x *ListAccessTokensRequest) Reset() {
 	*x = ListAccessTokensRequest{}
-	mi := &file_fleet_proto_msgTypes[37]
+	mi := &file_fleet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2592,7 @@ func (x *ListAccessTokensRequest) String() string {
 func (*ListAccessTokensRequest) ProtoMessage() {}
 
 func (x *ListAccessTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[37]
+	mi := &file_fleet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2605,7 @@ func (x *ListAccessTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccessTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListAccessTokensRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{37}
+	return file_fleet_proto_rawDescGZIP(), []int{36}
 }
 
 type ListAccessTokensResponse struct {
@@ -2760,7 +2617,7 @@ type ListAccessTokensResponse struct {
 
 func (x *ListAccessTokensResponse) Reset() {
 	*x = ListAccessTokensResponse{}
-	mi := &file_fleet_proto_msgTypes[38]
+	mi := &file_fleet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +2629,7 @@ func (x *ListAccessTokensResponse) String() string {
 func (*ListAccessTokensResponse) ProtoMessage() {}
 
 func (x *ListAccessTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[38]
+	mi := &file_fleet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +2642,7 @@ func (x *ListAccessTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccessTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListAccessTokensResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{38}
+	return file_fleet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListAccessTokensResponse) GetTokens() []*AccessToken {
@@ -2804,7 +2661,7 @@ type RevokeAccessTokenRequest struct {
 
 func (x *RevokeAccessTokenRequest) Reset() {
 	*x = RevokeAccessTokenRequest{}
-	mi := &file_fleet_proto_msgTypes[39]
+	mi := &file_fleet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +2673,7 @@ func (x *RevokeAccessTokenRequest) String() string {
 func (*RevokeAccessTokenRequest) ProtoMessage() {}
 
 func (x *RevokeAccessTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[39]
+	mi := &file_fleet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +2686,7 @@ func (x *RevokeAccessTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAccessTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAccessTokenRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{39}
+	return file_fleet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RevokeAccessTokenRequest) GetId() string {
@@ -2847,7 +2704,7 @@ type RevokeAccessTokenResponse struct {
 
 func (x *RevokeAccessTokenResponse) Reset() {
 	*x = RevokeAccessTokenResponse{}
-	mi := &file_fleet_proto_msgTypes[40]
+	mi := &file_fleet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +2716,7 @@ func (x *RevokeAccessTokenResponse) String() string {
 func (*RevokeAccessTokenResponse) ProtoMessage() {}
 
 func (x *RevokeAccessTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[40]
+	mi := &file_fleet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,29 +2729,28 @@ func (x *RevokeAccessTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAccessTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAccessTokenResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{40}
+	return file_fleet_proto_rawDescGZIP(), []int{39}
 }
 
 // What a rollout is to do.
 type RolloutSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // unique among those that have not ended
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // for people and for files: unique among those that have not ended
 	Release       *Release               `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`
-	Schedule      string                 `protobuf:"bytes,3,opt,name=schedule,proto3" json:"schedule,omitempty"`                                                                       // fast, normal or engine; empty chooses by the channel
+	Previous      string                 `protobuf:"bytes,3,opt,name=previous,proto3" json:"previous,omitempty"`                                                                       // the digest to go back to; empty is what most hosts run
 	Target        map[string]string      `protobuf:"bytes,4,rep,name=target,proto3" json:"target,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // only hosts with all these labels
-	Pins          []*Pin                 `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty"`
+	Pins          []*Pin                 `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty"`                                                                               // the first that fits counts
 	Freezes       []*Freeze              `protobuf:"bytes,6,rep,name=freezes,proto3" json:"freezes,omitempty"`
-	NewParserPath bool                   `protobuf:"varint,7,opt,name=new_parser_path,json=newParserPath,proto3" json:"new_parser_path,omitempty"` // content that first exercises a field or template path: treated as engine
-	Emergency     bool                   `protobuf:"varint,8,opt,name=emergency,proto3" json:"emergency,omitempty"`                                // schedule fast; two people and a reason; no ring is skipped
+	NewPath       bool                   `protobuf:"varint,7,opt,name=new_path,json=newPath,proto3" json:"new_path,omitempty"` // content that first exercises a field or template path: treated as engine
+	Emergency     bool                   `protobuf:"varint,8,opt,name=emergency,proto3" json:"emergency,omitempty"`            // two people and a reason; shorter soaks, but no ring and no gate is skipped
 	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
-	MinusOne      bool                   `protobuf:"varint,10,opt,name=minus_one,json=minusOne,proto3" json:"minus_one,omitempty"` // hosts labelled n-1 get this release only once a newer one is complete
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RolloutSpec) Reset() {
 	*x = RolloutSpec{}
-	mi := &file_fleet_proto_msgTypes[41]
+	mi := &file_fleet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +2762,7 @@ func (x *RolloutSpec) String() string {
 func (*RolloutSpec) ProtoMessage() {}
 
 func (x *RolloutSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[41]
+	mi := &file_fleet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +2775,7 @@ func (x *RolloutSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutSpec.ProtoReflect.Descriptor instead.
 func (*RolloutSpec) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{41}
+	return file_fleet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RolloutSpec) GetName() string {
@@ -2936,9 +2792,9 @@ func (x *RolloutSpec) GetRelease() *Release {
 	return nil
 }
 
-func (x *RolloutSpec) GetSchedule() string {
+func (x *RolloutSpec) GetPrevious() string {
 	if x != nil {
-		return x.Schedule
+		return x.Previous
 	}
 	return ""
 }
@@ -2964,9 +2820,9 @@ func (x *RolloutSpec) GetFreezes() []*Freeze {
 	return nil
 }
 
-func (x *RolloutSpec) GetNewParserPath() bool {
+func (x *RolloutSpec) GetNewPath() bool {
 	if x != nil {
-		return x.NewParserPath
+		return x.NewPath
 	}
 	return false
 }
@@ -2985,25 +2841,18 @@ func (x *RolloutSpec) GetReason() string {
 	return ""
 }
 
-func (x *RolloutSpec) GetMinusOne() bool {
-	if x != nil {
-		return x.MinusOne
-	}
-	return false
-}
-
 // Where hosts with a label stand, whatever the draw says.
 type Pin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Labels        map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Place         string                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"` // first, last or never
+	Place         string                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"` // first, last, never, or previous: one release behind
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_fleet_proto_msgTypes[42]
+	mi := &file_fleet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +2864,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[42]
+	mi := &file_fleet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +2877,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{42}
+	return file_fleet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Pin) GetLabels() map[string]string {
@@ -3045,7 +2894,7 @@ func (x *Pin) GetPlace() string {
 	return ""
 }
 
-// No new grant between these times.
+// Nothing is activated between these times.
 type Freeze struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -3057,7 +2906,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_fleet_proto_msgTypes[43]
+	mi := &file_fleet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3069,7 +2918,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[43]
+	mi := &file_fleet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3082,7 +2931,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{43}
+	return file_fleet_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Freeze) GetFrom() string {
@@ -3109,20 +2958,26 @@ func (x *Freeze) GetReason() string {
 type Ring struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ring          uint32                 `protobuf:"varint,1,opt,name=ring,proto3" json:"ring,omitempty"`
-	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	Window        uint32                 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"` // W: the most hosts that may be granted and not yet confirmed
-	Granted       uint32                 `protobuf:"varint,4,opt,name=granted,proto3" json:"granted,omitempty"`
-	Confirmed     uint32                 `protobuf:"varint,5,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
-	WrittenOff    uint32                 `protobuf:"varint,6,opt,name=written_off,json=writtenOff,proto3" json:"written_off,omitempty"`
-	RolledBack    uint32                 `protobuf:"varint,7,opt,name=rolled_back,json=rolledBack,proto3" json:"rolled_back,omitempty"`
-	Silent        uint32                 `protobuf:"varint,8,opt,name=silent,proto3" json:"silent,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // ring or control
+	Members       uint32                 `protobuf:"varint,3,opt,name=members,proto3" json:"members,omitempty"`
+	Window        uint32                 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`           // W: the most hosts that may be outstanding; 0 while the ring is closed
+	Outstanding   uint32                 `protobuf:"varint,5,opt,name=outstanding,proto3" json:"outstanding,omitempty"` // granted - confirmed - written off
+	Granted       uint32                 `protobuf:"varint,6,opt,name=granted,proto3" json:"granted,omitempty"`
+	Soaking       uint32                 `protobuf:"varint,7,opt,name=soaking,proto3" json:"soaking,omitempty"`
+	Confirmed     uint32                 `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	Needed        uint32                 `protobuf:"varint,9,opt,name=needed,proto3" json:"needed,omitempty"` // confirmed hosts before the next ring opens
+	Silent        uint32                 `protobuf:"varint,10,opt,name=silent,proto3" json:"silent,omitempty"`
+	WrittenOff    uint32                 `protobuf:"varint,11,opt,name=written_off,json=writtenOff,proto3" json:"written_off,omitempty"`
+	Failed        uint32                 `protobuf:"varint,12,opt,name=failed,proto3" json:"failed,omitempty"`
+	RolledBack    uint32                 `protobuf:"varint,13,opt,name=rolled_back,json=rolledBack,proto3" json:"rolled_back,omitempty"`
+	Waits         string                 `protobuf:"bytes,14,opt,name=waits,proto3" json:"waits,omitempty"` // for what
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_fleet_proto_msgTypes[44]
+	mi := &file_fleet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3134,7 +2989,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[44]
+	mi := &file_fleet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3147,7 +3002,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{44}
+	return file_fleet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Ring) GetRing() uint32 {
@@ -3157,9 +3012,16 @@ func (x *Ring) GetRing() uint32 {
 	return 0
 }
 
-func (x *Ring) GetSize() uint32 {
+func (x *Ring) GetRole() string {
 	if x != nil {
-		return x.Size
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Ring) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
 	}
 	return 0
 }
@@ -3171,9 +3033,23 @@ func (x *Ring) GetWindow() uint32 {
 	return 0
 }
 
+func (x *Ring) GetOutstanding() uint32 {
+	if x != nil {
+		return x.Outstanding
+	}
+	return 0
+}
+
 func (x *Ring) GetGranted() uint32 {
 	if x != nil {
 		return x.Granted
+	}
+	return 0
+}
+
+func (x *Ring) GetSoaking() uint32 {
+	if x != nil {
+		return x.Soaking
 	}
 	return 0
 }
@@ -3185,16 +3061,9 @@ func (x *Ring) GetConfirmed() uint32 {
 	return 0
 }
 
-func (x *Ring) GetWrittenOff() uint32 {
+func (x *Ring) GetNeeded() uint32 {
 	if x != nil {
-		return x.WrittenOff
-	}
-	return 0
-}
-
-func (x *Ring) GetRolledBack() uint32 {
-	if x != nil {
-		return x.RolledBack
+		return x.Needed
 	}
 	return 0
 }
@@ -3206,18 +3075,51 @@ func (x *Ring) GetSilent() uint32 {
 	return 0
 }
 
+func (x *Ring) GetWrittenOff() uint32 {
+	if x != nil {
+		return x.WrittenOff
+	}
+	return 0
+}
+
+func (x *Ring) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Ring) GetRolledBack() uint32 {
+	if x != nil {
+		return x.RolledBack
+	}
+	return 0
+}
+
+func (x *Ring) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
 type Gate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // pass, hold, pause, halt
-	Evidence      string                 `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TreatedHits     uint32                 `protobuf:"varint,2,opt,name=treated_hits,json=treatedHits,proto3" json:"treated_hits,omitempty"`
+	ControlHits     uint32                 `protobuf:"varint,3,opt,name=control_hits,json=controlHits,proto3" json:"control_hits,omitempty"`
+	TreatedExposure float64                `protobuf:"fixed64,4,opt,name=treated_exposure,json=treatedExposure,proto3" json:"treated_exposure,omitempty"`
+	ControlExposure float64                `protobuf:"fixed64,5,opt,name=control_exposure,json=controlExposure,proto3" json:"control_exposure,omitempty"`
+	Score           float64                `protobuf:"fixed64,6,opt,name=score,proto3" json:"score,omitempty"`
+	Limit           float64                `protobuf:"fixed64,7,opt,name=limit,proto3" json:"limit,omitempty"` // at this score it acts
+	Action          string                 `protobuf:"bytes,8,opt,name=action,proto3" json:"action,omitempty"` // halt or pause
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_fleet_proto_msgTypes[45]
+	mi := &file_fleet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3131,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[45]
+	mi := &file_fleet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3144,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{45}
+	return file_fleet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Gate) GetName() string {
@@ -3252,16 +3154,51 @@ func (x *Gate) GetName() string {
 	return ""
 }
 
-func (x *Gate) GetState() string {
+func (x *Gate) GetTreatedHits() uint32 {
 	if x != nil {
-		return x.State
+		return x.TreatedHits
 	}
-	return ""
+	return 0
 }
 
-func (x *Gate) GetEvidence() string {
+func (x *Gate) GetControlHits() uint32 {
 	if x != nil {
-		return x.Evidence
+		return x.ControlHits
+	}
+	return 0
+}
+
+func (x *Gate) GetTreatedExposure() float64 {
+	if x != nil {
+		return x.TreatedExposure
+	}
+	return 0
+}
+
+func (x *Gate) GetControlExposure() float64 {
+	if x != nil {
+		return x.ControlExposure
+	}
+	return 0
+}
+
+func (x *Gate) GetScore() float64 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *Gate) GetLimit() float64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Gate) GetAction() string {
+	if x != nil {
+		return x.Action
 	}
 	return ""
 }
@@ -3277,7 +3214,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_fleet_proto_msgTypes[46]
+	mi := &file_fleet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3226,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[46]
+	mi := &file_fleet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3239,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{46}
+	return file_fleet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Approval) GetPerson() string {
@@ -3330,23 +3267,24 @@ type Rollout struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Spec          *RolloutSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Status        string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // waiting, running, paused, halted, complete
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // of the status
+	Status        string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // draft, running, paused, halted, complete
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // of the status, with the evidence
 	CreatedBy     string                 `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	Created       string                 `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
 	Approvals     []*Approval            `protobuf:"bytes,7,rep,name=approvals,proto3" json:"approvals,omitempty"`
 	PeopleNeeded  uint32                 `protobuf:"varint,8,opt,name=people_needed,json=peopleNeeded,proto3" json:"people_needed,omitempty"` // in all, whoever created it included
-	CurrentRing   uint32                 `protobuf:"varint,9,opt,name=current_ring,json=currentRing,proto3" json:"current_ring,omitempty"`
+	Schedule      string                 `protobuf:"bytes,9,opt,name=schedule,proto3" json:"schedule,omitempty"`
 	Rings         []*Ring                `protobuf:"bytes,10,rep,name=rings,proto3" json:"rings,omitempty"`
 	Gates         []*Gate                `protobuf:"bytes,11,rep,name=gates,proto3" json:"gates,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,12,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Evidence      string                 `protobuf:"bytes,13,opt,name=evidence,proto3" json:"evidence,omitempty"` // JSON, when a gate stopped it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_fleet_proto_msgTypes[47]
+	mi := &file_fleet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +3296,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[47]
+	mi := &file_fleet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3309,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{47}
+	return file_fleet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Rollout) GetId() string {
@@ -3430,11 +3368,11 @@ func (x *Rollout) GetPeopleNeeded() uint32 {
 	return 0
 }
 
-func (x *Rollout) GetCurrentRing() uint32 {
+func (x *Rollout) GetSchedule() string {
 	if x != nil {
-		return x.CurrentRing
+		return x.Schedule
 	}
-	return 0
+	return ""
 }
 
 func (x *Rollout) GetRings() []*Ring {
@@ -3458,6 +3396,13 @@ func (x *Rollout) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *Rollout) GetEvidence() string {
+	if x != nil {
+		return x.Evidence
+	}
+	return ""
+}
+
 type PlanRolloutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Spec          *RolloutSpec           `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -3467,7 +3412,7 @@ type PlanRolloutRequest struct {
 
 func (x *PlanRolloutRequest) Reset() {
 	*x = PlanRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[48]
+	mi := &file_fleet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +3424,7 @@ func (x *PlanRolloutRequest) String() string {
 func (*PlanRolloutRequest) ProtoMessage() {}
 
 func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[48]
+	mi := &file_fleet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +3437,7 @@ func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PlanRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{48}
+	return file_fleet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PlanRolloutRequest) GetSpec() *RolloutSpec {
@@ -3514,7 +3459,7 @@ type PlanRolloutResponse struct {
 
 func (x *PlanRolloutResponse) Reset() {
 	*x = PlanRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[49]
+	mi := &file_fleet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3526,7 +3471,7 @@ func (x *PlanRolloutResponse) String() string {
 func (*PlanRolloutResponse) ProtoMessage() {}
 
 func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[49]
+	mi := &file_fleet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3539,7 +3484,7 @@ func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PlanRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{49}
+	return file_fleet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PlanRolloutResponse) GetRings() []*Ring {
@@ -3579,7 +3524,7 @@ type CreateRolloutRequest struct {
 
 func (x *CreateRolloutRequest) Reset() {
 	*x = CreateRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[50]
+	mi := &file_fleet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3536,7 @@ func (x *CreateRolloutRequest) String() string {
 func (*CreateRolloutRequest) ProtoMessage() {}
 
 func (x *CreateRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[50]
+	mi := &file_fleet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3549,7 @@ func (x *CreateRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRolloutRequest.ProtoReflect.Descriptor instead.
 func (*CreateRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{50}
+	return file_fleet_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateRolloutRequest) GetSpec() *RolloutSpec {
@@ -3623,7 +3568,7 @@ type CreateRolloutResponse struct {
 
 func (x *CreateRolloutResponse) Reset() {
 	*x = CreateRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[51]
+	mi := &file_fleet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3580,7 @@ func (x *CreateRolloutResponse) String() string {
 func (*CreateRolloutResponse) ProtoMessage() {}
 
 func (x *CreateRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[51]
+	mi := &file_fleet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3593,7 @@ func (x *CreateRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRolloutResponse.ProtoReflect.Descriptor instead.
 func (*CreateRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{51}
+	return file_fleet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateRolloutResponse) GetRollout() *Rollout {
@@ -3667,7 +3612,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_fleet_proto_msgTypes[52]
+	mi := &file_fleet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3624,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[52]
+	mi := &file_fleet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3637,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{52}
+	return file_fleet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListRolloutsRequest) GetOpen() bool {
@@ -3711,7 +3656,7 @@ type ListRolloutsResponse struct {
 
 func (x *ListRolloutsResponse) Reset() {
 	*x = ListRolloutsResponse{}
-	mi := &file_fleet_proto_msgTypes[53]
+	mi := &file_fleet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +3668,7 @@ func (x *ListRolloutsResponse) String() string {
 func (*ListRolloutsResponse) ProtoMessage() {}
 
 func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[53]
+	mi := &file_fleet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +3681,7 @@ func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
 func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{53}
+	return file_fleet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
@@ -3755,7 +3700,7 @@ type GetRolloutRequest struct {
 
 func (x *GetRolloutRequest) Reset() {
 	*x = GetRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[54]
+	mi := &file_fleet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3712,7 @@ func (x *GetRolloutRequest) String() string {
 func (*GetRolloutRequest) ProtoMessage() {}
 
 func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[54]
+	mi := &file_fleet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3725,7 @@ func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
 func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{54}
+	return file_fleet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetRolloutRequest) GetId() string {
@@ -3799,7 +3744,7 @@ type GetRolloutResponse struct {
 
 func (x *GetRolloutResponse) Reset() {
 	*x = GetRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[55]
+	mi := &file_fleet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3811,7 +3756,7 @@ func (x *GetRolloutResponse) String() string {
 func (*GetRolloutResponse) ProtoMessage() {}
 
 func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[55]
+	mi := &file_fleet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3824,7 +3769,7 @@ func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
 func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{55}
+	return file_fleet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetRolloutResponse) GetRollout() *Rollout {
@@ -3844,7 +3789,7 @@ type ApproveRolloutRequest struct {
 
 func (x *ApproveRolloutRequest) Reset() {
 	*x = ApproveRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[56]
+	mi := &file_fleet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +3801,7 @@ func (x *ApproveRolloutRequest) String() string {
 func (*ApproveRolloutRequest) ProtoMessage() {}
 
 func (x *ApproveRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[56]
+	mi := &file_fleet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +3814,7 @@ func (x *ApproveRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{56}
+	return file_fleet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ApproveRolloutRequest) GetId() string {
@@ -3895,7 +3840,7 @@ type ApproveRolloutResponse struct {
 
 func (x *ApproveRolloutResponse) Reset() {
 	*x = ApproveRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[57]
+	mi := &file_fleet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +3852,7 @@ func (x *ApproveRolloutResponse) String() string {
 func (*ApproveRolloutResponse) ProtoMessage() {}
 
 func (x *ApproveRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[57]
+	mi := &file_fleet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +3865,7 @@ func (x *ApproveRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{57}
+	return file_fleet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ApproveRolloutResponse) GetRollout() *Rollout {
@@ -3940,7 +3885,7 @@ type PauseRolloutRequest struct {
 
 func (x *PauseRolloutRequest) Reset() {
 	*x = PauseRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[58]
+	mi := &file_fleet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +3897,7 @@ func (x *PauseRolloutRequest) String() string {
 func (*PauseRolloutRequest) ProtoMessage() {}
 
 func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[58]
+	mi := &file_fleet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +3910,7 @@ func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PauseRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{58}
+	return file_fleet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PauseRolloutRequest) GetId() string {
@@ -3991,7 +3936,7 @@ type PauseRolloutResponse struct {
 
 func (x *PauseRolloutResponse) Reset() {
 	*x = PauseRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[59]
+	mi := &file_fleet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +3948,7 @@ func (x *PauseRolloutResponse) String() string {
 func (*PauseRolloutResponse) ProtoMessage() {}
 
 func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[59]
+	mi := &file_fleet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +3961,7 @@ func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PauseRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{59}
+	return file_fleet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PauseRolloutResponse) GetRollout() *Rollout {
@@ -4036,7 +3981,7 @@ type ResumeRolloutRequest struct {
 
 func (x *ResumeRolloutRequest) Reset() {
 	*x = ResumeRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[60]
+	mi := &file_fleet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +3993,7 @@ func (x *ResumeRolloutRequest) String() string {
 func (*ResumeRolloutRequest) ProtoMessage() {}
 
 func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[60]
+	mi := &file_fleet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4006,7 @@ func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{60}
+	return file_fleet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ResumeRolloutRequest) GetId() string {
@@ -4087,7 +4032,7 @@ type ResumeRolloutResponse struct {
 
 func (x *ResumeRolloutResponse) Reset() {
 	*x = ResumeRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[61]
+	mi := &file_fleet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4099,7 +4044,7 @@ func (x *ResumeRolloutResponse) String() string {
 func (*ResumeRolloutResponse) ProtoMessage() {}
 
 func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[61]
+	mi := &file_fleet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4112,7 +4057,7 @@ func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ResumeRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{61}
+	return file_fleet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ResumeRolloutResponse) GetRollout() *Rollout {
@@ -4132,7 +4077,7 @@ type HaltRolloutRequest struct {
 
 func (x *HaltRolloutRequest) Reset() {
 	*x = HaltRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[62]
+	mi := &file_fleet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4144,7 +4089,7 @@ func (x *HaltRolloutRequest) String() string {
 func (*HaltRolloutRequest) ProtoMessage() {}
 
 func (x *HaltRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[62]
+	mi := &file_fleet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4157,7 +4102,7 @@ func (x *HaltRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltRolloutRequest.ProtoReflect.Descriptor instead.
 func (*HaltRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{62}
+	return file_fleet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *HaltRolloutRequest) GetId() string {
@@ -4183,7 +4128,7 @@ type HaltRolloutResponse struct {
 
 func (x *HaltRolloutResponse) Reset() {
 	*x = HaltRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[63]
+	mi := &file_fleet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4195,7 +4140,7 @@ func (x *HaltRolloutResponse) String() string {
 func (*HaltRolloutResponse) ProtoMessage() {}
 
 func (x *HaltRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[63]
+	mi := &file_fleet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4208,7 +4153,7 @@ func (x *HaltRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltRolloutResponse.ProtoReflect.Descriptor instead.
 func (*HaltRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{63}
+	return file_fleet_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *HaltRolloutResponse) GetRollout() *Rollout {
@@ -4228,7 +4173,7 @@ type ExplainRolloutRequest struct {
 
 func (x *ExplainRolloutRequest) Reset() {
 	*x = ExplainRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[64]
+	mi := &file_fleet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4240,7 +4185,7 @@ func (x *ExplainRolloutRequest) String() string {
 func (*ExplainRolloutRequest) ProtoMessage() {}
 
 func (x *ExplainRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[64]
+	mi := &file_fleet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4253,7 +4198,7 @@ func (x *ExplainRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{64}
+	return file_fleet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ExplainRolloutRequest) GetId() string {
@@ -4279,7 +4224,7 @@ type ExplainRolloutResponse struct {
 
 func (x *ExplainRolloutResponse) Reset() {
 	*x = ExplainRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[65]
+	mi := &file_fleet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4291,7 +4236,7 @@ func (x *ExplainRolloutResponse) String() string {
 func (*ExplainRolloutResponse) ProtoMessage() {}
 
 func (x *ExplainRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[65]
+	mi := &file_fleet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4304,7 +4249,7 @@ func (x *ExplainRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ExplainRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{65}
+	return file_fleet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExplainRolloutResponse) GetLines() []string {
@@ -4329,7 +4274,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_fleet_proto_msgTypes[66]
+	mi := &file_fleet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4286,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[66]
+	mi := &file_fleet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4299,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{66}
+	return file_fleet_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AuditEntry) GetSeq() uint64 {
@@ -4416,7 +4361,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_fleet_proto_msgTypes[67]
+	mi := &file_fleet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4373,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[67]
+	mi := &file_fleet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4386,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{67}
+	return file_fleet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -4467,7 +4412,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_fleet_proto_msgTypes[68]
+	mi := &file_fleet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4479,7 +4424,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[68]
+	mi := &file_fleet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4492,7 +4437,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{68}
+	return file_fleet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4510,7 +4455,7 @@ type VerifyAuditRequest struct {
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_fleet_proto_msgTypes[69]
+	mi := &file_fleet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +4467,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[69]
+	mi := &file_fleet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +4480,7 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{69}
+	return file_fleet_proto_rawDescGZIP(), []int{68}
 }
 
 type VerifyAuditResponse struct {
@@ -4551,7 +4496,7 @@ type VerifyAuditResponse struct {
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_fleet_proto_msgTypes[70]
+	mi := &file_fleet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4563,7 +4508,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[70]
+	mi := &file_fleet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4576,7 +4521,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{70}
+	return file_fleet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *VerifyAuditResponse) GetIntact() bool {
@@ -4632,7 +4577,7 @@ type BucketCount struct {
 
 func (x *BucketCount) Reset() {
 	*x = BucketCount{}
-	mi := &file_fleet_proto_msgTypes[71]
+	mi := &file_fleet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4644,7 +4589,7 @@ func (x *BucketCount) String() string {
 func (*BucketCount) ProtoMessage() {}
 
 func (x *BucketCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[71]
+	mi := &file_fleet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4657,7 +4602,7 @@ func (x *BucketCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BucketCount.ProtoReflect.Descriptor instead.
 func (*BucketCount) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{71}
+	return file_fleet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *BucketCount) GetSignature() string {
@@ -4740,7 +4685,7 @@ type ListBucketsRequest struct {
 
 func (x *ListBucketsRequest) Reset() {
 	*x = ListBucketsRequest{}
-	mi := &file_fleet_proto_msgTypes[72]
+	mi := &file_fleet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4752,7 +4697,7 @@ func (x *ListBucketsRequest) String() string {
 func (*ListBucketsRequest) ProtoMessage() {}
 
 func (x *ListBucketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[72]
+	mi := &file_fleet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4765,7 +4710,7 @@ func (x *ListBucketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBucketsRequest.ProtoReflect.Descriptor instead.
 func (*ListBucketsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{72}
+	return file_fleet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListBucketsRequest) GetProvider() string {
@@ -4791,7 +4736,7 @@ type ListBucketsResponse struct {
 
 func (x *ListBucketsResponse) Reset() {
 	*x = ListBucketsResponse{}
-	mi := &file_fleet_proto_msgTypes[73]
+	mi := &file_fleet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +4748,7 @@ func (x *ListBucketsResponse) String() string {
 func (*ListBucketsResponse) ProtoMessage() {}
 
 func (x *ListBucketsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[73]
+	mi := &file_fleet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +4761,7 @@ func (x *ListBucketsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBucketsResponse.ProtoReflect.Descriptor instead.
 func (*ListBucketsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{73}
+	return file_fleet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListBucketsResponse) GetBuckets() []*BucketCount {
@@ -4839,7 +4784,7 @@ type Beacon struct {
 
 func (x *Beacon) Reset() {
 	*x = Beacon{}
-	mi := &file_fleet_proto_msgTypes[74]
+	mi := &file_fleet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4851,7 +4796,7 @@ func (x *Beacon) String() string {
 func (*Beacon) ProtoMessage() {}
 
 func (x *Beacon) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[74]
+	mi := &file_fleet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4864,7 +4809,7 @@ func (x *Beacon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beacon.ProtoReflect.Descriptor instead.
 func (*Beacon) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{74}
+	return file_fleet_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Beacon) GetHost() string {
@@ -4910,7 +4855,7 @@ type ListBeaconsRequest struct {
 
 func (x *ListBeaconsRequest) Reset() {
 	*x = ListBeaconsRequest{}
-	mi := &file_fleet_proto_msgTypes[75]
+	mi := &file_fleet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4922,7 +4867,7 @@ func (x *ListBeaconsRequest) String() string {
 func (*ListBeaconsRequest) ProtoMessage() {}
 
 func (x *ListBeaconsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[75]
+	mi := &file_fleet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4935,7 +4880,7 @@ func (x *ListBeaconsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBeaconsRequest.ProtoReflect.Descriptor instead.
 func (*ListBeaconsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{75}
+	return file_fleet_proto_rawDescGZIP(), []int{74}
 }
 
 type ListBeaconsResponse struct {
@@ -4947,7 +4892,7 @@ type ListBeaconsResponse struct {
 
 func (x *ListBeaconsResponse) Reset() {
 	*x = ListBeaconsResponse{}
-	mi := &file_fleet_proto_msgTypes[76]
+	mi := &file_fleet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4959,7 +4904,7 @@ func (x *ListBeaconsResponse) String() string {
 func (*ListBeaconsResponse) ProtoMessage() {}
 
 func (x *ListBeaconsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[76]
+	mi := &file_fleet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4972,7 +4917,7 @@ func (x *ListBeaconsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBeaconsResponse.ProtoReflect.Descriptor instead.
 func (*ListBeaconsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{76}
+	return file_fleet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListBeaconsResponse) GetBeacons() []*Beacon {
@@ -5014,45 +4959,33 @@ const file_fleet_proto_rawDesc = "" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1b\n" +
 	"\tnot_after\x18\x02 \x01(\tR\bnotAfter\x12!\n" +
-	"\fdirector_key\x18\x03 \x01(\fR\vdirectorKey\"\xa2\x04\n" +
+	"\fdirector_key\x18\x03 \x01(\fR\vdirectorKey\"\xed\x03\n" +
 	"\x0eCheckInRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12!\n" +
 	"\fwait_seconds\x18\x04 \x01(\rR\vwaitSeconds\x129\n" +
-	"\tinstalled\x18\x05 \x03(\v2\x1b.keepout.fleet.v1.InstalledR\tinstalled\x12'\n" +
-	"\x03ask\x18\x06 \x01(\v2\x15.keepout.fleet.v1.AskR\x03ask\x125\n" +
-	"\boutcomes\x18\a \x03(\v2\x19.keepout.fleet.v1.OutcomeR\boutcomes\x126\n" +
-	"\bcounters\x18\b \x03(\v2\x1a.keepout.fleet.v1.CountersR\bcounters\x122\n" +
-	"\abuckets\x18\t \x03(\v2\x18.keepout.fleet.v1.BucketR\abuckets\x12\x14\n" +
-	"\x05nonce\x18\n" +
-	" \x01(\fR\x05nonce\x12D\n" +
-	"\x06labels\x18\v \x03(\v2,.keepout.fleet.v1.CheckInRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\tinstalled\x18\x05 \x03(\v2\x1b.keepout.fleet.v1.InstalledR\tinstalled\x12)\n" +
+	"\x04asks\x18\x06 \x03(\v2\x15.keepout.fleet.v1.AskR\x04asks\x126\n" +
+	"\bcounters\x18\a \x03(\v2\x1a.keepout.fleet.v1.CountersR\bcounters\x122\n" +
+	"\abuckets\x18\b \x03(\v2\x18.keepout.fleet.v1.BucketR\abuckets\x12\x14\n" +
+	"\x05nonce\x18\t \x01(\fR\x05nonce\x12D\n" +
+	"\x06labels\x18\n" +
+	" \x03(\v2,.keepout.fleet.v1.CheckInRequest.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbc\x01\n" +
 	"\tInstalled\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x123\n" +
 	"\achannel\x18\x02 \x01(\x0e2\x19.keepout.fleet.v1.ChannelR\achannel\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04slot\x18\x04 \x01(\tR\x04slot\x12\x18\n" +
-	"\acounter\x18\x05 \x01(\x04R\acounter\"M\n" +
+	"\acounter\x18\x05 \x01(\x04R\acounter\x12\x18\n" +
+	"\ahealthy\x18\x06 \x01(\bR\ahealthy\"M\n" +
 	"\x03Ask\x12\x18\n" +
 	"\arollout\x18\x01 \x01(\tR\arollout\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xa5\x02\n" +
-	"\aOutcome\x12\x18\n" +
-	"\arollout\x18\x01 \x01(\tR\arollout\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\x128\n" +
-	"\x06result\x18\x04 \x01(\x0e2 .keepout.fleet.v1.Outcome.ResultR\x06result\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\tR\tsignature\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"b\n" +
-	"\x06Result\x12\x16\n" +
-	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10RESULT_CONFIRMED\x10\x01\x12\x16\n" +
-	"\x12RESULT_ROLLED_BACK\x10\x02\x12\x12\n" +
-	"\x0eRESULT_REFUSED\x10\x03\"\xca\x03\n" +
+	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xca\x03\n" +
 	"\bCounters\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x16\n" +
 	"\x06engine\x18\x02 \x01(\tR\x06engine\x12\x18\n" +
@@ -5076,40 +5009,37 @@ const file_fleet_proto_rawDesc = "" +
 	"\bprovider\x18\x03 \x01(\tR\bprovider\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05count\x18\x05 \x01(\rR\x05count\x12\x16\n" +
-	"\x06sample\x18\x06 \x01(\tR\x06sample\"\xbe\x02\n" +
+	"\x06sample\x18\x06 \x01(\tR\x06sample\"\xa6\x02\n" +
 	"\x0fCheckInResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12/\n" +
-	"\x06orders\x18\x02 \x03(\v2\x17.keepout.fleet.v1.OrderR\x06orders\x12-\n" +
-	"\x05grant\x18\x03 \x01(\v2\x17.keepout.fleet.v1.GrantR\x05grant\x12\x18\n" +
-	"\arefusal\x18\x04 \x01(\tR\arefusal\x12\x19\n" +
-	"\bagain_ms\x18\x05 \x01(\rR\aagainMs\x12\x1b\n" +
-	"\tspread_ms\x18\x06 \x01(\rR\bspreadMs\x12\x10\n" +
-	"\x03now\x18\a \x01(\tR\x03now\x12\x1f\n" +
-	"\vsigned_time\x18\b \x01(\fR\n" +
+	"\x06orders\x18\x02 \x03(\v2\x17.keepout.fleet.v1.OrderR\x06orders\x12/\n" +
+	"\x06grants\x18\x03 \x03(\v2\x17.keepout.fleet.v1.GrantR\x06grants\x12\x19\n" +
+	"\bagain_ms\x18\x04 \x01(\rR\aagainMs\x12\x1b\n" +
+	"\tspread_ms\x18\x05 \x01(\rR\bspreadMs\x12\x10\n" +
+	"\x03now\x18\x06 \x01(\tR\x03now\x12\x1f\n" +
+	"\vsigned_time\x18\a \x01(\fR\n" +
 	"signedTime\x12\x14\n" +
-	"\x05state\x18\t \x01(\tR\x05state\x12\x14\n" +
-	"\x05renew\x18\n" +
-	" \x01(\bR\x05renew\"\xb2\x02\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x14\n" +
+	"\x05renew\x18\t \x01(\bR\x05renew\"\xdb\x01\n" +
 	"\x05Order\x12-\n" +
 	"\x03act\x18\x01 \x01(\x0e2\x1b.keepout.fleet.v1.Order.ActR\x03act\x12\x18\n" +
 	"\arollout\x18\x02 \x01(\tR\arollout\x123\n" +
-	"\arelease\x18\x03 \x01(\v2\x19.keepout.fleet.v1.ReleaseR\arelease\x12\x12\n" +
-	"\x04ring\x18\x04 \x01(\rR\x04ring\x12!\n" +
-	"\fsoak_seconds\x18\x05 \x01(\rR\vsoakSeconds\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"\\\n" +
+	"\arelease\x18\x03 \x01(\v2\x19.keepout.fleet.v1.ReleaseR\arelease\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"<\n" +
 	"\x03Act\x12\x13\n" +
 	"\x0fACT_UNSPECIFIED\x10\x00\x12\r\n" +
-	"\tACT_STAGE\x10\x01\x12\x10\n" +
-	"\fACT_ACTIVATE\x10\x02\x12\x11\n" +
-	"\rACT_ROLL_BACK\x10\x03\x12\f\n" +
-	"\bACT_HOLD\x10\x04\"\x97\x01\n" +
+	"\tACT_STAGE\x10\x01\x12\x11\n" +
+	"\rACT_ROLL_BACK\x10\x02\"\xdb\x01\n" +
 	"\x05Grant\x12\x18\n" +
-	"\arollout\x18\x01 \x01(\tR\arollout\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\aexpires\x18\x05 \x01(\tR\aexpires\x12\x16\n" +
-	"\x06sealed\x18\x06 \x01(\fR\x06sealed\"\xad\x01\n" +
+	"\arollout\x18\x01 \x01(\tR\arollout\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05nonce\x18\x04 \x01(\fR\x05nonce\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06serial\x18\x06 \x01(\x04R\x06serial\x12\x16\n" +
+	"\x06issued\x18\a \x01(\tR\x06issued\x12\x18\n" +
+	"\aexpires\x18\b \x01(\tR\aexpires\x12\x16\n" +
+	"\x06sealed\x18\t \x01(\fR\x06sealed\"\xad\x01\n" +
 	"\x15ReportRecoveryRequest\x129\n" +
 	"\tinstalled\x18\x01 \x03(\v2\x1b.keepout.fleet.v1.InstalledR\tinstalled\x12#\n" +
 	"\rboot_failures\x18\x02 \x01(\rR\fbootFailures\x12\x1c\n" +
@@ -5220,19 +5150,17 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x1d.keepout.fleet.v1.AccessTokenR\x06tokens\"*\n" +
 	"\x18RevokeAccessTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1b\n" +
-	"\x19RevokeAccessTokenResponse\"\xca\x03\n" +
+	"\x19RevokeAccessTokenResponse\"\xa0\x03\n" +
 	"\vRolloutSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\arelease\x18\x02 \x01(\v2\x19.keepout.fleet.v1.ReleaseR\arelease\x12\x1a\n" +
-	"\bschedule\x18\x03 \x01(\tR\bschedule\x12A\n" +
+	"\bprevious\x18\x03 \x01(\tR\bprevious\x12A\n" +
 	"\x06target\x18\x04 \x03(\v2).keepout.fleet.v1.RolloutSpec.TargetEntryR\x06target\x12)\n" +
 	"\x04pins\x18\x05 \x03(\v2\x15.keepout.fleet.v1.PinR\x04pins\x122\n" +
-	"\afreezes\x18\x06 \x03(\v2\x18.keepout.fleet.v1.FreezeR\afreezes\x12&\n" +
-	"\x0fnew_parser_path\x18\a \x01(\bR\rnewParserPath\x12\x1c\n" +
+	"\afreezes\x18\x06 \x03(\v2\x18.keepout.fleet.v1.FreezeR\afreezes\x12\x19\n" +
+	"\bnew_path\x18\a \x01(\bR\anewPath\x12\x1c\n" +
 	"\temergency\x18\b \x01(\bR\temergency\x12\x16\n" +
-	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1b\n" +
-	"\tminus_one\x18\n" +
-	" \x01(\bR\bminusOne\x1a9\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x1a9\n" +
 	"\vTargetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x01\n" +
@@ -5245,26 +5173,38 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06Freeze\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd8\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf4\x02\n" +
 	"\x04Ring\x12\x12\n" +
 	"\x04ring\x18\x01 \x01(\rR\x04ring\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
-	"\x06window\x18\x03 \x01(\rR\x06window\x12\x18\n" +
-	"\agranted\x18\x04 \x01(\rR\agranted\x12\x1c\n" +
-	"\tconfirmed\x18\x05 \x01(\rR\tconfirmed\x12\x1f\n" +
-	"\vwritten_off\x18\x06 \x01(\rR\n" +
-	"writtenOff\x12\x1f\n" +
-	"\vrolled_back\x18\a \x01(\rR\n" +
-	"rolledBack\x12\x16\n" +
-	"\x06silent\x18\b \x01(\rR\x06silent\"L\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
+	"\amembers\x18\x03 \x01(\rR\amembers\x12\x16\n" +
+	"\x06window\x18\x04 \x01(\rR\x06window\x12 \n" +
+	"\voutstanding\x18\x05 \x01(\rR\voutstanding\x12\x18\n" +
+	"\agranted\x18\x06 \x01(\rR\agranted\x12\x18\n" +
+	"\asoaking\x18\a \x01(\rR\asoaking\x12\x1c\n" +
+	"\tconfirmed\x18\b \x01(\rR\tconfirmed\x12\x16\n" +
+	"\x06needed\x18\t \x01(\rR\x06needed\x12\x16\n" +
+	"\x06silent\x18\n" +
+	" \x01(\rR\x06silent\x12\x1f\n" +
+	"\vwritten_off\x18\v \x01(\rR\n" +
+	"writtenOff\x12\x16\n" +
+	"\x06failed\x18\f \x01(\rR\x06failed\x12\x1f\n" +
+	"\vrolled_back\x18\r \x01(\rR\n" +
+	"rolledBack\x12\x14\n" +
+	"\x05waits\x18\x0e \x01(\tR\x05waits\"\xfa\x01\n" +
 	"\x04Gate\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n" +
-	"\bevidence\x18\x03 \x01(\tR\bevidence\"J\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\ftreated_hits\x18\x02 \x01(\rR\vtreatedHits\x12!\n" +
+	"\fcontrol_hits\x18\x03 \x01(\rR\vcontrolHits\x12)\n" +
+	"\x10treated_exposure\x18\x04 \x01(\x01R\x0ftreatedExposure\x12)\n" +
+	"\x10control_exposure\x18\x05 \x01(\x01R\x0fcontrolExposure\x12\x14\n" +
+	"\x05score\x18\x06 \x01(\x01R\x05score\x12\x14\n" +
+	"\x05limit\x18\a \x01(\x01R\x05limit\x12\x16\n" +
+	"\x06action\x18\b \x01(\tR\x06action\"J\n" +
 	"\bApproval\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\tR\x02at\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa9\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xbe\x03\n" +
 	"\aRollout\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1d.keepout.fleet.v1.RolloutSpecR\x04spec\x12\x16\n" +
@@ -5274,12 +5214,13 @@ const file_fleet_proto_rawDesc = "" +
 	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12\x18\n" +
 	"\acreated\x18\x06 \x01(\tR\acreated\x128\n" +
 	"\tapprovals\x18\a \x03(\v2\x1a.keepout.fleet.v1.ApprovalR\tapprovals\x12#\n" +
-	"\rpeople_needed\x18\b \x01(\rR\fpeopleNeeded\x12!\n" +
-	"\fcurrent_ring\x18\t \x01(\rR\vcurrentRing\x12,\n" +
+	"\rpeople_needed\x18\b \x01(\rR\fpeopleNeeded\x12\x1a\n" +
+	"\bschedule\x18\t \x01(\tR\bschedule\x12,\n" +
 	"\x05rings\x18\n" +
 	" \x03(\v2\x16.keepout.fleet.v1.RingR\x05rings\x12,\n" +
 	"\x05gates\x18\v \x03(\v2\x16.keepout.fleet.v1.GateR\x05gates\x12\x14\n" +
-	"\x05epoch\x18\f \x01(\x04R\x05epoch\"G\n" +
+	"\x05epoch\x18\f \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\bevidence\x18\r \x01(\tR\bevidence\"G\n" +
 	"\x12PlanRolloutRequest\x121\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1d.keepout.fleet.v1.RolloutSpecR\x04spec\"\x9a\x01\n" +
 	"\x13PlanRolloutResponse\x12,\n" +
@@ -5421,213 +5362,209 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
+var file_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_fleet_proto_goTypes = []any{
 	(Channel)(0),                      // 0: keepout.fleet.v1.Channel
-	(Outcome_Result)(0),               // 1: keepout.fleet.v1.Outcome.Result
-	(Order_Act)(0),                    // 2: keepout.fleet.v1.Order.Act
-	(*Release)(nil),                   // 3: keepout.fleet.v1.Release
-	(*EnrolRequest)(nil),              // 4: keepout.fleet.v1.EnrolRequest
-	(*EnrolResponse)(nil),             // 5: keepout.fleet.v1.EnrolResponse
-	(*RenewRequest)(nil),              // 6: keepout.fleet.v1.RenewRequest
-	(*RenewResponse)(nil),             // 7: keepout.fleet.v1.RenewResponse
-	(*CheckInRequest)(nil),            // 8: keepout.fleet.v1.CheckInRequest
-	(*Installed)(nil),                 // 9: keepout.fleet.v1.Installed
-	(*Ask)(nil),                       // 10: keepout.fleet.v1.Ask
-	(*Outcome)(nil),                   // 11: keepout.fleet.v1.Outcome
-	(*Counters)(nil),                  // 12: keepout.fleet.v1.Counters
-	(*Bucket)(nil),                    // 13: keepout.fleet.v1.Bucket
-	(*CheckInResponse)(nil),           // 14: keepout.fleet.v1.CheckInResponse
-	(*Order)(nil),                     // 15: keepout.fleet.v1.Order
-	(*Grant)(nil),                     // 16: keepout.fleet.v1.Grant
-	(*ReportRecoveryRequest)(nil),     // 17: keepout.fleet.v1.ReportRecoveryRequest
-	(*ReportRecoveryResponse)(nil),    // 18: keepout.fleet.v1.ReportRecoveryResponse
-	(*WhoAmIRequest)(nil),             // 19: keepout.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),            // 20: keepout.fleet.v1.WhoAmIResponse
-	(*GetSummaryRequest)(nil),         // 21: keepout.fleet.v1.GetSummaryRequest
-	(*GetSummaryResponse)(nil),        // 22: keepout.fleet.v1.GetSummaryResponse
-	(*Host)(nil),                      // 23: keepout.fleet.v1.Host
-	(*ListHostsRequest)(nil),          // 24: keepout.fleet.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),         // 25: keepout.fleet.v1.ListHostsResponse
-	(*GetHostRequest)(nil),            // 26: keepout.fleet.v1.GetHostRequest
-	(*GetHostResponse)(nil),           // 27: keepout.fleet.v1.GetHostResponse
-	(*SetHostStateRequest)(nil),       // 28: keepout.fleet.v1.SetHostStateRequest
-	(*SetHostStateResponse)(nil),      // 29: keepout.fleet.v1.SetHostStateResponse
-	(*CreateEnrolTokenRequest)(nil),   // 30: keepout.fleet.v1.CreateEnrolTokenRequest
-	(*EnrolToken)(nil),                // 31: keepout.fleet.v1.EnrolToken
-	(*CreateEnrolTokenResponse)(nil),  // 32: keepout.fleet.v1.CreateEnrolTokenResponse
-	(*ListEnrolTokensRequest)(nil),    // 33: keepout.fleet.v1.ListEnrolTokensRequest
-	(*ListEnrolTokensResponse)(nil),   // 34: keepout.fleet.v1.ListEnrolTokensResponse
-	(*RevokeEnrolTokenRequest)(nil),   // 35: keepout.fleet.v1.RevokeEnrolTokenRequest
-	(*RevokeEnrolTokenResponse)(nil),  // 36: keepout.fleet.v1.RevokeEnrolTokenResponse
-	(*AccessToken)(nil),               // 37: keepout.fleet.v1.AccessToken
-	(*CreateAccessTokenRequest)(nil),  // 38: keepout.fleet.v1.CreateAccessTokenRequest
-	(*CreateAccessTokenResponse)(nil), // 39: keepout.fleet.v1.CreateAccessTokenResponse
-	(*ListAccessTokensRequest)(nil),   // 40: keepout.fleet.v1.ListAccessTokensRequest
-	(*ListAccessTokensResponse)(nil),  // 41: keepout.fleet.v1.ListAccessTokensResponse
-	(*RevokeAccessTokenRequest)(nil),  // 42: keepout.fleet.v1.RevokeAccessTokenRequest
-	(*RevokeAccessTokenResponse)(nil), // 43: keepout.fleet.v1.RevokeAccessTokenResponse
-	(*RolloutSpec)(nil),               // 44: keepout.fleet.v1.RolloutSpec
-	(*Pin)(nil),                       // 45: keepout.fleet.v1.Pin
-	(*Freeze)(nil),                    // 46: keepout.fleet.v1.Freeze
-	(*Ring)(nil),                      // 47: keepout.fleet.v1.Ring
-	(*Gate)(nil),                      // 48: keepout.fleet.v1.Gate
-	(*Approval)(nil),                  // 49: keepout.fleet.v1.Approval
-	(*Rollout)(nil),                   // 50: keepout.fleet.v1.Rollout
-	(*PlanRolloutRequest)(nil),        // 51: keepout.fleet.v1.PlanRolloutRequest
-	(*PlanRolloutResponse)(nil),       // 52: keepout.fleet.v1.PlanRolloutResponse
-	(*CreateRolloutRequest)(nil),      // 53: keepout.fleet.v1.CreateRolloutRequest
-	(*CreateRolloutResponse)(nil),     // 54: keepout.fleet.v1.CreateRolloutResponse
-	(*ListRolloutsRequest)(nil),       // 55: keepout.fleet.v1.ListRolloutsRequest
-	(*ListRolloutsResponse)(nil),      // 56: keepout.fleet.v1.ListRolloutsResponse
-	(*GetRolloutRequest)(nil),         // 57: keepout.fleet.v1.GetRolloutRequest
-	(*GetRolloutResponse)(nil),        // 58: keepout.fleet.v1.GetRolloutResponse
-	(*ApproveRolloutRequest)(nil),     // 59: keepout.fleet.v1.ApproveRolloutRequest
-	(*ApproveRolloutResponse)(nil),    // 60: keepout.fleet.v1.ApproveRolloutResponse
-	(*PauseRolloutRequest)(nil),       // 61: keepout.fleet.v1.PauseRolloutRequest
-	(*PauseRolloutResponse)(nil),      // 62: keepout.fleet.v1.PauseRolloutResponse
-	(*ResumeRolloutRequest)(nil),      // 63: keepout.fleet.v1.ResumeRolloutRequest
-	(*ResumeRolloutResponse)(nil),     // 64: keepout.fleet.v1.ResumeRolloutResponse
-	(*HaltRolloutRequest)(nil),        // 65: keepout.fleet.v1.HaltRolloutRequest
-	(*HaltRolloutResponse)(nil),       // 66: keepout.fleet.v1.HaltRolloutResponse
-	(*ExplainRolloutRequest)(nil),     // 67: keepout.fleet.v1.ExplainRolloutRequest
-	(*ExplainRolloutResponse)(nil),    // 68: keepout.fleet.v1.ExplainRolloutResponse
-	(*AuditEntry)(nil),                // 69: keepout.fleet.v1.AuditEntry
-	(*ListAuditRequest)(nil),          // 70: keepout.fleet.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),         // 71: keepout.fleet.v1.ListAuditResponse
-	(*VerifyAuditRequest)(nil),        // 72: keepout.fleet.v1.VerifyAuditRequest
-	(*VerifyAuditResponse)(nil),       // 73: keepout.fleet.v1.VerifyAuditResponse
-	(*BucketCount)(nil),               // 74: keepout.fleet.v1.BucketCount
-	(*ListBucketsRequest)(nil),        // 75: keepout.fleet.v1.ListBucketsRequest
-	(*ListBucketsResponse)(nil),       // 76: keepout.fleet.v1.ListBucketsResponse
-	(*Beacon)(nil),                    // 77: keepout.fleet.v1.Beacon
-	(*ListBeaconsRequest)(nil),        // 78: keepout.fleet.v1.ListBeaconsRequest
-	(*ListBeaconsResponse)(nil),       // 79: keepout.fleet.v1.ListBeaconsResponse
-	nil,                               // 80: keepout.fleet.v1.EnrolRequest.LabelsEntry
-	nil,                               // 81: keepout.fleet.v1.CheckInRequest.LabelsEntry
-	nil,                               // 82: keepout.fleet.v1.GetSummaryResponse.HostsEntry
-	nil,                               // 83: keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
-	nil,                               // 84: keepout.fleet.v1.Host.LabelsEntry
-	nil,                               // 85: keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
-	nil,                               // 86: keepout.fleet.v1.EnrolToken.LabelsEntry
-	nil,                               // 87: keepout.fleet.v1.RolloutSpec.TargetEntry
-	nil,                               // 88: keepout.fleet.v1.Pin.LabelsEntry
+	(Order_Act)(0),                    // 1: keepout.fleet.v1.Order.Act
+	(*Release)(nil),                   // 2: keepout.fleet.v1.Release
+	(*EnrolRequest)(nil),              // 3: keepout.fleet.v1.EnrolRequest
+	(*EnrolResponse)(nil),             // 4: keepout.fleet.v1.EnrolResponse
+	(*RenewRequest)(nil),              // 5: keepout.fleet.v1.RenewRequest
+	(*RenewResponse)(nil),             // 6: keepout.fleet.v1.RenewResponse
+	(*CheckInRequest)(nil),            // 7: keepout.fleet.v1.CheckInRequest
+	(*Installed)(nil),                 // 8: keepout.fleet.v1.Installed
+	(*Ask)(nil),                       // 9: keepout.fleet.v1.Ask
+	(*Counters)(nil),                  // 10: keepout.fleet.v1.Counters
+	(*Bucket)(nil),                    // 11: keepout.fleet.v1.Bucket
+	(*CheckInResponse)(nil),           // 12: keepout.fleet.v1.CheckInResponse
+	(*Order)(nil),                     // 13: keepout.fleet.v1.Order
+	(*Grant)(nil),                     // 14: keepout.fleet.v1.Grant
+	(*ReportRecoveryRequest)(nil),     // 15: keepout.fleet.v1.ReportRecoveryRequest
+	(*ReportRecoveryResponse)(nil),    // 16: keepout.fleet.v1.ReportRecoveryResponse
+	(*WhoAmIRequest)(nil),             // 17: keepout.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),            // 18: keepout.fleet.v1.WhoAmIResponse
+	(*GetSummaryRequest)(nil),         // 19: keepout.fleet.v1.GetSummaryRequest
+	(*GetSummaryResponse)(nil),        // 20: keepout.fleet.v1.GetSummaryResponse
+	(*Host)(nil),                      // 21: keepout.fleet.v1.Host
+	(*ListHostsRequest)(nil),          // 22: keepout.fleet.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),         // 23: keepout.fleet.v1.ListHostsResponse
+	(*GetHostRequest)(nil),            // 24: keepout.fleet.v1.GetHostRequest
+	(*GetHostResponse)(nil),           // 25: keepout.fleet.v1.GetHostResponse
+	(*SetHostStateRequest)(nil),       // 26: keepout.fleet.v1.SetHostStateRequest
+	(*SetHostStateResponse)(nil),      // 27: keepout.fleet.v1.SetHostStateResponse
+	(*CreateEnrolTokenRequest)(nil),   // 28: keepout.fleet.v1.CreateEnrolTokenRequest
+	(*EnrolToken)(nil),                // 29: keepout.fleet.v1.EnrolToken
+	(*CreateEnrolTokenResponse)(nil),  // 30: keepout.fleet.v1.CreateEnrolTokenResponse
+	(*ListEnrolTokensRequest)(nil),    // 31: keepout.fleet.v1.ListEnrolTokensRequest
+	(*ListEnrolTokensResponse)(nil),   // 32: keepout.fleet.v1.ListEnrolTokensResponse
+	(*RevokeEnrolTokenRequest)(nil),   // 33: keepout.fleet.v1.RevokeEnrolTokenRequest
+	(*RevokeEnrolTokenResponse)(nil),  // 34: keepout.fleet.v1.RevokeEnrolTokenResponse
+	(*AccessToken)(nil),               // 35: keepout.fleet.v1.AccessToken
+	(*CreateAccessTokenRequest)(nil),  // 36: keepout.fleet.v1.CreateAccessTokenRequest
+	(*CreateAccessTokenResponse)(nil), // 37: keepout.fleet.v1.CreateAccessTokenResponse
+	(*ListAccessTokensRequest)(nil),   // 38: keepout.fleet.v1.ListAccessTokensRequest
+	(*ListAccessTokensResponse)(nil),  // 39: keepout.fleet.v1.ListAccessTokensResponse
+	(*RevokeAccessTokenRequest)(nil),  // 40: keepout.fleet.v1.RevokeAccessTokenRequest
+	(*RevokeAccessTokenResponse)(nil), // 41: keepout.fleet.v1.RevokeAccessTokenResponse
+	(*RolloutSpec)(nil),               // 42: keepout.fleet.v1.RolloutSpec
+	(*Pin)(nil),                       // 43: keepout.fleet.v1.Pin
+	(*Freeze)(nil),                    // 44: keepout.fleet.v1.Freeze
+	(*Ring)(nil),                      // 45: keepout.fleet.v1.Ring
+	(*Gate)(nil),                      // 46: keepout.fleet.v1.Gate
+	(*Approval)(nil),                  // 47: keepout.fleet.v1.Approval
+	(*Rollout)(nil),                   // 48: keepout.fleet.v1.Rollout
+	(*PlanRolloutRequest)(nil),        // 49: keepout.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),       // 50: keepout.fleet.v1.PlanRolloutResponse
+	(*CreateRolloutRequest)(nil),      // 51: keepout.fleet.v1.CreateRolloutRequest
+	(*CreateRolloutResponse)(nil),     // 52: keepout.fleet.v1.CreateRolloutResponse
+	(*ListRolloutsRequest)(nil),       // 53: keepout.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),      // 54: keepout.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),         // 55: keepout.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),        // 56: keepout.fleet.v1.GetRolloutResponse
+	(*ApproveRolloutRequest)(nil),     // 57: keepout.fleet.v1.ApproveRolloutRequest
+	(*ApproveRolloutResponse)(nil),    // 58: keepout.fleet.v1.ApproveRolloutResponse
+	(*PauseRolloutRequest)(nil),       // 59: keepout.fleet.v1.PauseRolloutRequest
+	(*PauseRolloutResponse)(nil),      // 60: keepout.fleet.v1.PauseRolloutResponse
+	(*ResumeRolloutRequest)(nil),      // 61: keepout.fleet.v1.ResumeRolloutRequest
+	(*ResumeRolloutResponse)(nil),     // 62: keepout.fleet.v1.ResumeRolloutResponse
+	(*HaltRolloutRequest)(nil),        // 63: keepout.fleet.v1.HaltRolloutRequest
+	(*HaltRolloutResponse)(nil),       // 64: keepout.fleet.v1.HaltRolloutResponse
+	(*ExplainRolloutRequest)(nil),     // 65: keepout.fleet.v1.ExplainRolloutRequest
+	(*ExplainRolloutResponse)(nil),    // 66: keepout.fleet.v1.ExplainRolloutResponse
+	(*AuditEntry)(nil),                // 67: keepout.fleet.v1.AuditEntry
+	(*ListAuditRequest)(nil),          // 68: keepout.fleet.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),         // 69: keepout.fleet.v1.ListAuditResponse
+	(*VerifyAuditRequest)(nil),        // 70: keepout.fleet.v1.VerifyAuditRequest
+	(*VerifyAuditResponse)(nil),       // 71: keepout.fleet.v1.VerifyAuditResponse
+	(*BucketCount)(nil),               // 72: keepout.fleet.v1.BucketCount
+	(*ListBucketsRequest)(nil),        // 73: keepout.fleet.v1.ListBucketsRequest
+	(*ListBucketsResponse)(nil),       // 74: keepout.fleet.v1.ListBucketsResponse
+	(*Beacon)(nil),                    // 75: keepout.fleet.v1.Beacon
+	(*ListBeaconsRequest)(nil),        // 76: keepout.fleet.v1.ListBeaconsRequest
+	(*ListBeaconsResponse)(nil),       // 77: keepout.fleet.v1.ListBeaconsResponse
+	nil,                               // 78: keepout.fleet.v1.EnrolRequest.LabelsEntry
+	nil,                               // 79: keepout.fleet.v1.CheckInRequest.LabelsEntry
+	nil,                               // 80: keepout.fleet.v1.GetSummaryResponse.HostsEntry
+	nil,                               // 81: keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
+	nil,                               // 82: keepout.fleet.v1.Host.LabelsEntry
+	nil,                               // 83: keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
+	nil,                               // 84: keepout.fleet.v1.EnrolToken.LabelsEntry
+	nil,                               // 85: keepout.fleet.v1.RolloutSpec.TargetEntry
+	nil,                               // 86: keepout.fleet.v1.Pin.LabelsEntry
 }
 var file_fleet_proto_depIdxs = []int32{
 	0,  // 0: keepout.fleet.v1.Release.channel:type_name -> keepout.fleet.v1.Channel
-	80, // 1: keepout.fleet.v1.EnrolRequest.labels:type_name -> keepout.fleet.v1.EnrolRequest.LabelsEntry
-	9,  // 2: keepout.fleet.v1.CheckInRequest.installed:type_name -> keepout.fleet.v1.Installed
-	10, // 3: keepout.fleet.v1.CheckInRequest.ask:type_name -> keepout.fleet.v1.Ask
-	11, // 4: keepout.fleet.v1.CheckInRequest.outcomes:type_name -> keepout.fleet.v1.Outcome
-	12, // 5: keepout.fleet.v1.CheckInRequest.counters:type_name -> keepout.fleet.v1.Counters
-	13, // 6: keepout.fleet.v1.CheckInRequest.buckets:type_name -> keepout.fleet.v1.Bucket
-	81, // 7: keepout.fleet.v1.CheckInRequest.labels:type_name -> keepout.fleet.v1.CheckInRequest.LabelsEntry
-	0,  // 8: keepout.fleet.v1.Installed.channel:type_name -> keepout.fleet.v1.Channel
-	1,  // 9: keepout.fleet.v1.Outcome.result:type_name -> keepout.fleet.v1.Outcome.Result
-	15, // 10: keepout.fleet.v1.CheckInResponse.orders:type_name -> keepout.fleet.v1.Order
-	16, // 11: keepout.fleet.v1.CheckInResponse.grant:type_name -> keepout.fleet.v1.Grant
-	2,  // 12: keepout.fleet.v1.Order.act:type_name -> keepout.fleet.v1.Order.Act
-	3,  // 13: keepout.fleet.v1.Order.release:type_name -> keepout.fleet.v1.Release
-	9,  // 14: keepout.fleet.v1.ReportRecoveryRequest.installed:type_name -> keepout.fleet.v1.Installed
-	15, // 15: keepout.fleet.v1.ReportRecoveryResponse.orders:type_name -> keepout.fleet.v1.Order
-	82, // 16: keepout.fleet.v1.GetSummaryResponse.hosts:type_name -> keepout.fleet.v1.GetSummaryResponse.HostsEntry
-	83, // 17: keepout.fleet.v1.GetSummaryResponse.rollouts:type_name -> keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
-	84, // 18: keepout.fleet.v1.Host.labels:type_name -> keepout.fleet.v1.Host.LabelsEntry
-	9,  // 19: keepout.fleet.v1.Host.installed:type_name -> keepout.fleet.v1.Installed
-	23, // 20: keepout.fleet.v1.ListHostsResponse.hosts:type_name -> keepout.fleet.v1.Host
-	23, // 21: keepout.fleet.v1.GetHostResponse.host:type_name -> keepout.fleet.v1.Host
-	15, // 22: keepout.fleet.v1.GetHostResponse.orders:type_name -> keepout.fleet.v1.Order
-	23, // 23: keepout.fleet.v1.SetHostStateResponse.host:type_name -> keepout.fleet.v1.Host
-	85, // 24: keepout.fleet.v1.CreateEnrolTokenRequest.labels:type_name -> keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
-	86, // 25: keepout.fleet.v1.EnrolToken.labels:type_name -> keepout.fleet.v1.EnrolToken.LabelsEntry
-	31, // 26: keepout.fleet.v1.CreateEnrolTokenResponse.token:type_name -> keepout.fleet.v1.EnrolToken
-	31, // 27: keepout.fleet.v1.ListEnrolTokensResponse.tokens:type_name -> keepout.fleet.v1.EnrolToken
-	37, // 28: keepout.fleet.v1.CreateAccessTokenResponse.token:type_name -> keepout.fleet.v1.AccessToken
-	37, // 29: keepout.fleet.v1.ListAccessTokensResponse.tokens:type_name -> keepout.fleet.v1.AccessToken
-	3,  // 30: keepout.fleet.v1.RolloutSpec.release:type_name -> keepout.fleet.v1.Release
-	87, // 31: keepout.fleet.v1.RolloutSpec.target:type_name -> keepout.fleet.v1.RolloutSpec.TargetEntry
-	45, // 32: keepout.fleet.v1.RolloutSpec.pins:type_name -> keepout.fleet.v1.Pin
-	46, // 33: keepout.fleet.v1.RolloutSpec.freezes:type_name -> keepout.fleet.v1.Freeze
-	88, // 34: keepout.fleet.v1.Pin.labels:type_name -> keepout.fleet.v1.Pin.LabelsEntry
-	44, // 35: keepout.fleet.v1.Rollout.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	49, // 36: keepout.fleet.v1.Rollout.approvals:type_name -> keepout.fleet.v1.Approval
-	47, // 37: keepout.fleet.v1.Rollout.rings:type_name -> keepout.fleet.v1.Ring
-	48, // 38: keepout.fleet.v1.Rollout.gates:type_name -> keepout.fleet.v1.Gate
-	44, // 39: keepout.fleet.v1.PlanRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	47, // 40: keepout.fleet.v1.PlanRolloutResponse.rings:type_name -> keepout.fleet.v1.Ring
-	44, // 41: keepout.fleet.v1.CreateRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	50, // 42: keepout.fleet.v1.CreateRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	50, // 43: keepout.fleet.v1.ListRolloutsResponse.rollouts:type_name -> keepout.fleet.v1.Rollout
-	50, // 44: keepout.fleet.v1.GetRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	50, // 45: keepout.fleet.v1.ApproveRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	50, // 46: keepout.fleet.v1.PauseRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	50, // 47: keepout.fleet.v1.ResumeRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	50, // 48: keepout.fleet.v1.HaltRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	69, // 49: keepout.fleet.v1.ListAuditResponse.entries:type_name -> keepout.fleet.v1.AuditEntry
-	74, // 50: keepout.fleet.v1.ListBucketsResponse.buckets:type_name -> keepout.fleet.v1.BucketCount
-	77, // 51: keepout.fleet.v1.ListBeaconsResponse.beacons:type_name -> keepout.fleet.v1.Beacon
-	4,  // 52: keepout.fleet.v1.HostService.Enrol:input_type -> keepout.fleet.v1.EnrolRequest
-	6,  // 53: keepout.fleet.v1.HostService.Renew:input_type -> keepout.fleet.v1.RenewRequest
-	8,  // 54: keepout.fleet.v1.HostService.CheckIn:input_type -> keepout.fleet.v1.CheckInRequest
-	17, // 55: keepout.fleet.v1.HostService.ReportRecovery:input_type -> keepout.fleet.v1.ReportRecoveryRequest
-	19, // 56: keepout.fleet.v1.FleetService.WhoAmI:input_type -> keepout.fleet.v1.WhoAmIRequest
-	21, // 57: keepout.fleet.v1.FleetService.GetSummary:input_type -> keepout.fleet.v1.GetSummaryRequest
-	24, // 58: keepout.fleet.v1.FleetService.ListHosts:input_type -> keepout.fleet.v1.ListHostsRequest
-	26, // 59: keepout.fleet.v1.FleetService.GetHost:input_type -> keepout.fleet.v1.GetHostRequest
-	28, // 60: keepout.fleet.v1.FleetService.SetHostState:input_type -> keepout.fleet.v1.SetHostStateRequest
-	30, // 61: keepout.fleet.v1.FleetService.CreateEnrolToken:input_type -> keepout.fleet.v1.CreateEnrolTokenRequest
-	33, // 62: keepout.fleet.v1.FleetService.ListEnrolTokens:input_type -> keepout.fleet.v1.ListEnrolTokensRequest
-	35, // 63: keepout.fleet.v1.FleetService.RevokeEnrolToken:input_type -> keepout.fleet.v1.RevokeEnrolTokenRequest
-	38, // 64: keepout.fleet.v1.FleetService.CreateAccessToken:input_type -> keepout.fleet.v1.CreateAccessTokenRequest
-	40, // 65: keepout.fleet.v1.FleetService.ListAccessTokens:input_type -> keepout.fleet.v1.ListAccessTokensRequest
-	42, // 66: keepout.fleet.v1.FleetService.RevokeAccessToken:input_type -> keepout.fleet.v1.RevokeAccessTokenRequest
-	51, // 67: keepout.fleet.v1.FleetService.PlanRollout:input_type -> keepout.fleet.v1.PlanRolloutRequest
-	53, // 68: keepout.fleet.v1.FleetService.CreateRollout:input_type -> keepout.fleet.v1.CreateRolloutRequest
-	55, // 69: keepout.fleet.v1.FleetService.ListRollouts:input_type -> keepout.fleet.v1.ListRolloutsRequest
-	57, // 70: keepout.fleet.v1.FleetService.GetRollout:input_type -> keepout.fleet.v1.GetRolloutRequest
-	59, // 71: keepout.fleet.v1.FleetService.ApproveRollout:input_type -> keepout.fleet.v1.ApproveRolloutRequest
-	61, // 72: keepout.fleet.v1.FleetService.PauseRollout:input_type -> keepout.fleet.v1.PauseRolloutRequest
-	63, // 73: keepout.fleet.v1.FleetService.ResumeRollout:input_type -> keepout.fleet.v1.ResumeRolloutRequest
-	65, // 74: keepout.fleet.v1.FleetService.HaltRollout:input_type -> keepout.fleet.v1.HaltRolloutRequest
-	67, // 75: keepout.fleet.v1.FleetService.ExplainRollout:input_type -> keepout.fleet.v1.ExplainRolloutRequest
-	70, // 76: keepout.fleet.v1.FleetService.ListAudit:input_type -> keepout.fleet.v1.ListAuditRequest
-	72, // 77: keepout.fleet.v1.FleetService.VerifyAudit:input_type -> keepout.fleet.v1.VerifyAuditRequest
-	75, // 78: keepout.fleet.v1.FleetService.ListBuckets:input_type -> keepout.fleet.v1.ListBucketsRequest
-	78, // 79: keepout.fleet.v1.FleetService.ListBeacons:input_type -> keepout.fleet.v1.ListBeaconsRequest
-	5,  // 80: keepout.fleet.v1.HostService.Enrol:output_type -> keepout.fleet.v1.EnrolResponse
-	7,  // 81: keepout.fleet.v1.HostService.Renew:output_type -> keepout.fleet.v1.RenewResponse
-	14, // 82: keepout.fleet.v1.HostService.CheckIn:output_type -> keepout.fleet.v1.CheckInResponse
-	18, // 83: keepout.fleet.v1.HostService.ReportRecovery:output_type -> keepout.fleet.v1.ReportRecoveryResponse
-	20, // 84: keepout.fleet.v1.FleetService.WhoAmI:output_type -> keepout.fleet.v1.WhoAmIResponse
-	22, // 85: keepout.fleet.v1.FleetService.GetSummary:output_type -> keepout.fleet.v1.GetSummaryResponse
-	25, // 86: keepout.fleet.v1.FleetService.ListHosts:output_type -> keepout.fleet.v1.ListHostsResponse
-	27, // 87: keepout.fleet.v1.FleetService.GetHost:output_type -> keepout.fleet.v1.GetHostResponse
-	29, // 88: keepout.fleet.v1.FleetService.SetHostState:output_type -> keepout.fleet.v1.SetHostStateResponse
-	32, // 89: keepout.fleet.v1.FleetService.CreateEnrolToken:output_type -> keepout.fleet.v1.CreateEnrolTokenResponse
-	34, // 90: keepout.fleet.v1.FleetService.ListEnrolTokens:output_type -> keepout.fleet.v1.ListEnrolTokensResponse
-	36, // 91: keepout.fleet.v1.FleetService.RevokeEnrolToken:output_type -> keepout.fleet.v1.RevokeEnrolTokenResponse
-	39, // 92: keepout.fleet.v1.FleetService.CreateAccessToken:output_type -> keepout.fleet.v1.CreateAccessTokenResponse
-	41, // 93: keepout.fleet.v1.FleetService.ListAccessTokens:output_type -> keepout.fleet.v1.ListAccessTokensResponse
-	43, // 94: keepout.fleet.v1.FleetService.RevokeAccessToken:output_type -> keepout.fleet.v1.RevokeAccessTokenResponse
-	52, // 95: keepout.fleet.v1.FleetService.PlanRollout:output_type -> keepout.fleet.v1.PlanRolloutResponse
-	54, // 96: keepout.fleet.v1.FleetService.CreateRollout:output_type -> keepout.fleet.v1.CreateRolloutResponse
-	56, // 97: keepout.fleet.v1.FleetService.ListRollouts:output_type -> keepout.fleet.v1.ListRolloutsResponse
-	58, // 98: keepout.fleet.v1.FleetService.GetRollout:output_type -> keepout.fleet.v1.GetRolloutResponse
-	60, // 99: keepout.fleet.v1.FleetService.ApproveRollout:output_type -> keepout.fleet.v1.ApproveRolloutResponse
-	62, // 100: keepout.fleet.v1.FleetService.PauseRollout:output_type -> keepout.fleet.v1.PauseRolloutResponse
-	64, // 101: keepout.fleet.v1.FleetService.ResumeRollout:output_type -> keepout.fleet.v1.ResumeRolloutResponse
-	66, // 102: keepout.fleet.v1.FleetService.HaltRollout:output_type -> keepout.fleet.v1.HaltRolloutResponse
-	68, // 103: keepout.fleet.v1.FleetService.ExplainRollout:output_type -> keepout.fleet.v1.ExplainRolloutResponse
-	71, // 104: keepout.fleet.v1.FleetService.ListAudit:output_type -> keepout.fleet.v1.ListAuditResponse
-	73, // 105: keepout.fleet.v1.FleetService.VerifyAudit:output_type -> keepout.fleet.v1.VerifyAuditResponse
-	76, // 106: keepout.fleet.v1.FleetService.ListBuckets:output_type -> keepout.fleet.v1.ListBucketsResponse
-	79, // 107: keepout.fleet.v1.FleetService.ListBeacons:output_type -> keepout.fleet.v1.ListBeaconsResponse
-	80, // [80:108] is the sub-list for method output_type
-	52, // [52:80] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	78, // 1: keepout.fleet.v1.EnrolRequest.labels:type_name -> keepout.fleet.v1.EnrolRequest.LabelsEntry
+	8,  // 2: keepout.fleet.v1.CheckInRequest.installed:type_name -> keepout.fleet.v1.Installed
+	9,  // 3: keepout.fleet.v1.CheckInRequest.asks:type_name -> keepout.fleet.v1.Ask
+	10, // 4: keepout.fleet.v1.CheckInRequest.counters:type_name -> keepout.fleet.v1.Counters
+	11, // 5: keepout.fleet.v1.CheckInRequest.buckets:type_name -> keepout.fleet.v1.Bucket
+	79, // 6: keepout.fleet.v1.CheckInRequest.labels:type_name -> keepout.fleet.v1.CheckInRequest.LabelsEntry
+	0,  // 7: keepout.fleet.v1.Installed.channel:type_name -> keepout.fleet.v1.Channel
+	13, // 8: keepout.fleet.v1.CheckInResponse.orders:type_name -> keepout.fleet.v1.Order
+	14, // 9: keepout.fleet.v1.CheckInResponse.grants:type_name -> keepout.fleet.v1.Grant
+	1,  // 10: keepout.fleet.v1.Order.act:type_name -> keepout.fleet.v1.Order.Act
+	2,  // 11: keepout.fleet.v1.Order.release:type_name -> keepout.fleet.v1.Release
+	8,  // 12: keepout.fleet.v1.ReportRecoveryRequest.installed:type_name -> keepout.fleet.v1.Installed
+	13, // 13: keepout.fleet.v1.ReportRecoveryResponse.orders:type_name -> keepout.fleet.v1.Order
+	80, // 14: keepout.fleet.v1.GetSummaryResponse.hosts:type_name -> keepout.fleet.v1.GetSummaryResponse.HostsEntry
+	81, // 15: keepout.fleet.v1.GetSummaryResponse.rollouts:type_name -> keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
+	82, // 16: keepout.fleet.v1.Host.labels:type_name -> keepout.fleet.v1.Host.LabelsEntry
+	8,  // 17: keepout.fleet.v1.Host.installed:type_name -> keepout.fleet.v1.Installed
+	21, // 18: keepout.fleet.v1.ListHostsResponse.hosts:type_name -> keepout.fleet.v1.Host
+	21, // 19: keepout.fleet.v1.GetHostResponse.host:type_name -> keepout.fleet.v1.Host
+	13, // 20: keepout.fleet.v1.GetHostResponse.orders:type_name -> keepout.fleet.v1.Order
+	21, // 21: keepout.fleet.v1.SetHostStateResponse.host:type_name -> keepout.fleet.v1.Host
+	83, // 22: keepout.fleet.v1.CreateEnrolTokenRequest.labels:type_name -> keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
+	84, // 23: keepout.fleet.v1.EnrolToken.labels:type_name -> keepout.fleet.v1.EnrolToken.LabelsEntry
+	29, // 24: keepout.fleet.v1.CreateEnrolTokenResponse.token:type_name -> keepout.fleet.v1.EnrolToken
+	29, // 25: keepout.fleet.v1.ListEnrolTokensResponse.tokens:type_name -> keepout.fleet.v1.EnrolToken
+	35, // 26: keepout.fleet.v1.CreateAccessTokenResponse.token:type_name -> keepout.fleet.v1.AccessToken
+	35, // 27: keepout.fleet.v1.ListAccessTokensResponse.tokens:type_name -> keepout.fleet.v1.AccessToken
+	2,  // 28: keepout.fleet.v1.RolloutSpec.release:type_name -> keepout.fleet.v1.Release
+	85, // 29: keepout.fleet.v1.RolloutSpec.target:type_name -> keepout.fleet.v1.RolloutSpec.TargetEntry
+	43, // 30: keepout.fleet.v1.RolloutSpec.pins:type_name -> keepout.fleet.v1.Pin
+	44, // 31: keepout.fleet.v1.RolloutSpec.freezes:type_name -> keepout.fleet.v1.Freeze
+	86, // 32: keepout.fleet.v1.Pin.labels:type_name -> keepout.fleet.v1.Pin.LabelsEntry
+	42, // 33: keepout.fleet.v1.Rollout.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	47, // 34: keepout.fleet.v1.Rollout.approvals:type_name -> keepout.fleet.v1.Approval
+	45, // 35: keepout.fleet.v1.Rollout.rings:type_name -> keepout.fleet.v1.Ring
+	46, // 36: keepout.fleet.v1.Rollout.gates:type_name -> keepout.fleet.v1.Gate
+	42, // 37: keepout.fleet.v1.PlanRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	45, // 38: keepout.fleet.v1.PlanRolloutResponse.rings:type_name -> keepout.fleet.v1.Ring
+	42, // 39: keepout.fleet.v1.CreateRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	48, // 40: keepout.fleet.v1.CreateRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48, // 41: keepout.fleet.v1.ListRolloutsResponse.rollouts:type_name -> keepout.fleet.v1.Rollout
+	48, // 42: keepout.fleet.v1.GetRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48, // 43: keepout.fleet.v1.ApproveRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48, // 44: keepout.fleet.v1.PauseRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48, // 45: keepout.fleet.v1.ResumeRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48, // 46: keepout.fleet.v1.HaltRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	67, // 47: keepout.fleet.v1.ListAuditResponse.entries:type_name -> keepout.fleet.v1.AuditEntry
+	72, // 48: keepout.fleet.v1.ListBucketsResponse.buckets:type_name -> keepout.fleet.v1.BucketCount
+	75, // 49: keepout.fleet.v1.ListBeaconsResponse.beacons:type_name -> keepout.fleet.v1.Beacon
+	3,  // 50: keepout.fleet.v1.HostService.Enrol:input_type -> keepout.fleet.v1.EnrolRequest
+	5,  // 51: keepout.fleet.v1.HostService.Renew:input_type -> keepout.fleet.v1.RenewRequest
+	7,  // 52: keepout.fleet.v1.HostService.CheckIn:input_type -> keepout.fleet.v1.CheckInRequest
+	15, // 53: keepout.fleet.v1.HostService.ReportRecovery:input_type -> keepout.fleet.v1.ReportRecoveryRequest
+	17, // 54: keepout.fleet.v1.FleetService.WhoAmI:input_type -> keepout.fleet.v1.WhoAmIRequest
+	19, // 55: keepout.fleet.v1.FleetService.GetSummary:input_type -> keepout.fleet.v1.GetSummaryRequest
+	22, // 56: keepout.fleet.v1.FleetService.ListHosts:input_type -> keepout.fleet.v1.ListHostsRequest
+	24, // 57: keepout.fleet.v1.FleetService.GetHost:input_type -> keepout.fleet.v1.GetHostRequest
+	26, // 58: keepout.fleet.v1.FleetService.SetHostState:input_type -> keepout.fleet.v1.SetHostStateRequest
+	28, // 59: keepout.fleet.v1.FleetService.CreateEnrolToken:input_type -> keepout.fleet.v1.CreateEnrolTokenRequest
+	31, // 60: keepout.fleet.v1.FleetService.ListEnrolTokens:input_type -> keepout.fleet.v1.ListEnrolTokensRequest
+	33, // 61: keepout.fleet.v1.FleetService.RevokeEnrolToken:input_type -> keepout.fleet.v1.RevokeEnrolTokenRequest
+	36, // 62: keepout.fleet.v1.FleetService.CreateAccessToken:input_type -> keepout.fleet.v1.CreateAccessTokenRequest
+	38, // 63: keepout.fleet.v1.FleetService.ListAccessTokens:input_type -> keepout.fleet.v1.ListAccessTokensRequest
+	40, // 64: keepout.fleet.v1.FleetService.RevokeAccessToken:input_type -> keepout.fleet.v1.RevokeAccessTokenRequest
+	49, // 65: keepout.fleet.v1.FleetService.PlanRollout:input_type -> keepout.fleet.v1.PlanRolloutRequest
+	51, // 66: keepout.fleet.v1.FleetService.CreateRollout:input_type -> keepout.fleet.v1.CreateRolloutRequest
+	53, // 67: keepout.fleet.v1.FleetService.ListRollouts:input_type -> keepout.fleet.v1.ListRolloutsRequest
+	55, // 68: keepout.fleet.v1.FleetService.GetRollout:input_type -> keepout.fleet.v1.GetRolloutRequest
+	57, // 69: keepout.fleet.v1.FleetService.ApproveRollout:input_type -> keepout.fleet.v1.ApproveRolloutRequest
+	59, // 70: keepout.fleet.v1.FleetService.PauseRollout:input_type -> keepout.fleet.v1.PauseRolloutRequest
+	61, // 71: keepout.fleet.v1.FleetService.ResumeRollout:input_type -> keepout.fleet.v1.ResumeRolloutRequest
+	63, // 72: keepout.fleet.v1.FleetService.HaltRollout:input_type -> keepout.fleet.v1.HaltRolloutRequest
+	65, // 73: keepout.fleet.v1.FleetService.ExplainRollout:input_type -> keepout.fleet.v1.ExplainRolloutRequest
+	68, // 74: keepout.fleet.v1.FleetService.ListAudit:input_type -> keepout.fleet.v1.ListAuditRequest
+	70, // 75: keepout.fleet.v1.FleetService.VerifyAudit:input_type -> keepout.fleet.v1.VerifyAuditRequest
+	73, // 76: keepout.fleet.v1.FleetService.ListBuckets:input_type -> keepout.fleet.v1.ListBucketsRequest
+	76, // 77: keepout.fleet.v1.FleetService.ListBeacons:input_type -> keepout.fleet.v1.ListBeaconsRequest
+	4,  // 78: keepout.fleet.v1.HostService.Enrol:output_type -> keepout.fleet.v1.EnrolResponse
+	6,  // 79: keepout.fleet.v1.HostService.Renew:output_type -> keepout.fleet.v1.RenewResponse
+	12, // 80: keepout.fleet.v1.HostService.CheckIn:output_type -> keepout.fleet.v1.CheckInResponse
+	16, // 81: keepout.fleet.v1.HostService.ReportRecovery:output_type -> keepout.fleet.v1.ReportRecoveryResponse
+	18, // 82: keepout.fleet.v1.FleetService.WhoAmI:output_type -> keepout.fleet.v1.WhoAmIResponse
+	20, // 83: keepout.fleet.v1.FleetService.GetSummary:output_type -> keepout.fleet.v1.GetSummaryResponse
+	23, // 84: keepout.fleet.v1.FleetService.ListHosts:output_type -> keepout.fleet.v1.ListHostsResponse
+	25, // 85: keepout.fleet.v1.FleetService.GetHost:output_type -> keepout.fleet.v1.GetHostResponse
+	27, // 86: keepout.fleet.v1.FleetService.SetHostState:output_type -> keepout.fleet.v1.SetHostStateResponse
+	30, // 87: keepout.fleet.v1.FleetService.CreateEnrolToken:output_type -> keepout.fleet.v1.CreateEnrolTokenResponse
+	32, // 88: keepout.fleet.v1.FleetService.ListEnrolTokens:output_type -> keepout.fleet.v1.ListEnrolTokensResponse
+	34, // 89: keepout.fleet.v1.FleetService.RevokeEnrolToken:output_type -> keepout.fleet.v1.RevokeEnrolTokenResponse
+	37, // 90: keepout.fleet.v1.FleetService.CreateAccessToken:output_type -> keepout.fleet.v1.CreateAccessTokenResponse
+	39, // 91: keepout.fleet.v1.FleetService.ListAccessTokens:output_type -> keepout.fleet.v1.ListAccessTokensResponse
+	41, // 92: keepout.fleet.v1.FleetService.RevokeAccessToken:output_type -> keepout.fleet.v1.RevokeAccessTokenResponse
+	50, // 93: keepout.fleet.v1.FleetService.PlanRollout:output_type -> keepout.fleet.v1.PlanRolloutResponse
+	52, // 94: keepout.fleet.v1.FleetService.CreateRollout:output_type -> keepout.fleet.v1.CreateRolloutResponse
+	54, // 95: keepout.fleet.v1.FleetService.ListRollouts:output_type -> keepout.fleet.v1.ListRolloutsResponse
+	56, // 96: keepout.fleet.v1.FleetService.GetRollout:output_type -> keepout.fleet.v1.GetRolloutResponse
+	58, // 97: keepout.fleet.v1.FleetService.ApproveRollout:output_type -> keepout.fleet.v1.ApproveRolloutResponse
+	60, // 98: keepout.fleet.v1.FleetService.PauseRollout:output_type -> keepout.fleet.v1.PauseRolloutResponse
+	62, // 99: keepout.fleet.v1.FleetService.ResumeRollout:output_type -> keepout.fleet.v1.ResumeRolloutResponse
+	64, // 100: keepout.fleet.v1.FleetService.HaltRollout:output_type -> keepout.fleet.v1.HaltRolloutResponse
+	66, // 101: keepout.fleet.v1.FleetService.ExplainRollout:output_type -> keepout.fleet.v1.ExplainRolloutResponse
+	69, // 102: keepout.fleet.v1.FleetService.ListAudit:output_type -> keepout.fleet.v1.ListAuditResponse
+	71, // 103: keepout.fleet.v1.FleetService.VerifyAudit:output_type -> keepout.fleet.v1.VerifyAuditResponse
+	74, // 104: keepout.fleet.v1.FleetService.ListBuckets:output_type -> keepout.fleet.v1.ListBucketsResponse
+	77, // 105: keepout.fleet.v1.FleetService.ListBeacons:output_type -> keepout.fleet.v1.ListBeaconsResponse
+	78, // [78:106] is the sub-list for method output_type
+	50, // [50:78] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -5640,8 +5577,8 @@ func file_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   86,
+			NumEnums:      2,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -16,6 +16,7 @@ type Host struct {
 	State, Reason string
 	Labels        map[string]string
 	Serial        string // of its certificate, hexadecimal
+	Pending       string // serial of a renewed certificate that was not used yet
 	KeyHash       string // SHA-256 of the certificate's public key, hexadecimal
 	CertEnds      time.Time
 	Enrolled      time.Time
@@ -85,14 +86,11 @@ type Approval struct {
 	Reason string    `json:"reason"`
 }
 
-// Grant is leave for one host to activate one package.
-type Grant struct {
-	Rollout, Host, Digest string
-	Nonce                 string // hexadecimal
-	Epoch                 uint64
-	Granted, Expires      time.Time
-	Outcome               string // empty while open: confirmed, rolled-back, refused, written-off
-	Ended                 time.Time
+// Row is what a rollout keeps of one host.
+type Row struct {
+	Rollout, Host string
+	Data          []byte // JSON, the controller's
+	Due           time.Duration
 }
 
 // BucketReport is one host's count of crashes or would-be denials with the same signature.

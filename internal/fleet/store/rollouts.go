@@ -48,34 +48,40 @@ func (t *tx) PutRollout(r *Rollout) error {
 	return nil
 }
 
-const grantColumns = "rollout, host, digest, nonce, epoch, granted, expires, outcome, ended"
-
-func scanGrant(s scanner) (g Grant, err error) {
-	err = s.Scan(&g.Rollout, &g.Host, &g.Digest, &g.Nonce, &g.Epoch, column{&g.Granted}, column{&g.Expires},
-		&g.Outcome, column{&g.Ended})
-	return g, err
+func scanRow(s scanner) (r Row, err error) {
+	err = s.Scan(&r.Rollout, &r.Host, &r.Data, &r.Due)
+	return r, err
 }
 
-// Grant implements Reader.
-func (t *tx) Grant(rollout, host string) (Grant, error) {
-	return one(t, scanGrant, "SELECT "+grantColumns+" FROM grants WHERE rollout = ? AND host = ?", rollout, host)
+// Row implements Reader.
+func (t *tx) Row(rollout, host string) (Row, error) {
+	return one(t, scanRow, "SELECT rollout, host, data, due FROM rollout_rows WHERE rollout = ? AND host = ?",
+		rollout, host)
 }
 
-// Grants implements Reader.
-func (t *tx) Grants(rollout string) ([]Grant, error) {
-	return all(t, scanGrant, "SELECT "+grantColumns+" FROM grants WHERE rollout = ? ORDER BY granted, host", rollout)
+// RowsDue implements Reader.
+func (t *tx) RowsDue(rollout string, upto time.Duration, limit int) ([]Row, error) {
+	return all(t, scanRow, `SELECT rollout, host, data, due FROM rollout_rows
+		WHERE rollout = ? AND due > 0 AND due <= ? ORDER BY due, host LIMIT ?`, rollout, int64(upto), bounded(limit))
 }
 
-// PutGrants implements Tx.
-func (t *tx) PutGrants(grants []Grant) error {
-	for i := range grants {
-		g := &grants[i]
-		if _, err := t.exec("INSERT OR REPLACE INTO grants ("+grantColumns+") VALUES (?,?,?,?,?,?,?,?,?)", g.Rollout,
-			g.Host, g.Digest, g.Nonce, g.Epoch, millis(g.Granted), millis(g.Expires), g.Outcome, millis(g.Ended)); err != nil {
+// PutRows implements Tx.
+func (t *tx) PutRows(rows []Row) error {
+	for i := range rows {
+		r := &rows[i]
+		if _, err := t.exec("INSERT OR REPLACE INTO rollout_rows (rollout, host, data, due) VALUES (?,?,?,?)",
+			r.Rollout, r.Host, string(r.Data), int64(r.Due)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Signatures implements Reader.
+func (t *tx) Signatures(provider, notDigest string, limit int) ([]string, error) {
+	return all(t, func(s scanner) (v string, err error) { return v, s.Scan(&v) },
+		"SELECT DISTINCT signature FROM buckets WHERE provider = ? AND digest <> ? ORDER BY signature LIMIT ?",
+		provider, notDigest, limit)
 }
 
 func scanBucket(s scanner) (b Bucket, err error) {

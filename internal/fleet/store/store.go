@@ -56,13 +56,17 @@ type Reader interface {
 	Rollout(id string) (Rollout, error)
 	// Rollouts lists them, the newest first.
 	Rollouts(limit int) ([]Rollout, error)
-	Grant(rollout, host string) (Grant, error)
-	Grants(rollout string) ([]Grant, error)
+	// Row is what a rollout keeps of one host.
+	Row(rollout, host string) (Row, error)
+	// RowsDue lists rows with a Due that is not 0 and not after upto, the earliest first.
+	RowsDue(rollout string, upto time.Duration, limit int) ([]Row, error)
 
 	// Buckets lists them, the largest first; empty filters match all.
 	Buckets(provider, digest string, limit int) ([]Bucket, error)
 	// KnownSignature says whether another digest of the provider had this signature before that time.
 	KnownSignature(provider, signature, notDigest string, before time.Time) (bool, error)
+	// Signatures lists those that any other digest of the provider had.
+	Signatures(provider, notDigest string, limit int) ([]string, error)
 	Beacons(limit int) ([]Beacon, error)
 
 	// Audit lists entries after the given number, in order.
@@ -87,8 +91,8 @@ type Tx interface {
 	// PutRollout writes a rollout if its revision is the one stored (0 for a new one), and adds one to it;
 	// otherwise ErrStale.
 	PutRollout(r *Rollout) error
-	// PutGrants writes grants, each in place of an earlier one of the same rollout and host.
-	PutGrants(grants []Grant) error
+	// PutRows writes rows, each in place of an earlier one of the same rollout and host.
+	PutRows(rows []Row) error
 
 	// AddBuckets adds counts, and the hosts that they come from.
 	AddBuckets(reports []BucketReport) error

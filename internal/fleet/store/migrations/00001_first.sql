@@ -13,6 +13,7 @@ CREATE TABLE hosts (
   reason      TEXT NOT NULL,
   labels      TEXT NOT NULL,
   serial      TEXT NOT NULL,
+  pending     TEXT NOT NULL,
   key_hash    TEXT NOT NULL,
   cert_ends   INTEGER NOT NULL,
   enrolled    INTEGER NOT NULL,
@@ -61,18 +62,14 @@ CREATE TABLE rollouts (
 );
 CREATE INDEX rollouts_by_time ON rollouts (created);
 
-CREATE TABLE grants (
+CREATE TABLE rollout_rows (
   rollout TEXT NOT NULL,
   host    TEXT NOT NULL,
-  digest  TEXT NOT NULL,
-  nonce   TEXT NOT NULL,
-  epoch   INTEGER NOT NULL,
-  granted INTEGER NOT NULL,
-  expires INTEGER NOT NULL,
-  outcome TEXT NOT NULL,
-  ended   INTEGER NOT NULL,
+  data    TEXT NOT NULL,
+  due     INTEGER NOT NULL,
   PRIMARY KEY (rollout, host)
 ) WITHOUT ROWID;
+CREATE INDEX rows_due ON rollout_rows (rollout, due) WHERE due > 0;
 
 CREATE TABLE buckets (
   provider   TEXT NOT NULL,
@@ -133,7 +130,7 @@ DROP TABLE audit;
 DROP TABLE beacons;
 DROP TABLE bucket_hosts;
 DROP TABLE buckets;
-DROP TABLE grants;
+DROP TABLE rollout_rows;
 DROP TABLE rollouts;
 DROP TABLE access_tokens;
 DROP TABLE enrol_tokens;

@@ -25,7 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) (s store.Store, again func() stor
 		"check-ins":                checkIns,
 		"tokens":                   tokens,
 		"rollouts":                 rollouts,
-		"grants":                   grants,
+		"rows":                     rows,
 		"buckets and beacons":      buckets,
 		"audit":                    auditTrail,
 		"all or nothing":           allOrNothing,
@@ -90,8 +90,8 @@ func same[T any](t *testing.T, got, want T) {
 func sampleHost(id string) store.Host {
 	return store.Host{
 		ID: id, Hostname: id + ".example", MachineID: "m-" + id, State: store.Active,
-		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Serial: "0a", KeyHash: "k-" + id, CertEnds: at(7),
-		Enrolled:  at(1),
+		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Serial: "0a", Pending: "0b",
+		KeyHash: "k-" + id, CertEnds: at(7), Enrolled: at(1),
 		Installed: []store.Installed{{Provider: "clamav", Channel: "engine", Digest: "d1", Slot: "active", Counter: 3}},
 	}
 }
@@ -128,7 +128,9 @@ func hosts(t *testing.T, s store.Store) {
 }
 
 func checkIns(t *testing.T, s store.Store) {
-	update(t, s, func(tx store.Tx) error { return errors.Join(tx.PutHost(sampleHost("h1")), tx.PutHost(sampleHost("h2"))) })
+	update(t, s, func(tx store.Tx) error {
+		return errors.Join(tx.PutHost(sampleHost("h1")), tx.PutHost(sampleHost("h2")))
+	})
 	labels := map[string]string{"ring": "first"}
 	update(t, s, func(tx store.Tx) error {
 		return tx.CheckIns([]store.CheckIn{
@@ -211,17 +213,21 @@ func rollouts(t *testing.T, s store.Store) {
 	}
 }
 
-func grants(t *testing.T, s store.Store) {
-	g := store.Grant{Rollout: "r1", Host: "h1", Digest: "d", Nonce: "n", Epoch: 4, Granted: at(1), Expires: at(5)}
-	other := store.Grant{Rollout: "r1", Host: "h0", Digest: "d", Nonce: "m", Epoch: 4, Granted: at(2), Expires: at(5)}
-	update(t, s, func(tx store.Tx) error { return tx.PutGrants([]store.Grant{g, other}) })
-	g.Outcome, g.Ended = "confirmed", at(4)
-	update(t, s, func(tx store.Tx) error { return tx.PutGrants([]store.Grant{g}) })
+func rows(t *testing.T, s store.Store) {
+	row := func(rollout, host string, due time.Duration) store.Row {
+		return store.Row{Rollout: rollout, Host: host, Data: []byte(`{"ring":1}`), Due: due}
+	}
+	update(t, s, func(tx store.Tx) error {
+		return tx.PutRows([]store.Row{
+			row("r1", "h1", 5), row("r1", "h2", 3), row("r1", "h3", 0), row("r1", "h4", 9), row("r2", "h1", 1),
+		})
+	})
+	update(t, s, func(tx store.Tx) error { return tx.PutRows([]store.Row{row("r1", "h1", 6)}) })
 	view(t, s, func(r store.Reader) error {
-		got, err := r.Grant("r1", "h1")
-		list, err2 := r.Grants("r1")
-		same(t, got, g)
-		same(t, list, []store.Grant{g, other})
+		got, err := r.Row("r1", "h1")
+		same(t, got, row("r1", "h1", 6))
+		due, err2 := r.RowsDue("r1", 6, 10)
+		same(t, due, []store.Row{row("r1", "h2", 3), row("r1", "h1", 6)})
 		return errors.Join(err, err2)
 	})
 }
@@ -261,6 +267,9 @@ func buckets(t *testing.T, s store.Store) {
 		same(t, before, true)
 		newer, err4 := r.KnownSignature("p", "s", "d1", at(10))
 		same(t, newer, false)
+		known, err6 := r.Signatures("p", "d1", 10)
+		same(t, known, []string{"s"})
+		noError(t, err6)
 		beacons, err5 := r.Beacons(10)
 		same(t, beacons, []store.Beacon{{Host: "h1", Digest: "d1", At: at(1), Signature: "s", Detail: "new"}})
 		return errors.Join(err, err2, err3, err4, err5)
@@ -373,7 +382,7 @@ func absent(t *testing.T, s store.Store) {
 			"meta":    func() error { _, err := r.Meta("x"); return err },
 			"host":    func() error { _, err := r.Host("x"); return err },
 			"rollout": func() error { _, err := r.Rollout("x"); return err },
-			"grant":   func() error { _, err := r.Grant("x", "y"); return err },
+			"row":     func() error { _, err := r.Row("x", "y"); return err },
 			"enrol":   func() error { _, err := r.EnrolTokenByHash("x"); return err },
 			"access":  func() error { _, err := r.AccessTokenByHash("x"); return err },
 		} {
