@@ -106,7 +106,8 @@ TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
 YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 # What must build for every system: the Linux parts are behind the sensor.
-PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback
+PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback \
+	./internal/rollout/...
 
 .PHONY: test test-unit test-sim test-root bench fuzz lint $(LANES:%=lane-%)
 

@@ -52,6 +52,8 @@ var places = []place{
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
 	{pkg: "internal/rollback", layer: core},
+	{pkg: "internal/rollout", layer: core},
+	{pkg: "internal/rollout/simulate", layer: runtime},
 
 	{pkg: "internal/memexec", layer: base},
 	{pkg: "internal/guard/link", layer: runtime},

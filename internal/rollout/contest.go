@@ -1,0 +1,267 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// MaxRatios bounds Numbers.Ratios.
+const MaxRatios = 8
+
+// Contest compares the two arms at one gate, in one stratum or in all.
+type Contest struct {
+	Block    [2]int             `json:"block"`    // hits since the last look, by Arm
+	Samples  [2]int             `json:"samples"`  // of load since the last look
+	Hits     [2]int             `json:"hits"`     // in all, without Block
+	Exposure [2]float64         `json:"exposure"` // in all: host-minutes, or samples of load
+	Scores   [MaxRatios]float64 `json:"scores"`   // evidence for each of Numbers.Ratios
+}
+
+// Level follows the control group's quantile of a load in one stratum.
+type Level struct {
+	Value  float64 `json:"value"`
+	Points int     `json:"points"`
+}
+
+// block is how often the gates are looked at.
+const block = 30 * time.Second
+
+// contest returns the comparison at one gate in one stratum; len(s.Strata) stands for all.
+func (s *State) contest(g Gate, stratum int) *Contest {
+	return &s.Gates[int(g)*(len(s.Strata)+1)+stratum]
+}
+
+// look judges what came in since the last look, writes off, and opens the next ring if all is well.
+func (s *State) look(now time.Time, e *Effects) {
+	passed := s.Clock - s.BlockAt
+	if s.Open < 0 || passed < block {
+		return
+	}
+	s.BlockAt = s.Clock
+	for g := range gates {
+		s.weigh(g, passed.Minutes(), now, e)
+	}
+	for i := range s.Strata {
+		s.Strata[i].Was = s.Strata[i].Watched
+	}
+	s.writeOff(passed.Minutes())
+	s.age(now, e)
+	for s.Status == Running && s.Waits() == "" {
+		if s.Open == s.Plan.Control() {
+			s.Status = Complete
+			e.Acts = append(e.Acts, Act{Kind: Completed, Ring: s.Open})
+			return
+		}
+		s.open(e)
+	}
+}
+
+// weigh brings the comparisons at one gate up to date.
+//
+// Of the hits of both sides, a share p0 = n/(n+m) falls on the treated side if the release is as good as the one
+// before, n and m being the hosts of the two sides, and p1 = rn/(rn+m) if it is r times worse. The logarithm of the
+// likelihood ratio is added up and kept at 0 or above (CUSUM), so that good hours do not hide a bad one. From
+// whichever restart on, a healthy release passes -ln(alpha) with a probability of alpha at most (Ville's
+// inequality), however often one looks and however the natural rate goes up and down.
+func (s *State) weigh(g Gate, minutes float64, now time.Time, e *Effects) {
+	limit := s.limit()
+	all := s.contest(g, len(s.Strata))
+	var sum [MaxRatios]float64
+	for i := range s.Strata {
+		c := s.contest(g, i)
+		n, exposure := s.exposure(g, i, c, minutes)
+		if g.pauses() && (n[0] == 0 || n[1] == 0) {
+			continue // samples wait for the other side
+		}
+		for arm := range 2 {
+			c.Hits[arm] += c.Block[arm]
+			all.Hits[arm] += c.Block[arm]
+			c.Exposure[arm] += exposure[arm]
+			all.Exposure[arm] += exposure[arm]
+		}
+		if hits := c.Block[0] + c.Block[1]; hits > 0 && n[0] > 0 && n[1] > 0 {
+			for k, r := range s.Numbers.Ratios {
+				ratio := float64(hits)*math.Log((n[0]+n[1])/(r*n[0]+n[1])) + float64(c.Block[0])*math.Log(r)
+				c.Scores[k] = max(0, c.Scores[k]+ratio)
+				sum[k] += ratio
+			}
+		}
+		c.Block, c.Samples = [2]int{}, [2]int{}
+		if score := top(c.Scores); score > limit {
+			s.stop(e, s.evidence(g, c, s.Plan.Strata[i].Label, score, now))
+		}
+	}
+	for k := range sum {
+		all.Scores[k] = max(0, all.Scores[k]+sum[k])
+	}
+	if score := top(all.Scores); score > limit {
+		s.stop(e, s.evidence(g, all, "", score, now))
+	}
+}
+
+// exposure returns the sizes of both sides in one stratum since the last look, and what adds up.
+func (s *State) exposure(g Gate, stratum int, c *Contest, minutes float64) (n, sum [2]float64) {
+	for arm := range n {
+		if g.pauses() {
+			n[arm] = float64(c.Samples[arm])
+			sum[arm] = n[arm]
+			continue
+		}
+		// Hosts that fell silent are not watched any more; they were at the last look.
+		n[arm] = float64(max(s.Strata[stratum].Watched[arm], s.Strata[stratum].Was[arm]))
+		sum[arm] = n[arm] * minutes
+	}
+	return n, sum
+}
+
+// limit is the score at which a gate acts.
+func (s *State) limit() float64 { return -math.Log(s.Numbers.Alpha) }
+
+func top(scores [MaxRatios]float64) (highest float64) {
+	for _, x := range scores {
+		highest = max(highest, x)
+	}
+	return highest
+}
+
+func (s *State) evidence(g Gate, c *Contest, stratum string, score float64, now time.Time) Evidence {
+	rate := [2]float64{}
+	for arm := range rate {
+		if c.Exposure[arm] > 0 {
+			rate[arm] = 1000 * float64(c.Hits[arm]) / c.Exposure[arm]
+		}
+	}
+	unit := "1,000 host-minutes"
+	if g.pauses() {
+		unit = "1,000 hosts are heavier than the control group's 95th percentile"
+	}
+	return Evidence{
+		Gate: g, Stratum: stratum, Hits: c.Hits, Exposure: c.Exposure, Score: score, Limit: s.limit(), At: now,
+		Test: fmt.Sprintf("%.3g of %s, in the control group %.3g", rate[0], unit, rate[1]),
+	}
+}
+
+// writeOff gives the room of silent hosts back, as many as the control group loses in the same time.
+func (s *State) writeOff(minutes float64) {
+	all := s.contest(Silence, len(s.Strata))
+	for i := range s.Rings {
+		r := &s.Rings[i]
+		r.Exposure += minutes * float64(r.Soaking)
+		if r.Silent == 0 || all.Exposure[Control] == 0 {
+			continue
+		}
+		natural := int(r.Exposure * float64(all.Hits[Control]) / all.Exposure[Control])
+		if n := min(r.Silent, natural-(r.WrittenOff-r.Returned)); n > 0 {
+			r.Silent -= n
+			r.Gone += n
+			r.WrittenOff += n
+		}
+	}
+}
+
+// sample looks at the load of a host: once after it was granted, and of a control host once in each soak.
+func (s *State) sample(r *Row, load *Load, arm Arm) {
+	if arm == Treated {
+		if r.Phase == Activating || s.Clock-r.GrantedAt < min(s.Numbers.LoadAfter, s.Numbers.Soak) || !vote(r, uint(CPU)) {
+			return
+		}
+	} else {
+		if r.SampledAt != 0 && s.Clock-r.SampledAt < s.Numbers.Soak {
+			return
+		}
+		r.SampledAt = max(s.Clock, 1)
+	}
+	for k, x := range [...]float64{load.CPU, load.Memory, load.Latency} {
+		g := CPU + Gate(k)
+		level := &s.Limits[int(g)*len(s.Strata)+r.Stratum]
+		if level.Points >= s.Numbers.Points {
+			c := s.contest(g, r.Stratum)
+			c.Samples[arm]++
+			if x > level.Value {
+				c.Block[arm]++
+			}
+		}
+		if arm == Control {
+			level.learn(x, s.Numbers.Quantile)
+		}
+	}
+}
+
+// learn moves the level towards the quantile: a little up when the value is above, and so much less down when it is
+// below that both cancel out at the quantile.
+func (l *Level) learn(x, quantile float64) {
+	l.Points++
+	if l.Points == 1 {
+		l.Value = x
+		return
+	}
+	step := 0.01 + 1/math.Sqrt(float64(l.Points))
+	if x > l.Value {
+		l.Value = max(l.Value, math.SmallestNonzeroFloat32) * math.Exp(step*quantile)
+	} else {
+		l.Value *= math.Exp(-step * (1 - quantile))
+	}
+}
+
+// rare reports whether so many independent events, when expected are expected, have a probability below alpha. The
+// k-th event is allowed 6/(pi*k)^2 of alpha, so that looking after each one keeps alpha in all.
+func rare(k int, expected, alpha float64) bool {
+	below, term := 0.0, math.Exp(-expected)
+	for i := range k {
+		below += term
+		term *= expected / float64(i+1)
+	}
+	// The tail itself, not 1 - below, which would round to 0 or less.
+	tail := 0.0
+	for i := k; i < k+1000 && term > tail*1e-17; i++ {
+		tail += term
+		term *= expected / float64(i+1)
+	}
+	if below == 0 {
+		return false // more are expected than a float holds
+	}
+	return tail <= alpha*6/(math.Pi*math.Pi*float64(k)*float64(k))
+}
+
+// needed returns how many confirmed hosts a ring must have before the next one opens.
+func (s *State) needed(ring int) int {
+	members := s.Plan.Rings[ring].Members
+	return min(int(math.Ceil(s.Numbers.Acks*float64(members))), members)
+}
+
+// Waits says in words what the highest open ring waits for, or "" when the next one may open.
+func (s *State) Waits() string {
+	if s.Open < 0 {
+		return "people who approve"
+	}
+	r := &s.Rings[s.Open]
+	granted, confirmed := 0, 0
+	for i := range r.Reached {
+		granted += min(r.Reached[i], 1)
+		confirmed += min(r.Strata[i], 1)
+	}
+	_, control := s.watched()
+	need := s.needed(s.Open)
+	switch {
+	case s.Plan.Rings[s.Open].Members > 0 && s.Clock-r.OpenedAt < s.Numbers.Soak+s.Numbers.CheckIn:
+		return fmt.Sprintf("the soak of %v", s.Numbers.Soak)
+	case r.Confirmed < need:
+		return fmt.Sprintf("%d of %d confirmed hosts", need-r.Confirmed, need)
+	case float64(confirmed) < s.Numbers.Strata*float64(granted):
+		return fmt.Sprintf("confirmed hosts in more than %d of %d strata", confirmed, granted)
+	case control == 0 && s.Open < s.Plan.Control() && s.Plan.Rings[s.Plan.Control()].Members > 0:
+		return "the control group, of which nobody is heard"
+	}
+	for g := range gates {
+		for i := range len(s.Strata) + 1 {
+			if top(s.contest(g, i).Scores) > s.Numbers.Warm*s.limit() {
+				return "gate " + g.String() + ", which is not sure"
+			}
+		}
+	}
+	return ""
+}
+
+// done reports whether the last ring is confirmed.
+func (s *State) done() bool { return s.Open == s.Plan.Control() && s.Waits() == "" }

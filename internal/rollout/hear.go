@@ -1,0 +1,331 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+)
+
+// hear takes one check-in, or a beacon.
+func (s *State) hear(now time.Time, in *Input, e *Effects) {
+	h, r := &in.Host, &e.Row
+	if !r.Known {
+		if s.dice == nil {
+			s.dice = NewDice(s.Spec.Seed)
+		}
+		r.Stratum, r.Ring = s.Plan.Find(s.dice, h)
+		r.Known = true
+	}
+	e.Store = true
+	if in.Kind == Beacon {
+		s.beacon(now, in, e)
+		return
+	}
+	s.forget(r)
+	s.back(r)
+	r.Seen = s.Clock
+	if in.Report.Running == s.Spec.Digest {
+		s.runs(r, &in.Report)
+	} else {
+		s.runsOther(r, &in.Report)
+	}
+	s.count(now, h, r, &in.Report, e)
+	s.reply(now, in, e)
+	s.expect(r)
+	e.Reply.Wait = s.pace(r)
+}
+
+// beacon takes what a recovery environment says. The host is not well, so it is not "heard of": it stays silent.
+func (s *State) beacon(now time.Time, in *Input, e *Effects) {
+	s.count(now, &in.Host, &e.Row, &in.Report, e)
+	e.Reply = Reply{Do: Stay, Wait: s.Numbers.CheckIn}
+	if e.Row.Phase != Pending {
+		e.Reply.Do, e.Reply.To, e.Reply.Cause = RollBack, s.Spec.Previous, s.cause()
+	}
+}
+
+// cause says in one line why hosts go back.
+func (s *State) cause() string {
+	if s.Status == Stopped {
+		return s.Because
+	}
+	return "this host does not boot"
+}
+
+// armOf returns the side on which a host counts, if it does.
+func (s *State) armOf(r *Row) (Arm, bool) {
+	switch r.Phase {
+	case Activating, Soaking, Confirmed:
+		return Treated, true
+	case Pending:
+		return Control, r.Ring == s.Plan.Control()
+	}
+	return 0, false
+}
+
+// forget takes a host out of those whose silence would count, before its phase changes.
+func (s *State) forget(r *Row) {
+	if r.Due == 0 {
+		return
+	}
+	if arm, ok := s.armOf(r); ok {
+		s.Strata[r.Stratum].Watched[arm]--
+	}
+	r.Due = 0
+}
+
+// expect puts a host among them.
+func (s *State) expect(r *Row) {
+	arm, ok := s.armOf(r)
+	if !ok || arm == Treated && !r.Outstanding() && s.Clock-r.GrantedAt > s.Numbers.Watch {
+		return
+	}
+	s.Strata[r.Stratum].Watched[arm]++
+	r.Due = s.Clock + time.Duration(s.Numbers.Missed)*s.pace(r)
+}
+
+// sentinels: hosts of this and earlier rings go on checking in often after they are confirmed. They are few, and have
+// run the release for longest: a defect that takes its time shows there first.
+const sentinels = 1
+
+// pace returns how often a host checks in.
+func (s *State) pace(r *Row) time.Duration {
+	arm, ok := s.armOf(r)
+	soon := r.Ring >= 0 && r.Ring <= s.Open+1 && s.Plan.Rings[r.Ring].Members <= s.Numbers.Crowd
+	switch {
+	case r.Phase == Activating || r.Phase == Soaking, ok && arm == Control,
+		r.Phase == Confirmed && r.Ring <= sentinels, r.Phase == Pending && soon:
+		return s.Numbers.CheckIn
+	}
+	return s.Numbers.Idle
+}
+
+// lapse takes a host's silence.
+func (s *State) lapse(now time.Time, h *Host, e *Effects) {
+	r := &e.Row
+	if r.Due == 0 || s.Clock < r.Due {
+		return
+	}
+	arm, _ := s.armOf(r)
+	s.forget(r)
+	r.Silent, e.Store = true, true
+	s.contest(Silence, r.Stratum).Block[arm]++
+	if arm == Control {
+		s.Quiet++
+		return
+	}
+	if r.Outstanding() {
+		ring := &s.Rings[r.Ring]
+		ring.Soaking--
+		ring.Silent++
+		s.capSilence(now, h, r.Ring, e)
+	}
+}
+
+// back takes a silent host among those that are heard of. Silent hosts of a ring are counted, not named: while fewer
+// came back than were not written off, the next one that does was not.
+func (s *State) back(r *Row) {
+	if !r.Silent {
+		return
+	}
+	r.Silent = false
+	switch {
+	case r.Phase == Pending:
+		if r.Ring == s.Plan.Control() {
+			s.Quiet--
+		}
+	case r.Outstanding():
+		ring := &s.Rings[r.Ring]
+		if ring.Silent > 0 {
+			ring.Silent--
+			ring.Soaking++
+		} else {
+			ring.Gone--
+			r.WrittenOff = true
+		}
+		r.SoakingAt = s.Clock // what it did meanwhile, nobody knows
+	}
+}
+
+// runs takes a report of a host that runs the release.
+func (s *State) runs(r *Row, rep *Report) {
+	switch r.Phase {
+	case Pending, WentBack:
+		r.Phase = Foreign
+	case Activating:
+		r.Phase, r.SoakingAt = Soaking, s.Clock
+	case Soaking:
+		if !rep.Healthy || len(rep.Incidents) > 0 {
+			r.SoakingAt = s.Clock
+			return
+		}
+		if s.Clock-r.SoakingAt < s.Numbers.Soak {
+			return
+		}
+		ring := &s.Rings[r.Ring]
+		if r.WrittenOff {
+			ring.Late++
+		} else {
+			ring.Soaking--
+			ring.Confirmed++
+		}
+		ring.Strata[r.Stratum]++
+		r.Phase = Confirmed
+	}
+}
+
+// runsOther takes a report of a host that does not run the release.
+func (s *State) runsOther(r *Row, rep *Report) {
+	switch r.Phase {
+	case Foreign:
+		r.Phase = Pending
+	case Activating:
+		switch {
+		case rep.Unused || rep.Nonce != "" && r.WrittenOff:
+			s.returned(r)
+		case rep.Nonce != "": // it lost the reply: reply gives it another grant for the same room
+		case s.Clock-r.GrantedAt > s.Numbers.GrantLife:
+			s.wentBack(r) // it had the grant and does not want it any more: it has tried
+		}
+	case Soaking, Confirmed:
+		s.wentBack(r)
+		if s.Status != Stopped && len(rep.Incidents) == 0 {
+			rep.Incidents = []Incident{{Gate: Crash, Signature: "went back by itself"}}
+		}
+	}
+}
+
+// returned gives room back: the host proved that it never activated.
+func (s *State) returned(r *Row) {
+	ring := &s.Rings[r.Ring]
+	if !r.WrittenOff {
+		ring.Soaking--
+		ring.WrittenOff++
+		ring.Returned++
+	}
+	r.Phase, r.WrittenOff, r.GrantedAt = Pending, false, 0
+}
+
+// wentBack keeps the room that the host took: a release that makes hosts go back gets no further by that.
+func (s *State) wentBack(r *Row) {
+	ring := &s.Rings[r.Ring]
+	if r.Outstanding() {
+		ring.Soaking--
+		ring.Stuck++
+	}
+	if s.Status == Stopped {
+		ring.RolledBack++
+	} else {
+		ring.Failed++
+	}
+	r.Phase = WentBack
+}
+
+// reply decides what the host is told.
+func (s *State) reply(now time.Time, in *Input, e *Effects) {
+	r := &e.Row
+	e.Reply.Do = Stay
+	if in.Report.Running == s.Spec.Digest {
+		switch {
+		case s.Status == Stopped:
+			e.Reply.Do, e.Reply.To, e.Reply.Cause = RollBack, s.Spec.Previous, s.Because
+		case r.Phase == Foreign:
+			e.Reply.Why = Outside
+		}
+		return
+	}
+	if e.Reply.Why = s.refusal(now, in, r); e.Reply.Why != Granted {
+		return
+	}
+	s.grant(now, in, e)
+}
+
+// refusal says why a host may not activate now, or Granted.
+func (s *State) refusal(now time.Time, in *Input, r *Row) Why {
+	c := s.Customers[in.Host.Customer]
+	switch {
+	case s.Status == Draft:
+		return NotStarted
+	case s.Status == Stopped:
+		return RolloutHalted
+	case r.Ring < 0 || in.Host.Pin == Never:
+		return PinnedNever
+	case in.Host.Pin == Previous && !s.Behind:
+		return PinnedPrevious
+	case in.Host.Pin != Previous && s.Behind:
+		return Newer
+	case r.Phase == WentBack:
+		return Failed
+	case c.Paused:
+		return CustomerPaused
+	case frozen(c.Freeze, now):
+		return Frozen
+	case s.Status == OnHold:
+		return RolloutPaused
+	case r.Ring > s.Open:
+		return RingClosed
+	case in.Report.Nonce == "":
+		return NotReady
+	case r.Phase == Pending && s.Rings[r.Ring].Outstanding() >= s.room(r.Ring):
+		return RingFull
+	}
+	return Granted
+}
+
+// room returns W of an open ring now: what the plan says, but at most Growth times what is proved.
+func (s *State) room(ring int) int {
+	w := s.Plan.Rings[ring].W
+	if ring == 0 {
+		return w
+	}
+	proved := 0
+	for i := range s.Rings {
+		proved += s.Rings[i].Confirmed
+	}
+	return min(w, s.Numbers.Growth*proved)
+}
+
+// grant hands out room in W, or another grant for room that the host has.
+func (s *State) grant(now time.Time, in *Input, e *Effects) {
+	r := &e.Row
+	if r.Phase == Pending {
+		ring := &s.Rings[r.Ring]
+		ring.Granted++
+		ring.Soaking++
+		ring.Reached[r.Stratum]++
+		r.Phase, r.WrittenOff = Activating, false
+	}
+	r.GrantedAt = s.Clock
+	s.Serial++
+	e.Reply.Do = Activate
+	e.Reply.Grant = Grant{
+		Rollout: s.Spec.ID, Host: in.Host.ID, Digest: s.Spec.Digest, Nonce: in.Report.Nonce,
+		Epoch: s.Epoch, Serial: s.Serial, Issued: now, Lifetime: s.Numbers.GrantLife,
+	}
+}
+
+// stop halts or pauses because of a gate.
+func (s *State) stop(e *Effects, ev Evidence) {
+	if s.Status == Stopped || s.Status == OnHold && ev.Gate.pauses() {
+		return
+	}
+	ev.Ring = s.Open
+	s.Evidence, s.Because = &ev, ev.String()
+	kind := Halted
+	s.Status = Stopped
+	if ev.Gate.pauses() {
+		kind, s.Status = Paused, OnHold
+	}
+	e.Acts = append(e.Acts, Act{Kind: kind, Ring: s.Open, Text: s.Because, Evidence: &ev})
+}
+
+// String tells the evidence in one line.
+func (ev *Evidence) String() string {
+	text := ev.Gate.String() + ": " + ev.Test
+	if ev.Signature != "" {
+		text += fmt.Sprintf(" (%s)", ev.Signature)
+	}
+	if ev.Stratum != "" {
+		text += " in " + ev.Stratum
+	}
+	return text
+}

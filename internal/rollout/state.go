@@ -1,0 +1,199 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Phase is how far one host is.
+type Phase uint8
+
+// The phases. Granted and Soaking hosts are outstanding: they take up room in W.
+const (
+	Pending    Phase = iota // not granted
+	Activating              // granted, has not said that it runs the release
+	Soaking                 // runs it
+	Confirmed               // ran it well for the soak
+	WentBack                // ran it and went back, by itself or because it was told
+	Foreign                 // runs it without a grant
+)
+
+// Row is what is kept of one host. Durations are of State.Clock. Its JSON form may be stored as it is; whoever uses
+// columns needs an index on Due.
+type Row struct {
+	Known   bool  `json:"known,omitempty"` // Ring and Stratum are set
+	Ring    int   `json:"ring"`            // -1: in none (pinned never)
+	Stratum int   `json:"stratum"`         // index in Plan.Strata
+	Phase   Phase `json:"phase"`
+	Silent  bool  `json:"silent,omitempty"`
+	// WrittenOff: it was silent for so long that its room was given to others, and came back later.
+	WrittenOff bool   `json:"written_off,omitempty"`
+	Voted      uint16 `json:"voted,omitempty"` // bit g: gate g has counted it; each host counts once for each gate
+
+	GrantedAt time.Duration `json:"granted_at,omitempty"`
+	SoakingAt time.Duration `json:"soaking_at,omitempty"` // healthy since
+	SampledAt time.Duration `json:"sampled_at,omitempty"` // its Load was last looked at
+	Seen      time.Duration `json:"seen,omitempty"`       // its last check-in
+	Due       time.Duration `json:"due,omitempty"`        // silent from then on; 0: nobody waits for it
+}
+
+// Outstanding reports whether the host takes up room in W.
+func (r *Row) Outstanding() bool {
+	return (r.Phase == Activating || r.Phase == Soaking) && !r.WrittenOff
+}
+
+// Status is how far a rollout is.
+type Status string
+
+// The statuses.
+const (
+	Draft    Status = "draft"   // waits for people
+	Running  Status = "running" //
+	OnHold   Status = "paused"  // by a person or a gate; Resume goes on
+	Stopped  Status = "halted"  // for ever; the next try is another rollout
+	Complete Status = "complete"
+)
+
+// Ring is the count of one ring.
+type Ring struct {
+	Granted    int `json:"granted"`     // grants that took up room
+	Confirmed  int `json:"confirmed"`   // of these, hosts that ran it well for the soak
+	WrittenOff int `json:"written_off"` // of these: Returned, or silent as often as control hosts are
+	Returned   int `json:"returned"`    // part of WrittenOff: proved that they never activated
+	Silent     int `json:"silent"`      // outstanding and silent now
+	Gone       int `json:"gone"`        // written off and silent now
+	Soaking    int `json:"soaking"`     // outstanding and heard of
+	Failed     int `json:"failed"`      // went back by themselves
+	RolledBack int `json:"rolled_back"` // were told to, and did
+	Late       int `json:"late"`        // confirmed after they had been written off
+	Stuck      int `json:"stuck"`       // outstanding for ever: went back before they were confirmed
+
+	Exposure float64       `json:"exposure"` // minutes that hosts of this ring were outstanding
+	OpenedAt time.Duration `json:"opened_at,omitempty"`
+	Reached  []int         `json:"reached"` // granted, by stratum
+	Strata   []int         `json:"strata"`  // confirmed, by stratum
+}
+
+// Outstanding is granted − confirmed − written off.
+func (r *Ring) Outstanding() int { return r.Granted - r.Confirmed - r.WrittenOff }
+
+// State is one rollout. It is a value: Step never changes the one that it is called on.
+type State struct {
+	Spec    Spec    `json:"spec"`
+	Numbers Numbers `json:"numbers"`
+	Plan    Plan    `json:"plan"`
+
+	Status   Status    `json:"status"`
+	Approved []string  `json:"approved"`           // people, in order
+	Because  string    `json:"because,omitempty"`  // why it is paused or halted
+	Evidence *Evidence `json:"evidence,omitempty"` // which gate did that
+	Epoch    uint64    `json:"epoch,omitempty"`
+	Serial   uint64    `json:"serial"` // of the last grant
+	Behind   bool      `json:"behind,omitempty"`
+
+	Clock     time.Duration `json:"clock"` // time that the rollout ran under a controller; see Numbers.Gap
+	Seen      time.Time     `json:"seen,omitzero"`
+	StartedAt time.Duration `json:"started_at,omitempty"`
+	BlockAt   time.Duration `json:"block_at,omitempty"` // when the gates were last looked at
+
+	Open      int                 `json:"open"`  // the highest open ring; -1 before the start
+	Quiet     int                 `json:"quiet"` // silent hosts of the control group
+	Rings     []Ring              `json:"rings"`
+	Strata    []Stratum           `json:"strata"`
+	Gates     []Contest           `json:"gates"` // gate × (strata, then all)
+	Limits    []Level             `json:"limits"`
+	Buckets   []Bucket            `json:"buckets,omitempty"` // new signatures
+	Customers map[string]Customer `json:"customers,omitempty"`
+
+	dice *Dice // made when needed; never shared between copies
+}
+
+// Stratum counts the hosts of a stratum that are being watched and are not silent.
+type Stratum struct {
+	Watched [2]int `json:"watched"` // now, by Arm
+	Was     [2]int `json:"was"`     // when the gates were last looked at
+}
+
+// New returns the state of a rollout that nobody has approved but its creator. numbers is usually Schedule's.
+func New(spec Spec, numbers Numbers, plan Plan) (State, error) {
+	if err := spec.Check(); err != nil {
+		return State{}, err
+	}
+	if err := numbers.Check(); err != nil {
+		return State{}, err
+	}
+	if err := plan.Check(); err != nil {
+		return State{}, err
+	}
+	spec.Known = slices.Sorted(slices.Values(spec.Known))
+	s := State{
+		Spec: spec, Numbers: numbers, Plan: plan, Status: Draft, Approved: []string{spec.By}, Open: -1,
+		Rings: make([]Ring, len(plan.Rings)), Strata: make([]Stratum, len(plan.Strata)),
+		Gates: make([]Contest, int(gates)*(len(plan.Strata)+1)), Limits: make([]Level, int(gates)*len(plan.Strata)),
+	}
+	for i := range s.Rings {
+		s.Rings[i].Reached = make([]int, len(plan.Strata))
+		s.Rings[i].Strata = make([]int, len(plan.Strata))
+	}
+	return s, nil
+}
+
+// clone copies what a step may change.
+func (s *State) clone() State {
+	next := *s
+	next.dice = nil
+	next.Approved = slices.Clone(s.Approved)
+	next.Rings = slices.Clone(s.Rings)
+	for i := range next.Rings {
+		next.Rings[i].Reached = slices.Clone(s.Rings[i].Reached)
+		next.Rings[i].Strata = slices.Clone(s.Rings[i].Strata)
+	}
+	next.Strata = slices.Clone(s.Strata)
+	next.Gates = slices.Clone(s.Gates)
+	next.Limits = slices.Clone(s.Limits)
+	next.Buckets = slices.Clone(s.Buckets)
+	for i := range next.Buckets {
+		next.Buckets[i].At = slices.Clone(s.Buckets[i].At)
+		next.Buckets[i].Hosts = slices.Clone(s.Buckets[i].Hosts)
+	}
+	next.Customers = maps.Clone(s.Customers)
+	return next
+}
+
+// Check reports what no step could have made, the invariant on W among it: for a state that was read from a store,
+// and for tests.
+func (s *State) Check() error {
+	if err := s.Plan.Check(); err != nil {
+		return err
+	}
+	strata := len(s.Plan.Strata)
+	if len(s.Rings) != len(s.Plan.Rings) || len(s.Strata) != strata || len(s.Gates) != int(gates)*(strata+1) ||
+		len(s.Limits) != int(gates)*strata || s.Open >= len(s.Rings) {
+		return errors.New("the counts are not those of the plan")
+	}
+	for i := range s.Rings {
+		r := &s.Rings[i]
+		switch out := r.Outstanding(); {
+		case len(r.Reached) != strata || len(r.Strata) != strata:
+			return fmt.Errorf("ring %d: the counts are not those of the plan", i)
+		case out > s.Plan.Rings[i].W:
+			return fmt.Errorf("ring %d: %d outstanding, W is %d", i, out, s.Plan.Rings[i].W)
+		case out != r.Soaking+r.Silent+r.Stuck:
+			return fmt.Errorf("ring %d: %d outstanding are not %d soaking, %d silent and %d stuck",
+				i, out, r.Soaking, r.Silent, r.Stuck)
+		case min(r.Soaking, r.Silent, r.Gone, r.Stuck, r.Confirmed, r.WrittenOff, r.Returned) < 0:
+			return fmt.Errorf("ring %d: a count is negative", i)
+		case i > s.Open && r.Granted > 0:
+			return fmt.Errorf("ring %d was granted and is not open", i)
+		}
+	}
+	for i, st := range s.Strata {
+		if min(st.Watched[0], st.Watched[1]) < 0 {
+			return fmt.Errorf("stratum %d: a count is negative", i)
+		}
+	}
+	return nil
+}
