@@ -89,7 +89,7 @@ func (s *Server) enrol(
 	} else {
 		host = store.Host{
 			ID: identity.NewID("h-"), Hostname: m.GetHostname(), MachineID: m.GetMachineId(), State: store.Active,
-			Labels: merged(m.GetLabels(), token.Labels), KeyHash: keyHash, Enrolled: now,
+			Labels: merged(m.GetLabels(), token.Labels), Fixed: token.Labels, KeyHash: keyHash, Enrolled: now,
 		}
 		if host.Reason, err = twin(tx, m.GetMachineId(), keyHash); err != nil {
 			return host, issued, err

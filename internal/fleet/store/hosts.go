@@ -18,11 +18,11 @@ func (t *tx) SetMeta(key, value string) error {
 	return err
 }
 
-const hostColumns = `id, hostname, machine_id, state, reason, labels, serial, pending, key_hash, cert_ends, enrolled, last_seen,
+const hostColumns = `id, hostname, machine_id, state, reason, labels, fixed, serial, pending, key_hash, cert_ends, enrolled, last_seen,
 	instance, boot_id, installed`
 
 func scanHost(s scanner) (h Host, err error) {
-	err = s.Scan(&h.ID, &h.Hostname, &h.MachineID, &h.State, &h.Reason, column{&h.Labels}, &h.Serial, &h.Pending,
+	err = s.Scan(&h.ID, &h.Hostname, &h.MachineID, &h.State, &h.Reason, column{&h.Labels}, column{&h.Fixed}, &h.Serial, &h.Pending,
 		&h.KeyHash, column{&h.CertEnds}, column{&h.Enrolled}, column{&h.LastSeen}, &h.Instance, &h.BootID, column{&h.Installed})
 	return h, err
 }
@@ -47,8 +47,8 @@ func (t *tx) HostsLike(machineID, keyHash string) ([]Host, error) {
 
 // PutHost implements Tx.
 func (t *tx) PutHost(h Host) error {
-	_, err := t.exec("INSERT OR REPLACE INTO hosts ("+hostColumns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-		h.ID, h.Hostname, h.MachineID, h.State, h.Reason, asJSON(h.Labels), h.Serial, h.Pending, h.KeyHash,
+	_, err := t.exec("INSERT OR REPLACE INTO hosts ("+hostColumns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		h.ID, h.Hostname, h.MachineID, h.State, h.Reason, asJSON(h.Labels), asJSON(h.Fixed), h.Serial, h.Pending, h.KeyHash,
 		millis(h.CertEnds), millis(h.Enrolled), millis(h.LastSeen), h.Instance, h.BootID, asJSON(h.Installed))
 	return err
 }

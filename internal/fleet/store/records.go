@@ -15,9 +15,10 @@ type Host struct {
 	MachineID     string // what it called itself at enrolment
 	State, Reason string
 	Labels        map[string]string
-	Serial        string // of its certificate, hexadecimal
-	Pending       string // serial of a renewed certificate that was not used yet
-	KeyHash       string // SHA-256 of the certificate's public key, hexadecimal
+	Fixed         map[string]string // those that the token gave it, which it cannot change
+	Serial        string            // of its certificate, hexadecimal
+	Pending       string            // serial of a renewed certificate that was not used yet
+	KeyHash       string            // SHA-256 of the certificate's public key, hexadecimal
 	CertEnds      time.Time
 	Enrolled      time.Time
 	LastSeen      time.Time // zero before the first check-in

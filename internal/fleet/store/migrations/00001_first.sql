@@ -12,6 +12,7 @@ CREATE TABLE hosts (
   state       TEXT NOT NULL,
   reason      TEXT NOT NULL,
   labels      TEXT NOT NULL,
+  fixed       TEXT NOT NULL,
   serial      TEXT NOT NULL,
   pending     TEXT NOT NULL,
   key_hash    TEXT NOT NULL,

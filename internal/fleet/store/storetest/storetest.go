@@ -90,7 +90,7 @@ func same[T any](t *testing.T, got, want T) {
 func sampleHost(id string) store.Host {
 	return store.Host{
 		ID: id, Hostname: id + ".example", MachineID: "m-" + id, State: store.Active,
-		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Serial: "0a", Pending: "0b",
+		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Fixed: map[string]string{"a": "b"}, Serial: "0a", Pending: "0b",
 		KeyHash: "k-" + id, CertEnds: at(7), Enrolled: at(1),
 		Installed: []store.Installed{{Provider: "clamav", Channel: "engine", Digest: "d1", Slot: "active", Counter: 3}},
 	}
