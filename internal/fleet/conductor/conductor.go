@@ -438,3 +438,6 @@ func ask[T any](ctx context.Context, c *Conductor, do func(*turn) (T, error)) (T
 }
 
 var errEnded = errors.New("the control plane is stopping")
+
+// Look lets time pass at once: what Run does by itself every Options.Tick.
+func (c *Conductor) Look(ctx context.Context) error { return c.submit(ctx, c.tick) }
