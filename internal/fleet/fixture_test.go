@@ -121,14 +121,20 @@ func (p *plane) as(person, vendor string, roles ...string) fleetpbconnect.FleetS
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	login.Server, login.Token = p.URL(), p.secretOf(person, vendor, roles...)
+	return dial(p.t, login)
+}
+
+// secretOf makes a token.
+func (p *plane) secretOf(person, vendor string, roles ...string) string {
+	p.t.Helper()
 	out, err := p.admin.CreateAccessToken(p.t.Context(), connect.NewRequest(&fleetpb.CreateAccessTokenRequest{
 		Person: person, Roles: roles, Vendor: vendor,
 	}))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	login.Server, login.Token = p.URL(), out.Msg.GetSecret()
-	return dial(p.t, login)
+	return out.Msg.GetSecret()
 }
 
 // token makes an enrolment token.
