@@ -59,23 +59,25 @@ func (h hosts) CheckIn(
 func (s *Server) settle(
 	ctx context.Context, who *member, m *fleetpb.CheckInRequest, said []conductor.Said,
 ) (a conductor.Answer, revision uint64, err error) {
-	end := time.Now().Add(min(time.Duration(m.GetWaitSeconds())*time.Second, maxWait))
+	wait := min(time.Duration(m.GetWaitSeconds())*time.Second, maxWait)
+	end := time.Now().Add(wait)
 	for {
-		woken, done := who.wait() // before asking: what changes from here on wakes
+		var p *poll
+		if wait > 0 {
+			p = who.wait() // before asking: what changes from here on wakes
+		}
 		a, err = s.conductor.CheckIn(ctx, who.facts(), said)
 		revision = revisionOf(&a)
 		left := time.Until(end)
 		if a.Wait > 0 {
 			left = min(left, a.Wait)
 		}
-		if err != nil || left <= 0 || len(a.Grants) > 0 || revision != m.GetRevision() {
-			done()
+		answered := err != nil || len(a.Grants) > 0 || revision != m.GetRevision()
+		if p == nil || answered || left <= 0 || !s.sleep(ctx, p, left) {
+			if p != nil {
+				who.leave(p)
+			}
 			return a, revision, err
-		}
-		again := s.sleep(ctx, woken, left)
-		done()
-		if !again {
-			return a, revision, nil
 		}
 		for i := range said { // it was counted when it came
 			said[i].Report.Incidents, said[i].Report.Load = nil, nil
@@ -84,7 +86,7 @@ func (s *Server) settle(
 }
 
 // sleep holds a long-poll. It reports whether there may be something new.
-func (s *Server) sleep(ctx context.Context, woken <-chan struct{}, left time.Duration) (again bool) {
+func (s *Server) sleep(ctx context.Context, p *poll, left time.Duration) (again bool) {
 	s.busy.Add(-1) // whoever waits keeps nobody from being served
 	s.waiting.Add(1)
 	defer s.busy.Add(1)
@@ -92,8 +94,8 @@ func (s *Server) sleep(ctx context.Context, woken <-chan struct{}, left time.Dur
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
-	case <-woken:
-		return true
+	case <-p.woken:
+		return !p.replaced
 	case <-timer.C:
 	case <-ctx.Done():
 	case <-s.closing:

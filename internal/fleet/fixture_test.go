@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long anything may take on a busy machine before a test gives up.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // hands is a clock that a test moves.
 type hands struct {

@@ -21,7 +21,7 @@ type member struct {
 	mu        sync.Mutex
 	host      store.Host
 	earlier   []string // instances before the present one
-	waiter    chan struct{}
+	waiter    *poll
 	lastBoot  string
 	installed []store.Installed // as the last check-in said
 }
@@ -145,21 +145,31 @@ func (m *member) see(instance, bootID string, now time.Time) (twice bool) {
 	return twice
 }
 
+// poll is one long-poll.
+type poll struct {
+	woken    chan struct{} // closed when there may be something new, or by a newer poll
+	replaced bool          // by a newer poll; to be read after woken is closed
+}
+
 // wait registers the member's only long-poll; an older one ends at once.
-func (m *member) wait() (woken <-chan struct{}, done func()) {
-	mine := make(chan struct{})
+func (m *member) wait() *poll {
+	mine := &poll{woken: make(chan struct{})}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.waiter != nil {
-		close(m.waiter)
+		m.waiter.replaced = true
+		close(m.waiter.woken)
 	}
 	m.waiter = mine
-	return mine, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.waiter == mine {
-			m.waiter = nil
-		}
+	return mine
+}
+
+// leave ends a poll.
+func (m *member) leave(p *poll) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiter == p {
+		m.waiter = nil
 	}
 }
 
@@ -168,7 +178,7 @@ func (m *member) wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.waiter != nil {
-		close(m.waiter)
+		close(m.waiter.woken)
 		m.waiter = nil
 	}
 }
