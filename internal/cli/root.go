@@ -90,6 +90,7 @@ func (a *app) root() *cobra.Command {
 		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
 		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.doctorCommand(), a.demoCommand(),
 		a.drillCommand(),
+		a.fleetCommand(), a.rolloutCommand(),
 	)
 	return root
 }
