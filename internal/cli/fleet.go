@@ -187,6 +187,9 @@ func (f *fleetAPI) serve() *cobra.Command {
 			c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 			c.WaitDelay = time.Minute
 			err := c.Run()
+			if cmd.Context().Err() != nil {
+				return nil // somebody ended it
+			}
 			var ended *exec.ExitError
 			if errors.As(err, &ended) {
 				return exit(max(ended.ExitCode(), exitFailure))

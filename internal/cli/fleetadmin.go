@@ -88,7 +88,8 @@ func (f *fleetAPI) tokens() *cobra.Command {
 		},
 	}
 	create.Flags().StringVar(&req.Person, "person", "", "who; four eyes are two persons")
-	create.Flags().StringSliceVar(&req.Roles, "role", nil, "viewer, operator, approver, halter, vendor or admin; may be repeated")
+	create.Flags().StringSliceVar(&req.Roles, "role", nil,
+		"viewer, operator, approver, halter, vendor or admin; may be repeated")
 	create.Flags().StringVar(&req.Vendor, "vendor", "", "with role vendor: the provider that is theirs")
 	create.Flags().DurationVar(&valid, "for", 90*24*time.Hour, "how long it is good, up to 8784h")
 	list := &cobra.Command{

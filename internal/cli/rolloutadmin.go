@@ -90,7 +90,8 @@ func specFlags(cmd *cobra.Command, s *spec.Spec) {
 	flags.StringVar(&s.Version, "release", "", "the version, for people")
 	flags.StringVar(&s.Previous, "previous", "", "the digest to go back to (default what most hosts run)")
 	flags.StringToStringVar(&s.Target, "target", nil, "only hosts with these labels: KEY=VALUE")
-	flags.BoolVar(&s.NewPath, "new-path", false, "this content first exercises a field or template path: treat it as an engine")
+	flags.BoolVar(&s.NewPath, "new-path", false,
+		"this content first exercises a field or template path: treat it as an engine")
 	flags.BoolVar(&s.Emergency, "emergency", false, "shorter soaks; needs a second person and a reason")
 	flags.StringVar(&s.Reason, "reason", "", "why")
 }
@@ -153,7 +154,8 @@ func (f *fleetAPI) rolloutStatus() *cobra.Command {
 				}
 				return f.a.printPB(out.GetRollout(), func() error { return f.a.printRollout(out.GetRollout()) })
 			}
-			out, err := ask(cmd.Context(), f, fleetpbconnect.FleetServiceClient.ListRollouts, &fleetpb.ListRolloutsRequest{})
+			out, err := ask(cmd.Context(), f, fleetpbconnect.FleetServiceClient.ListRollouts,
+				&fleetpb.ListRolloutsRequest{})
 			if err != nil {
 				return err
 			}
@@ -207,7 +209,8 @@ func (a *app) printRollout(r *fleetpb.Rollout) error {
 }
 
 func (a *app) printRings(rings []*fleetpb.Ring) error {
-	return a.table("RING\tROLE\tHOSTS\tW\tGRANTED\tSOAKING\tCONFIRMED\tNEEDED\tSILENT\tFAILED\tBACK", func(line func(...any)) {
+	const header = "RING\tROLE\tHOSTS\tW\tGRANTED\tSOAKING\tCONFIRMED\tNEEDED\tSILENT\tFAILED\tBACK"
+	return a.table(header, func(line func(...any)) {
 		for _, r := range rings {
 			line(r.GetRing(), r.GetRole(), r.GetMembers(), r.GetWindow(), r.GetGranted(), r.GetSoaking(), r.GetConfirmed(),
 				r.GetNeeded(), r.GetSilent(), r.GetFailed(), r.GetRolledBack())

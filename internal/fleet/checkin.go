@@ -23,50 +23,66 @@ import (
 func (h hosts) CheckIn(
 	ctx context.Context, req *connect.Request[fleetpb.CheckInRequest],
 ) (*connect.Response[fleetpb.CheckInResponse], error) {
-	s, c, m := h.s, callerOf(ctx), req.Msg
+	out, err := h.s.checkIn(ctx, req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(out), nil
+}
+
+// checkIn answers one check-in.
+func (s *Server) checkIn(ctx context.Context, m *fleetpb.CheckInRequest) (*fleetpb.CheckInResponse, error) {
+	who := callerOf(ctx).member
 	if err := checkReport(m); err != nil {
 		return nil, err
 	}
 	now := s.clock()
-	if c.member.see(m.GetInstance(), m.GetBootId(), now) {
+	if who.see(m.GetInstance(), m.GetBootId(), now) {
 		why := "an instance came back that another had replaced: two machines have this identity"
-		if err := s.quarantine(ctx, c.member, why); err != nil {
+		if err := s.quarantine(ctx, who, why); err != nil {
 			return nil, err
 		}
 	}
-	host := c.member.snapshot()
+	host := who.snapshot()
 	if host.State != store.Active {
-		return connect.NewResponse(s.refused(&host)), nil
+		return s.refused(&host), nil
 	}
-	report := s.take(c.member, m, now)
+	s.take(who, m, now)
 	if err := s.keepBuckets(ctx, host.ID, m.GetBuckets(), now); err != nil {
 		return nil, answer(err)
 	}
-	a, revision, err := s.settle(ctx, c.member, m, report)
+	a, revision, err := s.settle(ctx, who, m)
 	if err != nil {
 		return nil, answer(err)
 	}
-	out := s.reply(&a, revision, &host, now)
+	out := s.reply(&a, revision, &host, s.clock())
 	if len(m.GetNonce()) > 0 {
 		if out.SignedTime, err = s.signTime(m.GetNonce()); err != nil {
 			return nil, answer(err)
 		}
 	}
-	return connect.NewResponse(out), nil
+	return out, nil
 }
 
 // settle asks the conductor, and waits as long as the host wants while there is nothing new to say.
 func (s *Server) settle(
-	ctx context.Context, who *member, m *fleetpb.CheckInRequest, said []conductor.Said,
+	ctx context.Context, who *member, m *fleetpb.CheckInRequest,
 ) (a conductor.Answer, revision uint64, err error) {
 	wait := min(time.Duration(m.GetWaitSeconds())*time.Second, maxWait)
 	end := time.Now().Add(wait)
+	var said []conductor.Said
 	for {
 		var p *poll
 		if wait > 0 {
 			p = who.wait() // before asking: what changes from here on wakes
 		}
-		a, err = s.conductor.CheckIn(ctx, who.facts(), said)
+		a = conductor.Answer{}
+		if !s.conductor.Idle() {
+			if said == nil {
+				said = saidIn(m)
+			}
+			a, err = s.conductor.CheckIn(ctx, who.facts(), said)
+		}
 		revision = revisionOf(&a)
 		left := time.Until(end)
 		if a.Wait > 0 {
@@ -119,8 +135,8 @@ func (m *member) facts() conductor.Host {
 // slotActive is the slot of what runs.
 const slotActive = "active"
 
-// take notes what a check-in changes, and puts what it says into the conductor's words.
-func (s *Server) take(who *member, m *fleetpb.CheckInRequest, now time.Time) []conductor.Said {
+// take notes what a check-in changes.
+func (s *Server) take(who *member, m *fleetpb.CheckInRequest, now time.Time) {
 	change := store.CheckIn{Host: who.id, At: now, Instance: m.GetInstance(), BootID: m.GetBootId()}
 	installed := installedOf(m.GetInstalled())
 	who.mu.Lock()
@@ -133,7 +149,6 @@ func (s *Server) take(who *member, m *fleetpb.CheckInRequest, now time.Time) []c
 	}
 	who.mu.Unlock()
 	s.writer.add(change)
-	return saidIn(m)
 }
 
 func equal(a, b []store.Installed) bool {

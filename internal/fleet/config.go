@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,7 @@ const (
 	checkIn       = 5 * time.Minute
 	maxConns      = 20_000
 	maxBusy       = 2_000
+	gcPercent     = 50
 )
 
 // Config is how a control plane runs. The zero value of each field is its default.
@@ -139,6 +141,8 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		cfg.Schedule, cfg.Tick = faster(*speed), time.Second
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
+	// What lives long here is connections; collecting garbage twice as often costs little and halves what lies around.
+	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := serve(ctx, cfg, stdout); err != nil {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -19,8 +20,6 @@ import (
 // Bounds of one request.
 const (
 	maxBody     = 256 << 10 // bytes
-	maxPage     = 16 << 20  // bytes of an answer's list, for clients
-	bodyTime    = 15 * time.Second
 	answerTime  = 30 * time.Second
 	packageTime = 30 * time.Minute
 	maxWait     = 10 * time.Minute // of a long-poll
@@ -171,35 +170,37 @@ func (m *member) snapshotState() string {
 	return m.host.State
 }
 
-// setDeadlines bounds how long a client may take to send its body and to read the answer.
+// setDeadlines bounds how long a client may take. The server's own timeouts hold for hosts, whose check-ins are to
+// cost little; over HTTP/1.1, where they would end a long-poll, they are lifted once the request is read.
 func (s *Server) setDeadlines(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if r.ProtoMajor > 1 && strings.HasPrefix(r.URL.Path, access.HostService) {
+		return
+	}
 	rc := http.NewResponseController(w)
-	now := time.Now()
-	write := answerTime
+	// What cannot have a deadline has the connection's.
 	switch {
 	case r.URL.Path == access.HostService+"CheckIn":
-		write += maxWait
+		r.Body = &timedBody{ReadCloser: r.Body, rc: rc}
 	case strings.HasPrefix(r.URL.Path, access.Packages):
-		write = packageTime
-	}
-	// What cannot have a deadline has the connection's.
-	_ = rc.SetWriteDeadline(now.Add(write))
-	if r.ContentLength != 0 {
-		_ = rc.SetReadDeadline(now.Add(bodyTime))
-		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), rc: rc}
+		_ = rc.SetWriteDeadline(time.Now().Add(packageTime))
+	default:
+		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
 	}
 }
 
-// timedBody takes the deadline away once all is read: a long-poll may wait longer.
+// timedBody takes the connection's deadline away once all is read.
 type timedBody struct {
 	io.ReadCloser
+
 	rc *http.ResponseController
 }
 
+// Read implements io.Reader.
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF && b.rc != nil {
-		_ = b.rc.SetReadDeadline(time.Time{})
+	if errors.Is(err, io.EOF) && b.rc != nil {
+		_ = b.rc.SetReadDeadline(time.Time{}) // as above
 		b.rc = nil
 	}
 	return n, err

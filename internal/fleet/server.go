@@ -29,6 +29,7 @@ import (
 // Timeouts of connections. Handshakes get as long as they need when all hosts come back at once.
 const (
 	headerTime   = 20 * time.Second
+	requestTime  = 20 * time.Second // until the whole request is read
 	idleTime     = 15 * time.Minute
 	shutdownTime = 10 * time.Second
 	maxHeaders   = 16 << 10
@@ -151,8 +152,10 @@ func (s *Server) Run(ctx context.Context) error {
 	work.Go(func() { s.forward(inner) })
 	web := s.web()
 	work.Go(func() {
-		if err := web.ServeTLS(&capped{Listener: s.listener, free: make(chan struct{}, s.cfg.MaxConns)}, "", ""); !errors.Is(
-			err, http.ErrServerClosed) {
+		if !s.conductor.Leads(ctx) { // before that, hosts would be told that there is nothing for them
+			return
+		}
+		if err := web.Serve(greet(s.listener, web.TLSConfig, s.cfg.MaxConns)); !errors.Is(err, http.ErrServerClosed) {
 			cancel(err)
 		}
 	})
@@ -219,7 +222,7 @@ func (s *Server) close() error {
 func (s *Server) web() *http.Server {
 	return &http.Server{
 		Handler: s.door(s.paths()), TLSConfig: s.authority.ServerTLS(s.cfg.Names, s.clock),
-		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
+		ReadTimeout: requestTime, WriteTimeout: maxWait + answerTime, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 32, MaxReadFrameSize: 16 << 10,
@@ -232,7 +235,9 @@ func (s *Server) web() *http.Server {
 func (s *Server) paths() *http.ServeMux {
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxBody), connect.WithCompressMinBytes(1024)}
 	mux := http.NewServeMux()
-	mux.Handle(fleetpbconnect.NewHostServiceHandler(hosts{s}, options...))
+	prefix, machines := fleetpbconnect.NewHostServiceHandler(hosts{s}, options...)
+	mux.Handle(prefix, machines)
+	mux.Handle(access.HostService+"CheckIn", lean{s: s, others: machines, errs: connect.NewErrorWriter()})
 	mux.Handle(fleetpbconnect.NewFleetServiceHandler(people{s}, options...))
 	mux.Handle(access.Packages, packages{s.root})
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -247,34 +252,4 @@ func (s *Server) paths() *http.ServeMux {
 		_, _ = w.Write(identity.PEM("CERTIFICATE", s.authority.Root.Raw))
 	})
 	return mux
-}
-
-// capped bounds the connections that are open at once. One more waits in the kernel until another ends.
-type capped struct {
-	net.Listener
-
-	free chan struct{}
-}
-
-// Accept implements net.Listener.
-func (l *capped) Accept() (net.Conn, error) {
-	l.free <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.free
-		return nil, err
-	}
-	return &cappedConn{Conn: c, release: sync.OnceFunc(func() { <-l.free })}, nil
-}
-
-type cappedConn struct {
-	net.Conn
-
-	release func()
-}
-
-// Close implements net.Conn.
-func (c *cappedConn) Close() error {
-	c.release()
-	return c.Conn.Close()
 }

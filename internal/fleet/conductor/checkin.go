@@ -49,6 +49,12 @@ type Answer struct {
 	Wait   time.Duration // until the next check-in at the latest; 0 is no wish
 }
 
+// Idle reports whether there is no rollout that any host could hear of.
+func (c *Conductor) Idle() bool {
+	view := c.glance.Load()
+	return view == nil || len(*view) == 0
+}
+
 // concerns reports whether any rollout may be about the host.
 func (c *Conductor) concerns(h *Host) bool {
 	view := c.glance.Load()

@@ -75,6 +75,7 @@ type Conductor struct {
 	jobs   chan *job
 	live   []*live // of Run's goroutine only
 	glance atomic.Pointer[[]glance]
+	leads  chan struct{} // closed when it does
 	ended  chan struct{}
 }
 
@@ -116,7 +117,9 @@ func New(opt Options) *Conductor {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Conductor{opt: opt, jobs: make(chan *job, queued), ended: make(chan struct{})}
+	return &Conductor{
+		opt: opt, jobs: make(chan *job, queued), leads: make(chan struct{}), ended: make(chan struct{}),
+	}
 }
 
 // Run takes the lead with a new epoch and works until ctx ends. It returns nil then. It may be called once.
@@ -125,6 +128,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 	if err := c.takeOver(ctx); err != nil {
 		return err
 	}
+	close(c.leads)
 	tick := time.NewTicker(c.opt.Tick)
 	defer tick.Stop()
 	for {
@@ -438,6 +442,17 @@ func ask[T any](ctx context.Context, c *Conductor, do func(*turn) (T, error)) (T
 }
 
 var errEnded = errors.New("the control plane is stopping")
+
+// Leads waits until Run has read what is stored and taken the lead; it reports false when that will not be.
+func (c *Conductor) Leads(ctx context.Context) bool {
+	select {
+	case <-c.leads:
+		return true
+	case <-c.ended:
+	case <-ctx.Done():
+	}
+	return false
+}
 
 // Look lets time pass at once: what Run does by itself every Options.Tick.
 func (c *Conductor) Look(ctx context.Context) error { return c.submit(ctx, c.tick) }
