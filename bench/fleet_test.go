@@ -169,7 +169,9 @@ func fleetReport(id string) *fleetpb.CheckInRequest {
 			{Provider: "clamav", Channel: fleetpb.Channel_CHANNEL_ENGINE, Digest: d, Slot: "active", Counter: 7, Healthy: true},
 			{Provider: "clamav", Channel: fleetpb.Channel_CHANNEL_CONTENT, Digest: d, Slot: "active", Counter: 9, Healthy: true},
 		},
-		Counters: []*fleetpb.Counters{{Provider: "clamav", Minutes: 5, Verdicts: 12_000, CpuSeconds: 3, MemoryBytes: 1 << 28}},
+		Counters: []*fleetpb.Counters{{
+			Provider: "clamav", Minutes: 5, Verdicts: 12_000, CpuSeconds: 3, MemoryBytes: 1 << 28,
+		}},
 	}
 }
 

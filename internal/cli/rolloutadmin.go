@@ -197,8 +197,8 @@ func (f *fleetAPI) explain() *cobra.Command {
 
 func (a *app) printRollout(r *fleetpb.Rollout) error {
 	release := r.GetSpec().GetRelease()
-	fmt.Fprintf(a.out, "%s  %s  %s %s %s  %s\n", r.GetId(), harmless(r.GetSpec().GetName()), harmless(release.GetProvider()),
-		channelName(release.GetChannel()), short(release.GetDigest()), r.GetStatus())
+	fmt.Fprintf(a.out, "%s  %s  %s %s %s  %s\n", r.GetId(), harmless(r.GetSpec().GetName()),
+		harmless(release.GetProvider()), channelName(release.GetChannel()), short(release.GetDigest()), r.GetStatus())
 	if r.GetReason() != "" {
 		fmt.Fprintln(a.out, "because of", harmless(r.GetReason()))
 	}

@@ -25,7 +25,8 @@ func endpoints() (paths []string) {
 			paths = append(paths, "/"+string(s.FullName())+"/"+string(s.Methods().Get(k).Name()))
 		}
 	}
-	return append(paths, "/healthz", "/openapi.json", "/ca.pem", "/packages/x", "/nothing", "/keepout.fleet.v1.FleetService/None")
+	return append(paths, "/healthz", "/openapi.json", "/ca.pem", "/packages/x", "/nothing",
+		"/keepout.fleet.v1.FleetService/None")
 }
 
 // mayCall is who may call what, written once more by hand: the table of package access must say the same.

@@ -224,6 +224,7 @@ func TestRestart(t *testing.T) {
 	p.stop()
 	p.launch()
 	t.Cleanup(func() { p.stop() })
+	p.tick() // it goes through the conductor, which leads from then on
 	after := p.rollout(id)
 	if after.GetEpoch() <= before.GetEpoch() || after.GetRings()[0].GetGranted() != before.GetRings()[0].GetGranted() {
 		t.Errorf("before %v, after %v", before, after)

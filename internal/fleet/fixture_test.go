@@ -215,7 +215,8 @@ func (m *machine) report() *fleetpb.CheckInRequest {
 	}
 	if m.crashes() {
 		req.Buckets = []*fleetpb.Bucket{{
-			Signature: "parse_template+0x21", Kind: "crash", Provider: "acme", Digest: m.runs, Count: 1, Sample: "#0 parse_template",
+			Signature: "parse_template+0x21", Kind: "crash", Provider: "acme", Digest: m.runs, Count: 1,
+			Sample: "#0 parse_template",
 		}}
 	}
 	return req

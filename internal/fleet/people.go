@@ -109,7 +109,11 @@ func (p people) ListHosts(
 	err := p.s.store.View(ctx, func(r store.Reader) error {
 		page, err := r.Hosts(req.Msg.GetAfter(), req.Msg.GetState(), limit)
 		for i := range page {
-			out.Hosts = append(out.Hosts, hostPB(&page[i]))
+			h := page[i]
+			if m := p.s.roll.find(h.ID); m != nil {
+				h = m.snapshot() // a flush ahead of what is stored
+			}
+			out.Hosts = append(out.Hosts, hostPB(&h))
 		}
 		if len(page) == limit {
 			out.Next = page[limit-1].ID

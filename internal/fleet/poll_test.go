@@ -246,13 +246,17 @@ func TestPackages(t *testing.T) {
 		return res, string(text)
 	}
 	res, _ := get("metadata/1.root.json")
-	if again, _ := get("metadata/1.root.json", "If-None-Match", res.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
+	again, _ := get("metadata/1.root.json", "If-None-Match", res.Header.Get("ETag"))
+	if again.StatusCode != http.StatusNotModified {
 		t.Errorf("unchanged: %d", again.StatusCode)
 	}
 	if res, _ := get("blobs/sha256/" + blob); res.Header.Get("ETag") != `"`+blob+`"` {
 		t.Errorf("a blob's tag is %s", res.Header.Get("ETag"))
 	}
-	for _, path := range []string{"", "blobs", "link", "../fleet.db", "..%2ffleet.db", "%2e%2e/admin.json", "metadata/none"} {
+	for _, path := range []string{
+		"", "blobs", "link", "../fleet.db", "..%2ffleet.db",
+		"%2e%2e/admin.json", "metadata/none",
+	} {
 		if res, text := get(path); res.StatusCode < 400 || strings.Contains(text, "secret") {
 			t.Errorf("%q: %d %q", path, res.StatusCode, text)
 		}

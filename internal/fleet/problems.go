@@ -34,7 +34,8 @@ func refusal(kind connect.Code, code, next, what string, args ...any) *connect.E
 }
 
 func invalid(what string, args ...any) error {
-	return refusal(connect.CodeInvalidArgument, codeInvalid, "correct the request; /openapi.json describes it", what, args...)
+	return refusal(connect.CodeInvalidArgument, codeInvalid, "correct the request; /openapi.json describes it",
+		what, args...)
 }
 
 // answer turns an error from below into one that says what to do.

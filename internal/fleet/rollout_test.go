@@ -70,7 +70,8 @@ func TestBadContentStopsInRingZero(t *testing.T) {
 		t.Fatalf("buckets: %v, %v", out, err)
 	}
 	b := out.Msg.GetBuckets()[0]
-	if !b.GetNewInVersion() || b.GetDigest() != digest("new") || b.GetHosts() < 2 || b.GetSignature() != "parse_template+0x21" {
+	if !b.GetNewInVersion() || b.GetDigest() != digest("new") || b.GetHosts() < 2 ||
+		b.GetSignature() != "parse_template+0x21" {
 		t.Errorf("bucket %v", b)
 	}
 }

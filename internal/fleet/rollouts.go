@@ -241,7 +241,8 @@ func explain(r *conductor.Rollout) []string {
 	for i := range v.Gates {
 		g := &v.Gates[i]
 		if g.Score > 0 {
-			lines = append(lines, fmt.Sprintf("gate %s: score %.1f of %.1f, then it would %s", g.Gate, g.Score, g.Limit, g.Action))
+			lines = append(lines, fmt.Sprintf("gate %s: score %.1f of %.1f, then it would %s",
+				g.Gate, g.Score, g.Limit, g.Action))
 		}
 	}
 	if e := v.Evidence; e != nil {

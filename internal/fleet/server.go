@@ -222,7 +222,8 @@ func (s *Server) close() error {
 func (s *Server) web() *http.Server {
 	return &http.Server{
 		Handler: s.door(s.paths()), TLSConfig: s.authority.ServerTLS(s.cfg.Names, s.clock),
-		ReadTimeout: requestTime, WriteTimeout: maxWait + answerTime, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
+		ReadTimeout: requestTime, WriteTimeout: maxWait + answerTime, ReadHeaderTimeout: headerTime,
+		IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 32, MaxReadFrameSize: 16 << 10,

@@ -100,7 +100,8 @@ func (t *turn) draw(want *spec.Spec, id, by string) (s rollout.State, hosts int,
 		}
 	}
 	if len(list) == 0 {
-		return s, 0, refuse(CodeSpec, "keepout fleet hosts lists what hosts run", "no host with these labels has the %s of %s",
+		return s, 0, refuse(CodeSpec, "keepout fleet hosts lists what hosts run",
+			"no host with these labels has the %s of %s",
 			want.Channel, want.Provider)
 	}
 	previous := want.Previous
@@ -146,7 +147,8 @@ func most(runs map[string]int, digest string) (best string) {
 func (c *Conductor) Create(ctx context.Context, want spec.Spec, by string) (Rollout, error) {
 	return ask(ctx, c, func(t *turn) (r Rollout, err error) {
 		if id := c.named(want.Name); id != "" {
-			return r, refuse(CodeName, "choose another name, or end that one", "rollout %s has the name %q and is open", id, want.Name)
+			return r, refuse(CodeName, "choose another name, or end that one",
+				"rollout %s has the name %q and is open", id, want.Name)
 		}
 		id := identity.NewID("r-")
 		state, hosts, err := t.draw(&want, id, by)

@@ -18,12 +18,13 @@ func (t *tx) SetMeta(key, value string) error {
 	return err
 }
 
-const hostColumns = `id, hostname, machine_id, state, reason, labels, fixed, serial, pending, key_hash, cert_ends, enrolled, last_seen,
-	instance, boot_id, installed`
+const hostColumns = `id, hostname, machine_id, state, reason, labels, fixed, serial, pending, key_hash, cert_ends,
+	enrolled, last_seen, instance, boot_id, installed`
 
 func scanHost(s scanner) (h Host, err error) {
-	err = s.Scan(&h.ID, &h.Hostname, &h.MachineID, &h.State, &h.Reason, column{&h.Labels}, column{&h.Fixed}, &h.Serial, &h.Pending,
-		&h.KeyHash, column{&h.CertEnds}, column{&h.Enrolled}, column{&h.LastSeen}, &h.Instance, &h.BootID, column{&h.Installed})
+	err = s.Scan(&h.ID, &h.Hostname, &h.MachineID, &h.State, &h.Reason, column{&h.Labels}, column{&h.Fixed},
+		&h.Serial, &h.Pending, &h.KeyHash, column{&h.CertEnds}, column{&h.Enrolled}, column{&h.LastSeen},
+		&h.Instance, &h.BootID, column{&h.Installed})
 	return h, err
 }
 

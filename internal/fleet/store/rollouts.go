@@ -149,7 +149,8 @@ func scanAudit(s scanner) (e audit.Entry, err error) {
 
 // Audit implements Reader.
 func (t *tx) Audit(after uint64, limit int) ([]audit.Entry, error) {
-	return all(t, scanAudit, "SELECT "+auditColumns+" FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", after, bounded(limit))
+	return all(t, scanAudit, "SELECT "+auditColumns+" FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
+		after, bounded(limit))
 }
 
 // AuditHead implements Reader.

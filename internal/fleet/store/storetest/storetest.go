@@ -90,8 +90,8 @@ func same[T any](t *testing.T, got, want T) {
 func sampleHost(id string) store.Host {
 	return store.Host{
 		ID: id, Hostname: id + ".example", MachineID: "m-" + id, State: store.Active,
-		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Fixed: map[string]string{"a": "b"}, Serial: "0a", Pending: "0b",
-		KeyHash: "k-" + id, CertEnds: at(7), Enrolled: at(1),
+		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Fixed: map[string]string{"a": "b"},
+		Serial: "0a", Pending: "0b", KeyHash: "k-" + id, CertEnds: at(7), Enrolled: at(1),
 		Installed: []store.Installed{{Provider: "clamav", Channel: "engine", Digest: "d1", Slot: "active", Counter: 3}},
 	}
 }
@@ -163,7 +163,8 @@ func tokens(t *testing.T, s store.Store) {
 		ID: "e1", Hash: "h", CreatedBy: "ann", Created: at(1), Expires: at(2), Labels: map[string]string{"a": "b"}, Note: "n",
 	}
 	access := store.AccessToken{
-		ID: "a1", Hash: "h", Person: "ann", Roles: []string{"viewer", "halter"}, Vendor: "acme", Created: at(1), Expires: at(2),
+		ID: "a1", Hash: "h", Person: "ann", Roles: []string{"viewer", "halter"}, Vendor: "acme",
+		Created: at(1), Expires: at(2),
 	}
 	update(t, s, func(tx store.Tx) error { return errors.Join(tx.PutEnrolToken(enrol), tx.PutAccessToken(access)) })
 	enrol.UsedBy, access.Revoked = "h1", true
@@ -208,7 +209,8 @@ func rollouts(t *testing.T, s store.Store) {
 		t.Errorf("an old revision: %v", err)
 	}
 	again := store.Rollout{ID: "r1", Spec: []byte("{}")}
-	if err := s.Update(t.Context(), func(tx store.Tx) error { return tx.PutRollout(&again) }); !errors.Is(err, store.ErrStale) {
+	err = s.Update(t.Context(), func(tx store.Tx) error { return tx.PutRollout(&again) })
+	if !errors.Is(err, store.ErrStale) {
 		t.Errorf("the same id anew: %v", err)
 	}
 }
