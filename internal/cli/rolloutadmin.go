@@ -13,10 +13,6 @@ import (
 	"github.com/keepout-security/keepout/internal/fleet/spec"
 )
 
-func (a *app) rolloutCommand() *cobra.Command {
-	return group("rollout", "Staged rollouts that stop themselves", a.rolloutAdminCommands()...)
-}
-
 // rolloutAdminCommands are those that talk to a control plane.
 func (a *app) rolloutAdminCommands() []*cobra.Command {
 	f := &fleetAPI{a: a}

@@ -18,9 +18,12 @@ type Contest struct {
 	Scores   [MaxRatios]float64 `json:"scores"`   // evidence for each of Numbers.Ratios
 }
 
-// Level follows the control group's quantile of a load in one stratum.
+// Level is the control group's quantile of a load in one stratum. It is learned from the first Numbers.Points and
+// stands still from then on: both sides are held against the same value, so that it need not be exact.
 type Level struct {
 	Value  float64 `json:"value"`
+	Mean   float64 `json:"mean"`
+	Spread float64 `json:"spread"` // mean distance from Mean
 	Points int     `json:"points"`
 }
 
@@ -39,6 +42,7 @@ func (s *State) look(now time.Time, e *Effects) {
 		return
 	}
 	s.BlockAt = s.Clock
+	s.weighRings(passed.Minutes(), now, e)
 	for g := range gates {
 		s.weigh(g, passed.Minutes(), now, e)
 	}
@@ -80,12 +84,9 @@ func (s *State) weigh(g Gate, minutes float64, now time.Time, e *Effects) {
 			c.Exposure[arm] += exposure[arm]
 			all.Exposure[arm] += exposure[arm]
 		}
-		if hits := c.Block[0] + c.Block[1]; hits > 0 && n[0] > 0 && n[1] > 0 {
-			for k, r := range s.Numbers.Ratios {
-				ratio := float64(hits)*math.Log((n[0]+n[1])/(r*n[0]+n[1])) + float64(c.Block[0])*math.Log(r)
-				c.Scores[k] = max(0, c.Scores[k]+ratio)
-				sum[k] += ratio
-			}
+		for k, ratio := range s.ratios(c.Block, n) {
+			c.Scores[k] = max(0, c.Scores[k]+ratio)
+			sum[k] += ratio
 		}
 		c.Block, c.Samples = [2]int{}, [2]int{}
 		if score := top(c.Scores); score > limit {
@@ -97,6 +98,45 @@ func (s *State) weigh(g Gate, minutes float64, now time.Time, e *Effects) {
 	}
 	if score := top(all.Scores); score > limit {
 		s.stop(e, s.evidence(g, all, "", score, now))
+	}
+}
+
+// ratios returns the logarithms of the likelihood ratios of hits on both sides, which have n hosts.
+func (s *State) ratios(hits [2]int, n [2]float64) (logs [MaxRatios]float64) {
+	if hits == [2]int{} || n[0] == 0 || n[1] == 0 {
+		return logs
+	}
+	for k, r := range s.Numbers.Ratios {
+		logs[k] = float64(hits[0]+hits[1])*math.Log((n[0]+n[1])/(r*n[0]+n[1])) + float64(hits[0])*math.Log(r)
+	}
+	return logs
+}
+
+// weighRings compares each ring's silence with the control group's.
+func (s *State) weighRings(minutes float64, now time.Time, e *Effects) {
+	silent, control := 0, 0.0
+	for i := range s.Strata {
+		silent += s.contest(Silence, i).Block[Control]
+		control += float64(max(s.Strata[i].Watched[Control], s.Strata[i].Was[Control]))
+	}
+	for i := range s.Cohorts {
+		c := &s.Cohorts[i]
+		n := [2]float64{float64(max(c.Watched, c.Was)), control}
+		c.Was = c.Watched
+		c.Contest.Block[Control] = silent
+		for arm := range n {
+			c.Contest.Hits[arm] += c.Contest.Block[arm]
+			c.Contest.Exposure[arm] += n[arm] * minutes
+		}
+		for k, ratio := range s.ratios(c.Contest.Block, n) {
+			c.Contest.Scores[k] = max(0, c.Contest.Scores[k]+ratio)
+		}
+		c.Contest.Block = [2]int{}
+		if score := top(c.Contest.Scores); score > s.limit() {
+			ev := s.evidence(Silence, &c.Contest, "", score, now)
+			ev.Test = fmt.Sprintf("ring %d: %s", i, ev.Test)
+			s.stop(e, ev)
+		}
 	}
 }
 
@@ -182,7 +222,7 @@ func (s *State) sample(r *Row, load *Load, arm Arm) {
 				c.Block[arm]++
 			}
 		}
-		if arm == Control {
+		if arm == Control && level.Points < s.Numbers.Points {
 			level.learn(x, s.Numbers.Quantile)
 		}
 	}
@@ -192,15 +232,17 @@ func (s *State) sample(r *Row, load *Load, arm Arm) {
 // below that both cancel out at the quantile.
 func (l *Level) learn(x, quantile float64) {
 	l.Points++
-	if l.Points == 1 {
+	n := float64(l.Points)
+	l.Mean += (x - l.Mean) / n
+	l.Spread += (math.Abs(x-l.Mean) - l.Spread) / n
+	step := 8 * l.Spread / math.Sqrt(n)
+	switch {
+	case l.Points == 1:
 		l.Value = x
-		return
-	}
-	step := 0.01 + 1/math.Sqrt(float64(l.Points))
-	if x > l.Value {
-		l.Value = max(l.Value, math.SmallestNonzeroFloat32) * math.Exp(step*quantile)
-	} else {
-		l.Value *= math.Exp(-step * (1 - quantile))
+	case x > l.Value:
+		l.Value += step * quantile
+	default:
+		l.Value -= step * (1 - quantile)
 	}
 }
 
@@ -253,14 +295,26 @@ func (s *State) Waits() string {
 	case control == 0 && s.Open < s.Plan.Control() && s.Plan.Rings[s.Plan.Control()].Members > 0:
 		return "the control group, of which nobody is heard"
 	}
-	for g := range gates {
-		for i := range len(s.Strata) + 1 {
-			if top(s.contest(g, i).Scores) > s.Numbers.Warm*s.limit() {
-				return "gate " + g.String() + ", which is not sure"
-			}
+	// Without a control group the scores stand still.
+	for g := gates; g > 0 && s.Open < s.Plan.Control(); g-- {
+		if s.score(g-1) > s.Numbers.Warm*s.limit() {
+			return "gate " + (g - 1).String() + ", which is not sure"
 		}
 	}
 	return ""
+}
+
+// score returns the highest score at a gate.
+func (s *State) score(g Gate) (highest float64) {
+	for i := range len(s.Strata) + 1 {
+		highest = max(highest, top(s.contest(g, i).Scores))
+	}
+	if g == Silence {
+		for i := range s.Cohorts {
+			highest = max(highest, top(s.Cohorts[i].Contest.Scores))
+		}
+	}
+	return highest
 }
 
 // done reports whether the last ring is confirmed.

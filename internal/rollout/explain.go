@@ -92,7 +92,7 @@ func (s *State) funnel(i int) Funnel {
 
 func (s *State) view(g Gate) GateView {
 	all := s.contest(g, len(s.Strata))
-	v := GateView{Gate: g, Hits: all.Hits, Exposure: all.Exposure, Limit: s.limit(), Action: "halt"}
+	v := GateView{Gate: g, Hits: all.Hits, Exposure: all.Exposure, Score: s.score(g), Limit: s.limit(), Action: "halt"}
 	if g.pauses() {
 		v.Action = "pause"
 	}
@@ -100,9 +100,6 @@ func (s *State) view(g Gate) GateView {
 		if v.Exposure[arm] > 0 {
 			v.Rate[arm] = float64(v.Hits[arm]) / v.Exposure[arm]
 		}
-	}
-	for i := range len(s.Strata) + 1 {
-		v.Score = max(v.Score, top(s.contest(g, i).Scores))
 	}
 	return v
 }

@@ -96,14 +96,11 @@ type Bucket struct {
 
 // Bounds of the buckets.
 const (
-	MaxBuckets   = 64  // new signatures that are told apart; the others share the last bucket
+	MaxBuckets   = 64  // new signatures; the one of a single host that is heard of least recently makes room
 	bucketTimes  = 64  // Bucket.At
 	bucketHosts  = 5   // Bucket.Hosts
 	maxSignature = 256 // bytes of a signature that are kept
 )
-
-// OtherSignatures is the bucket of what came after MaxBuckets.
-const OtherSignatures = "(others)"
 
 // count takes the hits of one report. A host counts once at each gate in a rollout, and not at all on the treated
 // side when it did the same before it was granted: a machine that always denies something proves nothing.
@@ -178,14 +175,18 @@ func (s *State) incident(now time.Time, h *Host, r *Row, in Incident, arm Arm, o
 func (s *State) bucket(in Incident) *Bucket {
 	signature := in.Signature[:min(len(in.Signature), maxSignature)]
 	for i := range s.Buckets {
-		if b := &s.Buckets[i]; b.Gate == in.Gate && b.Signature == signature || b.Signature == OtherSignatures {
+		if b := &s.Buckets[i]; b.Gate == in.Gate && b.Signature == signature {
 			return b
 		}
 	}
-	if len(s.Buckets) == MaxBuckets-1 {
-		signature = OtherSignatures
+	b := Bucket{Gate: in.Gate, Signature: signature}
+	if len(s.Buckets) < MaxBuckets {
+		s.Buckets = append(s.Buckets, b)
+		return &s.Buckets[len(s.Buckets)-1]
 	}
-	s.Buckets = append(s.Buckets, Bucket{Gate: in.Gate, Signature: signature})
+	// Buckets are in the order in which they came: the first of a single host goes, or else the first.
+	i := max(slices.IndexFunc(s.Buckets, func(b Bucket) bool { return b.Treated+b.Control <= 1 }), 0)
+	s.Buckets = append(append(s.Buckets[:i:i], s.Buckets[i+1:]...), b)
 	return &s.Buckets[len(s.Buckets)-1]
 }
 
@@ -207,7 +208,7 @@ func (s *State) judge(now time.Time, b *Bucket, e *Effects) {
 			recent++
 		}
 	}
-	if recent < min(2, max(s.Plan.Rings[0].Members, 1)) || !rare(recent, expected, s.Numbers.Alpha) {
+	if recent < min(2, max(s.Plan.Rings[0].Members, 1)) || !rare(recent, expected, s.Numbers.Rare) {
 		return
 	}
 	s.stop(e, Evidence{
@@ -246,7 +247,8 @@ func (s *State) capDenials(now time.Time, h *Host, e *Effects) {
 	treated, control := s.watched()
 	treated++ // the host that reports is not watched during its report
 	if hits[Treated] < min(s.Numbers.CapHosts, treated) ||
-		float64(hits[Treated])*float64(control+1) <= s.Numbers.DenyCap*float64(hits[Control]+1)*float64(treated) {
+		float64(hits[Treated]) < s.Numbers.CapShare*float64(treated) ||
+		float64(hits[Treated])*float64(control+1) <= s.Numbers.Cap*float64(hits[Control]+1)*float64(treated) {
 		return
 	}
 	s.stop(e, Evidence{
@@ -254,7 +256,7 @@ func (s *State) capDenials(now time.Time, h *Host, e *Effects) {
 		Test: fmt.Sprintf("%d of %d hosts deny what they did not deny before, of the control group %d of %d",
 			hits[0], treated, hits[1], control),
 		Score: float64(hits[Treated]) / float64(treated), At: now,
-		Limit: s.Numbers.DenyCap * float64(hits[Control]+1) / float64(control+1),
+		Limit: s.Numbers.Cap * float64(hits[Control]+1) / float64(control+1),
 	})
 }
 
@@ -263,7 +265,7 @@ func (s *State) capSilence(now time.Time, h *Host, ring int, e *Effects) {
 	r := &s.Rings[ring]
 	_, control := s.watched()
 	share := float64(s.Quiet) / float64(max(s.Quiet+control, 1))
-	if r.Silent < 2 || 2*r.Silent < r.Granted || float64(r.Silent) < s.Numbers.DenyCap*share*float64(r.Granted) {
+	if r.Silent < 2 || 2*r.Silent < r.Granted || float64(r.Silent) < s.Numbers.Cap*share*float64(r.Granted) {
 		return
 	}
 	s.stop(e, Evidence{

@@ -58,6 +58,7 @@ func (s *State) armOf(r *Row) (Arm, bool) {
 		return Treated, true
 	case Pending:
 		return Control, r.Ring == s.Plan.Control()
+	case WentBack, Foreign:
 	}
 	return 0, false
 }
@@ -68,7 +69,7 @@ func (s *State) forget(r *Row) {
 		return
 	}
 	if arm, ok := s.armOf(r); ok {
-		s.Strata[r.Stratum].Watched[arm]--
+		s.watch(r, arm, -1)
 	}
 	r.Due = 0
 }
@@ -79,8 +80,16 @@ func (s *State) expect(r *Row) {
 	if !ok || arm == Treated && !r.Outstanding() && s.Clock-r.GrantedAt > s.Numbers.Watch {
 		return
 	}
-	s.Strata[r.Stratum].Watched[arm]++
+	s.watch(r, arm, 1)
 	r.Due = s.Clock + time.Duration(s.Numbers.Missed)*s.pace(r)
+}
+
+// watch counts a host in, or out.
+func (s *State) watch(r *Row, arm Arm, by int) {
+	s.Strata[r.Stratum].Watched[arm] += by
+	if arm == Treated {
+		s.Cohorts[r.Ring].Watched += by
+	}
 }
 
 // sentinels: hosts of this and earlier rings go on checking in often after they are confirmed. They are few, and have
@@ -113,6 +122,7 @@ func (s *State) lapse(now time.Time, h *Host, e *Effects) {
 		s.Quiet++
 		return
 	}
+	s.Cohorts[r.Ring].Contest.Block[arm]++
 	if r.Outstanding() {
 		ring := &s.Rings[r.Ring]
 		ring.Soaking--
@@ -143,6 +153,7 @@ func (s *State) back(r *Row) {
 			r.WrittenOff = true
 		}
 		r.SoakingAt = s.Clock // what it did meanwhile, nobody knows
+	default: // confirmed or written off: it takes up no room
 	}
 }
 
@@ -170,6 +181,7 @@ func (s *State) runs(r *Row, rep *Report) {
 		}
 		ring.Strata[r.Stratum]++
 		r.Phase = Confirmed
+	case Confirmed, Foreign:
 	}
 }
 
@@ -191,6 +203,7 @@ func (s *State) runsOther(r *Row, rep *Report) {
 		if s.Status != Stopped && len(rep.Incidents) == 0 {
 			rep.Incidents = []Incident{{Gate: Crash, Signature: "went back by itself"}}
 		}
+	case Pending, WentBack:
 	}
 }
 

@@ -30,11 +30,13 @@ type Numbers struct {
 
 	Alpha     float64       `json:"alpha"`      // error rate of one gate's test: a healthy release, from one restart on
 	Ratios    []float64     `json:"ratios"`     // that the tests look for: how much worse than the control
+	Rare      float64       `json:"rare"`       // error rate of one new signature, over any time of Recent
 	Natural   float64       `json:"natural"`    // host-minute: a boot failure with one signature nobody has seen before
 	Crashes   float64       `json:"crashes"`    // the same, of a crash
 	Recent    time.Duration `json:"recent"`     // the time over which new signatures are counted
-	DenyCap   float64       `json:"deny_cap"`   // times as many denying hosts as in the control halt at once
-	CapHosts  int           `json:"cap_hosts"`  // but that many hosts at least
+	Cap       float64       `json:"cap"`        // times as many denying or silent hosts as in the control halt at once,
+	CapHosts  int           `json:"cap_hosts"`  // if that many hosts deny at least,
+	CapShare  float64       `json:"cap_share"`  // and that share of those who run the release
 	Quantile  float64       `json:"quantile"`   // of the control's load: above it a host is heavy
 	Points    int           `json:"points"`     // of load in the control, before it means something
 	LoadAfter time.Duration `json:"load_after"` // of running it, a host's load is looked at
@@ -51,8 +53,8 @@ func Defaults() Numbers {
 		GrantLife: MaxGrantLife, Gap: 2 * time.Minute,
 		ControlShare: 0.05, ControlMin: 200, ControlMax: 500_000,
 		Acks: 0.25, Strata: 0.5, Warm: 0.5,
-		Alpha: 1e-8, Ratios: []float64{2, 4, 16, 128, 1024}, Natural: 1e-9, Crashes: 1e-8, Recent: time.Hour,
-		DenyCap: 5, CapHosts: 3, Quantile: 0.95, Points: 50, LoadAfter: 5 * time.Minute,
+		Alpha: 1e-8, Ratios: []float64{2, 4, 16, 128, 1024}, Rare: 1e-6, Natural: 1e-9, Crashes: 1e-8, Recent: time.Hour,
+		Cap: 5, CapHosts: 3, CapShare: 0.1, Quantile: 0.95, Points: 100, LoadAfter: 5 * time.Minute,
 	}
 }
 
@@ -87,7 +89,7 @@ func (n *Numbers) Check() error {
 		return errors.New("a time is not positive")
 	case n.GrantLife <= 0 || n.GrantLife > MaxGrantLife:
 		return fmt.Errorf("a grant of %v: at most %v", n.GrantLife, MaxGrantLife)
-	case n.Alpha <= 0 || n.Alpha >= 1 || n.Natural <= 0 || n.Crashes <= 0:
+	case n.Alpha <= 0 || n.Alpha >= 1 || n.Rare <= 0 || n.Rare >= 1 || n.Natural <= 0 || n.Crashes <= 0:
 		return errors.New("an error rate or a natural rate is not between 0 and 1")
 	case n.Quantile <= 0 || n.Quantile >= 1 || n.ControlShare < 0 || n.ControlShare > 0.5:
 		return errors.New("a share is out of its range")

@@ -79,7 +79,8 @@ func Draw(seed []byte, n Numbers, hosts iter.Seq[Host]) (Plan, error) {
 		others.Upto[r] = math.MaxUint64
 	}
 	p.Strata = append(p.Strata, others)
-	return p, p.Check()
+	err := p.Check()
+	return p, err
 }
 
 // strataOf returns the labels in order, after the hosts of the smallest beyond MaxStrata were left to Others.
@@ -226,6 +227,7 @@ func (p *Plan) Find(dice *Dice, h *Host) (stratum, ring int) {
 		return stratum, 0
 	case Last:
 		return stratum, len(p.Rings) - 1
+	case Unpinned, Previous:
 	}
 	place := dice.Place(h.ID)
 	ring, _ = slices.BinarySearch(p.Strata[stratum].Upto, place)

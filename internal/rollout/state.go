@@ -103,7 +103,8 @@ type State struct {
 	Quiet     int                 `json:"quiet"` // silent hosts of the control group
 	Rings     []Ring              `json:"rings"`
 	Strata    []Stratum           `json:"strata"`
-	Gates     []Contest           `json:"gates"` // gate × (strata, then all)
+	Gates     []Contest           `json:"gates"`   // gate × (strata, then all)
+	Cohorts   []Cohort            `json:"cohorts"` // by ring
 	Limits    []Level             `json:"limits"`
 	Buckets   []Bucket            `json:"buckets,omitempty"` // new signatures
 	Customers map[string]Customer `json:"customers,omitempty"`
@@ -115,6 +116,14 @@ type State struct {
 type Stratum struct {
 	Watched [2]int `json:"watched"` // now, by Arm
 	Was     [2]int `json:"was"`     // when the gates were last looked at
+}
+
+// Cohort compares the hosts of one ring with the control group at the gate Silence. A defect that takes its time shows
+// in the earliest ring first, where few hosts are: among those of all rings nobody would notice.
+type Cohort struct {
+	Watched int     `json:"watched"` // hosts of this ring that were granted, are watched and not silent
+	Was     int     `json:"was"`     // when the gates were last looked at
+	Contest Contest `json:"contest"`
 }
 
 // New returns the state of a rollout that nobody has approved but its creator. numbers is usually Schedule's.
@@ -133,6 +142,7 @@ func New(spec Spec, numbers Numbers, plan Plan) (State, error) {
 		Spec: spec, Numbers: numbers, Plan: plan, Status: Draft, Approved: []string{spec.By}, Open: -1,
 		Rings: make([]Ring, len(plan.Rings)), Strata: make([]Stratum, len(plan.Strata)),
 		Gates: make([]Contest, int(gates)*(len(plan.Strata)+1)), Limits: make([]Level, int(gates)*len(plan.Strata)),
+		Cohorts: make([]Cohort, len(plan.Rings)),
 	}
 	for i := range s.Rings {
 		s.Rings[i].Reached = make([]int, len(plan.Strata))
@@ -153,6 +163,7 @@ func (s *State) clone() State {
 	}
 	next.Strata = slices.Clone(s.Strata)
 	next.Gates = slices.Clone(s.Gates)
+	next.Cohorts = slices.Clone(s.Cohorts)
 	next.Limits = slices.Clone(s.Limits)
 	next.Buckets = slices.Clone(s.Buckets)
 	for i := range next.Buckets {
@@ -171,7 +182,7 @@ func (s *State) Check() error {
 	}
 	strata := len(s.Plan.Strata)
 	if len(s.Rings) != len(s.Plan.Rings) || len(s.Strata) != strata || len(s.Gates) != int(gates)*(strata+1) ||
-		len(s.Limits) != int(gates)*strata || s.Open >= len(s.Rings) {
+		len(s.Limits) != int(gates)*strata || len(s.Cohorts) != len(s.Rings) || s.Open >= len(s.Rings) {
 		return errors.New("the counts are not those of the plan")
 	}
 	for i := range s.Rings {
@@ -184,6 +195,8 @@ func (s *State) Check() error {
 		case out != r.Soaking+r.Silent+r.Stuck:
 			return fmt.Errorf("ring %d: %d outstanding are not %d soaking, %d silent and %d stuck",
 				i, out, r.Soaking, r.Silent, r.Stuck)
+		case s.Cohorts[i].Watched < 0:
+			return fmt.Errorf("ring %d: %d hosts are watched", i, s.Cohorts[i].Watched)
 		case min(r.Soaking, r.Silent, r.Gone, r.Stuck, r.Confirmed, r.WrittenOff, r.Returned) < 0:
 			return fmt.Errorf("ring %d: a count is negative", i)
 		case i > s.Open && r.Granted > 0:

@@ -1,0 +1,7 @@
+// Package simulate plays rollouts over fleets of up to ten million hosts. Each decision is made by the same code that
+// decides in the field, package rollout: every grant, confirmation, silence and beacon of every single host is one
+// call of it. What is simulated is the hosts: who is switched on when, who leaves, what the release does to whom.
+//
+// It guarantees that the same options give the same result, and that memory is bounded by about 50 bytes a host for
+// each run at a time. Time is event-driven: check-ins that would change nothing but "last seen" are left out.
+package simulate
