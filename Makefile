@@ -71,16 +71,30 @@ define install
 		echo "all installed: $(1)")
 endef
 
-generate: $(TOOLS)/protoc-gen-go ## write wire/keepoutpb from wire/keepout.proto
+generate: $(PROTOC_TOOLS) ## write the generated code and the OpenAPI document from the .proto files
 	$(call protoc,.)
+	$(call protoc_fleet,.)
 
-check-generate: $(TOOLS)/protoc-gen-go ## fail when wire/keepoutpb is not what generate writes
+check-generate: $(PROTOC_TOOLS) ## fail when the generated code is not what generate writes
 	@$(if $(shell command -v protoc),rm -rf bin/_generated && mkdir -p bin/_generated && $(call protoc,bin/_generated) \
-		&& cmp bin/_generated/wire/keepoutpb/keepout.pb.go wire/keepoutpb/keepout.pb.go,\
+		&& $(call protoc_fleet,bin/_generated) && for f in $(GENERATED); do cmp bin/_generated/$$f $$f || exit 1; done,\
 		echo "check-generate: protoc is not installed (Debian: protobuf-compiler 3.21.12)")
+
+PROTOC_TOOLS = $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go
+FLEETPB      = internal/fleet/fleetpb
+GENERATED    = wire/keepoutpb/keepout.pb.go $(FLEETPB)/fleet.pb.go $(FLEETPB)/fleetpbconnect/fleet.connect.go \
+	$(FLEETPB)/openapi.json
 
 protoc = protoc --plugin=$(TOOLS)/protoc-gen-go -I wire --go_out=$(1) \
 	--go_opt=module=github.com/keepout-security/keepout wire/keepout.proto
+
+# The OpenAPI document is made from the same file, with its comments.
+protoc_fleet = protoc --plugin=$(TOOLS)/protoc-gen-go --plugin=$(TOOLS)/protoc-gen-connect-go -I internal/fleet \
+	--go_out=$(1) --go_opt=module=github.com/keepout-security/keepout \
+	--connect-go_out=$(1) --connect-go_opt=module=github.com/keepout-security/keepout internal/fleet/fleet.proto \
+	&& mkdir -p $(1)/$(FLEETPB) && protoc -I internal/fleet --include_imports --include_source_info \
+	--descriptor_set_out=/dev/stdout internal/fleet/fleet.proto \
+	| go run ./internal/fleet/openapi/write > $(1)/$(FLEETPB)/openapi.json
 
 clean: ## remove bin/
 	rm -rf bin
@@ -152,6 +166,7 @@ fuzz: ## each fuzz target for FUZZTIME=10s
 
 $(TOOLS)/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 $(TOOLS)/protoc-gen-go: PACKAGE := google.golang.org/protobuf/cmd/protoc-gen-go
+$(TOOLS)/protoc-gen-connect-go: PACKAGE := connectrpc.com/connect/cmd/protoc-gen-connect-go
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	go -C tools build -trimpath -o $@ $(PACKAGE)
 

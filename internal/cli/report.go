@@ -31,6 +31,8 @@ func (a *app) report(err error) int {
 		err, code = control.Unreachable(a.runDir, err), exitUnreachable
 	case errors.As(err, &usage) || !a.begun:
 		code = exitUsage
+	default:
+		code = fleetExit(err)
 	}
 	if a.output != "json" {
 		fmt.Fprintln(a.err, "keepout:", err)

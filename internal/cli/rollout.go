@@ -19,7 +19,8 @@ import (
 )
 
 func (a *app) rolloutCommand() *cobra.Command {
-	return group("rollout", "New engines and content, ring by ring", a.rolloutSimulateCommand())
+	return group("rollout", "New engines and content, ring by ring",
+		append(a.rolloutAdminCommands(), a.rolloutSimulateCommand())...)
 }
 
 func (a *app) rolloutSimulateCommand() *cobra.Command {

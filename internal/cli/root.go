@@ -103,7 +103,7 @@ func (a *app) root() *cobra.Command {
 		a.packageCommand(), a.keysCommand(),
 		a.crashCommand(), a.diagnosticsCommand(), a.remediationCommand(),
 		a.recoveryCommand(),
-		a.rolloutCommand(),
+		a.rolloutCommand(), a.fleetCommand(),
 	)
 	return root
 }

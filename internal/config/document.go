@@ -42,11 +42,16 @@ type document struct {
 	path string
 	file *ast.File
 	code string // of syntax errors
+	// advice is the next step where a file is wrong, unless the code says which.
+	advice string
 }
 
 // decodeFile reads path strictly into v.
-func decodeFile(path, code string, v any) (*document, error) {
-	d := &document{path: path, code: code}
+func decodeFile(path, code string, v any) (*document, error) { return decodeWith(path, code, "", v) }
+
+// decodeWith is decodeFile with advice.
+func decodeWith(path, code, advice string, v any) (*document, error) {
+	d := &document{path: path, code: code, advice: advice}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, d.where(nil, pathless(err), "create the file, or name another")
@@ -56,7 +61,7 @@ func decodeFile(path, code string, v any) (*document, error) {
 	if err != nil {
 		return nil, d.where(nil, pathless(err), "name a file that can be read")
 	}
-	return decode(path, code, b, v)
+	return d.decode(b, v)
 }
 
 // pathless is an error without the path, which stands before it anyway.
@@ -70,7 +75,10 @@ func pathless(err error) string {
 
 // decode is decodeFile on bytes.
 func decode(path, code string, b []byte, v any) (*document, error) {
-	d := &document{path: path, code: code}
+	return (&document{path: path, code: code}).decode(b, v)
+}
+
+func (d *document) decode(b []byte, v any) (*document, error) {
 	if len(b) > maxFile {
 		return nil, d.where(nil, "the file is over 1 MiB", "shorten it")
 	}
@@ -119,6 +127,9 @@ func (d *document) only(file *ast.File) (ast.Node, error) {
 
 // fix is what to do about a file that is not what it should be.
 func (d *document) fix() string {
+	if d.advice != "" {
+		return d.advice
+	}
 	if d.code == CodeManifest {
 		return "docs/write-a-provider.md explains every key"
 	}
