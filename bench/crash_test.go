@@ -248,3 +248,8 @@ func take(b *testing.B, g *fanotify.Group, n int) (events []fanotify.Event) {
 	}
 	return events
 }
+
+func median(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return s[len(s)/2]
+}

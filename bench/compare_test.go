@@ -1,0 +1,198 @@
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/bench/report"
+	"github.com/keepout-security/keepout/internal/testenv"
+	"github.com/keepout-security/keepout/test/testhost"
+)
+
+// BenchmarkComparison is "make bench": everything that a user would compare, on the same workloads, in one run. In
+// each round each workload meets the variants one after the other, in an order that chance decides, and a ratio is to
+// the one without a monitor of the same round. Each variant has a file system of its own, which it alone watches.
+func BenchmarkComparison(b *testing.B) {
+	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS, testenv.Loop, testenv.Git)
+	for b.Loop() {
+		c := &comparison{b: b, s: theScale(b)}
+		c.run()
+	}
+	b.ReportMetric(0, "ns/op") // says nothing here
+}
+
+type comparison struct {
+	b      *testing.B
+	s      scale
+	bed    *bed
+	arenas []*arena
+	out    report.Results
+}
+
+func (c *comparison) run() {
+	began := time.Now()
+	c.machine(began)
+	c.resources()
+	c.prepare()
+	c.b.Logf("prepared after %.0f s", time.Since(began).Seconds())
+	for round := range *roundsFlag {
+		for _, s := range stages(c.s) {
+			for _, i := range rand.Perm(len(c.arenas)) { //nolint:gosec // chance, not secrecy
+				if a := c.arenas[i]; s.of(a) && (!a.heavy || round == 0 || round == *roundsFlag-1) {
+					c.stage(a, s, round)
+				}
+			}
+		}
+		c.b.Logf("round %d of %d done after %.0f s", round+1, *roundsFlag, time.Since(began).Seconds())
+	}
+	for _, a := range c.arenas {
+		if a.watch == nil || a.lost {
+			continue
+		}
+		if wrong := a.watch(); wrong != "" {
+			c.out.Notes = append(c.out.Notes, a.name+": "+wrong)
+		}
+	}
+	c.out.Seconds = time.Since(began).Seconds()
+	c.publish()
+}
+
+// machine notes what must be known to read the numbers.
+func (c *comparison) machine(now time.Time) {
+	var u unix.Utsname
+	must(c.b, unix.Uname(&u))
+	load, err := os.ReadFile("/proc/loadavg")
+	must(c.b, err)
+	c.out = report.Results{
+		When: now.UTC().Format(time.RFC3339), Kernel: unix.ByteSliceToString(u.Release[:]), CPUs: runtime.NumCPU(),
+		Processor: processor(), Go: runtime.Version(), Scale: c.s.name, Rounds: *roundsFlag,
+		Load: strings.TrimSpace(string(load)), Peers: map[string]string{}, Facts: map[string]float64{},
+	}
+	for _, name := range []string{"clamav-daemon", "fapolicyd"} {
+		if v := packageVersion(name); v != "" {
+			c.out.Peers[name] = v
+		}
+	}
+}
+
+// processor is the model's name, or "".
+func processor() string {
+	text, _ := os.ReadFile("/proc/cpuinfo") // without it there is no name
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// prepare makes the arenas. Those that need a mount namespace of their own get it before there is any other mount that
+// a peer could find in it.
+func (c *comparison) prepare() {
+	c.bed = makeBed(c.b, c.s)
+	c.arenas, c.out.Notes = variants(c.b, c.bed)
+	for _, a := range c.arenas {
+		a.free = func() {}
+		a.mkfs(c.b, c.bed)
+		if strings.HasPrefix(a.name, "fapolicyd") {
+			a.room(c.b)
+		}
+	}
+	for _, a := range c.arenas {
+		a.mount(c.b, c.bed)
+	}
+	for _, a := range c.arenas {
+		a.start(c.b, a)
+		c.out.Variants = append(c.out.Variants, a.name)
+	}
+	for _, s := range stages(c.s) {
+		for _, step := range s.steps {
+			if step.workload != "" {
+				c.out.Workloads = append(c.out.Workloads, step.workload)
+			}
+		}
+	}
+}
+
+func (c *comparison) stage(a *arena, s stage, round int) {
+	for _, step := range s.steps {
+		if a.lost {
+			return
+		}
+		t, err := a.measure(c.bed, step.args(a, c.bed, round)...)
+		switch {
+		case err != nil && errors.Is(err, errHung):
+			c.out.Notes = append(c.out.Notes, fmt.Sprintf("%s: %s: %v after %v", a.name, step.workload, err, c.s.limit))
+			return
+		case err != nil:
+			c.b.Errorf("%s: %s: %v", a.name, step.workload, err)
+			return
+		case step.workload != "":
+			c.out.Samples = append(c.out.Samples, report.Sample{
+				Variant: a.name, Workload: step.workload, Round: round, Ops: t.Ops, NS: float64(t.NS) / float64(t.Ops),
+				P50: t.P50, P99: t.P99,
+			})
+		}
+	}
+}
+
+// resources measures what three providers' platform needs: memory after many objects, and time when there is nothing
+// to do.
+func (c *comparison) resources() {
+	b := c.b
+	bin := testenv.Build(b, "./bench/load")
+	dir := testenv.Tmpfs(b, "2g")
+	bed := &bed{s: c.s, bin: bin}
+	none := &arena{dir: dir, free: func() {}}
+	if _, err := none.measure(bed, "make", dir, strconv.Itoa(c.s.objects)); err != nil {
+		b.Fatal(err)
+	}
+	h := testhost.Start(b, testhost.Options{Life: comparisonLife, Watch: dir, Providers: subjects(3, 0)})
+	core := h.Status().PID
+	a := &arena{name: "resources", dir: dir, free: func() { _ = unix.Kill(h.PID, unix.SIGKILL); _ = unix.Kill(core, unix.SIGKILL) }}
+	if _, err := a.measure(bed, "open", dir, strconv.Itoa(c.s.objects), "4"); err != nil {
+		b.Fatal(err)
+	}
+	c.out.Facts[report.FactObjects] = float64(c.s.objects)
+	const mb = 1.048576 // of a MiB
+	c.out.Facts[report.FactRSS] = mb * (residentMiB(b, core) + residentMiB(b, h.PID))
+	time.Sleep(2 * time.Second) // what the opens left behind is not idleness
+	before, start := cpuTime(b, h.PID)+cpuTime(b, core), time.Now()
+	time.Sleep(c.s.idle)
+	used := cpuTime(b, h.PID) + cpuTime(b, core) - before
+	c.out.Facts[report.FactIdle] = 100 * used.Seconds() / time.Since(start).Seconds()
+	h.Stop()
+}
+
+// publish prints the tables and writes the files.
+func (c *comparison) publish() {
+	c.out.Sort()
+	c.out.Workloads = slices.Compact(c.out.Workloads)
+	var text strings.Builder
+	c.out.WriteTables(&text)
+	fmt.Fprintln(&text)
+	missed := c.out.WriteGoals(&text)
+	fmt.Printf("\n%s\n%d of %d goals missed; %.0f s\n", text.String(), missed, len(c.out.Goals()), c.out.Seconds)
+	if *outFlag == "" {
+		return
+	}
+	raw, err := json.MarshalIndent(c.out, "", " ")
+	must(c.b, err)
+	for name, content := range map[string][]byte{
+		"results.json": append(raw, '\n'), "results.svg": c.out.SVG(), "results.md": []byte(text.String()),
+	} {
+		must(c.b, os.WriteFile(filepath.Join(*outFlag, name), content, 0o644))
+	}
+}
