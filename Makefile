@@ -14,6 +14,8 @@ TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 # detector; python3, bindfs and fuse3 stage a vendor in another language and a slow file system for the tests.
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3
+# What "make test-vm" boots machines with.
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-common grub-pc-bin systemd-boot-efi shim-signed
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -24,7 +26,7 @@ HAVE_YARA = $(and $(HAVE_GCC),$(wildcard /usr/include/yara.h /usr/local/include/
 
 ##@ Build and run
 
-.PHONY: help build yara run deps install-engines generate check-generate clean FORCE
+.PHONY: help build yara run deps deps-vm install-engines generate check-generate clean FORCE
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} \
@@ -60,6 +62,9 @@ run: build ## show it working on this machine: bin/keepout demo (as root)
 deps: ## install what this Debian machine lacks (as root), or say what
 	$(call install,$(DEBIAN))
 
+deps-vm: # install what boots test machines
+	$(call install,$(MACHINES))
+
 install-engines: ## install clamd and libyara only
 	$(call install,$(ENGINES))
 
@@ -86,7 +91,7 @@ clean: ## remove bin/
 
 ##@ Test
 
-LANES   := build vet vet-windows vet-darwin unit sim providers tidy root
+LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm
 RESULTS := bin/results
 TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
@@ -94,9 +99,9 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 # What must build for every system: the Linux parts are behind the sensor.
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback
 
-.PHONY: test test-unit test-sim test-root bench fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root test-vm bench fuzz lint $(LANES:%=lane-%)
 
-test: deps ## every layer this machine can run; the last line counts what ran
+test: deps deps-vm ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
 	@$(MAKE) --keep-going $(LANES:%=lane-%) || true
 	@$(TALLY) total -dir $(RESULTS) $(LANES)
@@ -109,6 +114,9 @@ test-sim: lane-sim ## power cuts and a million steps of a host, from SEED=1
 test-root: export KEEPOUT_LANE ?= root
 test-root: lane-providers lane-root ## the real kernel and the real engines (as root)
 
+test-vm: export KEEPOUT_LANE ?= vm
+test-vm: deps-vm lane-vm ## whole machines that fail to boot and recover (RUN=REGEXP); pictures in bin/vm-artefacts
+
 lane-build:
 	@$(TALLY) check -dir $(RESULTS) -lane build -- $(MAKE) build
 
@@ -120,7 +128,7 @@ lane-vet-windows lane-vet-darwin: lane-vet-%:
 
 lane-unit:
 	@$(TALLY) run -dir $(RESULTS) -lane unit -- $(GO_TEST) -timeout 5m \
-		$$(go list ./... | grep -vE '/keepout/(test/root|providers|internal/(tidy|sim))(/|$$)')
+		$$(go list ./... | grep -vE '/keepout/(test/(root|vm)|providers|internal/(tidy|sim))(/|$$)')
 
 # Without the race detector: one goroutine plays each history, and there are thousands.
 lane-sim:
@@ -135,6 +143,11 @@ lane-tidy:
 # One package after the other: each may fill memory, mark a file system of its own or stop a daemon.
 lane-root:
 	@$(TALLY) run -dir $(RESULTS) -lane root -- go test -json -count=1 -p 1 -timeout 20m ./test/root/...
+
+# Two machines at a time: each emulates two processors.
+RUN ?= .
+lane-vm:
+	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' ./test/vm/...
 
 BENCHTIME ?= 1s
 bench: ## the numbers of SPECIFICATION.md (BENCHTIME=1s)
