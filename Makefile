@@ -91,7 +91,7 @@ clean: ## remove bin/
 
 ##@ Test
 
-LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm
+LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm icount micro
 RESULTS := bin/results
 TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
@@ -99,7 +99,7 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 # What must build for every system: the Linux parts are behind the sensor.
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback
 
-.PHONY: test test-unit test-sim test-root test-vm bench fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root test-vm bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
 
 test: deps deps-vm ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
@@ -128,7 +128,7 @@ lane-vet-windows lane-vet-darwin: lane-vet-%:
 
 lane-unit:
 	@$(TALLY) run -dir $(RESULTS) -lane unit -- $(GO_TEST) -timeout 5m \
-		$$(go list ./... | grep -vE '/keepout/(test/(root|vm)|providers|internal/(tidy|sim))(/|$$)')
+		$$(go list ./... | grep -vE '/keepout/(test/(root|vm|icount)|providers|internal/(tidy|sim))(/|$$)')
 
 # Without the race detector: one goroutine plays each history, and there are thousands.
 lane-sim:
@@ -149,9 +149,37 @@ RUN ?= .
 lane-vm:
 	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' ./test/vm/...
 
-BENCHTIME ?= 1s
-bench: ## the numbers of SPECIFICATION.md (BENCHTIME=1s)
-	go test ./bench/... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m
+# What an operation takes in instructions, against docs/performance/icount-baseline.json.
+lane-icount:
+	@$(TALLY) run -dir $(RESULTS) -lane icount -- go test -json -count=1 -timeout 20m ./test/icount/...
+
+# Each benchmark once and small, so that none can rot; one package after the other, as with root.
+lane-micro:
+	@$(TALLY) run -dir $(RESULTS) -lane micro -- go test -json -p 1 -timeout 15m $(YARA_TAG) \
+		-run '^$$' -bench . -benchtime 1x $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+
+##@ Measure: see docs/performance
+
+BENCH = go test ./bench -run '^$$' -benchtime $(BENCHTIME) -timeout 90m
+
+ROUNDS ?= 5
+SCALE  ?= full
+ONLY   ?=
+OUT    ?= $(CURDIR)/docs/performance
+bench: BENCHTIME = 1x
+bench: ## compare with everything else, 15 min (ROUNDS=1 SCALE=small OUT=: half a minute, nothing written)
+	$(BENCH) -bench '^BenchmarkComparison$$' -args -rounds $(ROUNDS) -scale $(SCALE) -only '$(ONLY)' -out '$(OUT)'
+
+BENCHTIME ?= 1x
+bench-promises: ## the other numbers of SPECIFICATION.md (BENCHTIME=10x)
+	$(BENCH) -bench 'Load|Start|CoreLost|Crowd|CrashPending|StoppedScanner' -args -scale $(SCALE)
+
+bench-icount: deps-vm ## instructions of an open and an exec against the baseline (UPDATE=1 writes it)
+	go test -count=1 ./test/icount -v -timeout 20m -args $(if $(UPDATE),-update)
+
+bench-profile: BENCHTIME = 1x
+bench-profile: ## where the core's time goes in a first open: docs/performance/flame.svg
+	$(BENCH) -bench '^BenchmarkProfile$$' -args -scale $(SCALE) -out '$(OUT)'
 
 FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME=10s

@@ -1,11 +1,14 @@
 package bench
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/keepout-security/keepout/bench/report"
 	"github.com/keepout-security/keepout/internal/testenv"
+	"github.com/keepout-security/keepout/internal/testvm"
 	"github.com/keepout-security/keepout/test/testhost"
 )
 
@@ -80,11 +84,30 @@ func (c *comparison) machine(now time.Time) {
 		Processor: processor(), Go: runtime.Version(), Scale: c.s.name, Rounds: *roundsFlag,
 		Load: strings.TrimSpace(string(load)), Peers: map[string]string{}, Facts: map[string]float64{},
 	}
-	for _, name := range []string{"clamav-daemon", "fapolicyd"} {
-		if v := packageVersion(name); v != "" {
-			c.out.Peers[name] = v
-		}
+	if v, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "clamav-daemon").Output(); err == nil {
+		c.out.Peers["clamav-daemon"] = string(v)
 	}
+	if folder, err := testvm.Fetch("fapolicyd"); err == nil {
+		c.out.Peers["fapolicyd"] = changelogVersion(filepath.Join(folder, "usr/share/doc/fapolicyd/changelog.Debian.gz"))
+	}
+}
+
+// changelogVersion is what a Debian package's own list of changes says first, or "".
+func changelogVersion(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return ""
+	}
+	head := make([]byte, 200)
+	n, _ := io.ReadFull(z, head) // a short list is one, too
+	_, rest, _ := strings.Cut(string(head[:n]), "(")
+	version, _, _ := strings.Cut(rest, ")")
+	return version
 }
 
 // processor is the model's name, or "".

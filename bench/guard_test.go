@@ -101,16 +101,13 @@ func (l *loss) one(path string) {
 	}
 }
 
-// crowdTime is how long the crowd lasts.
-const crowdTime = 15 * time.Second
-
 // BenchmarkCrowd lets 8 threads open files while 20 processes a processor do nothing but compute, and reports how many
 // cores the guard took for hung: lost-cores must be 0.
 func BenchmarkCrowd(b *testing.B) {
 	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS)
 	for b.Loop() {
 		h := testhost.Start(b, testhost.Options{Providers: []testhost.Provider{{ID: "subject", Source: "subject"}}})
-		ctx, disperse := context.WithTimeout(b.Context(), crowdTime)
+		ctx, disperse := context.WithTimeout(b.Context(), theScale(b).crowdTime)
 		var crowd sync.WaitGroup
 		for range 20 * runtime.NumCPU() {
 			c := exec.CommandContext(ctx, "/bin/sh", "-c", "while :; do :; done")

@@ -11,7 +11,6 @@ var (
 	roundsFlag = flag.Int("rounds", 1, "rounds of the comparison")
 	scaleFlag  = flag.String("scale", "small", "small or full: how much work; the record is full")
 	outFlag    = flag.String("out", "", "folder for results.json and results.svg of the comparison")
-	peersFlag  = flag.String("peers", "", "folder with the unpacked packages of the peers that are not installed")
 	onlyFlag   = flag.String("only", "", "compare only no monitor and the variants that match this `expression`")
 )
 
@@ -36,7 +35,9 @@ type scale struct {
 
 	loadFiles  int           // BenchmarkLoad
 	crowdTime  time.Duration // BenchmarkCrowd
-	steadyTime time.Duration // BenchmarkStoppedScanner
+	starts     int           // BenchmarkStart: of each variant in a round
+	steadyTime time.Duration // BenchmarkStoppedScanner: its openers begin no open after that,
+	steadyWait time.Duration // and wait so long for those that have begun
 }
 
 func theScale(tb testing.TB) scale {
@@ -46,13 +47,14 @@ func theScale(tb testing.TB) scale {
 		return scale{
 			name: "small", files: 400, programs: 10, repeat: 4, tree: 150, repository: 40, packages: 2, slow: 30,
 			threaded: 400, objects: 5_000, hashes: 1000, bodies: 50, image: 256, idle: 2 * time.Second, limit: time.Minute,
-			loadFiles: 2000, crowdTime: 3 * time.Second, steadyTime: 2 * time.Second,
+			loadFiles: 2000, crowdTime: 3 * time.Second, starts: 5, steadyTime: 2 * time.Second, steadyWait: 3 * time.Second,
 		}
 	case "full":
 		return scale{
 			name: "full", files: 20_000, programs: 200, repeat: 5, tree: 3000, repository: 1000, packages: 12, slow: 300,
-			threaded: 4000, objects: 200_000, hashes: 200_000, bodies: 10_000, image: 1024, idle: 20 * time.Second,
-			limit: 4 * time.Minute, loadFiles: 100_000, crowdTime: 15 * time.Second, steadyTime: 10 * time.Second,
+			threaded: 4000, objects: 200_000, hashes: 200_000, bodies: 10_000, image: 1024, idle: 30 * time.Second,
+			limit: 4 * time.Minute, loadFiles: 100_000, crowdTime: 15 * time.Second, starts: 60,
+			steadyTime: 10 * time.Second, steadyWait: time.Minute,
 		}
 	}
 	tb.Fatalf("-scale %s: want small or full", *scaleFlag)

@@ -1,11 +1,8 @@
 package bench
 
 import (
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/keepout-security/keepout/bench/report"
 )
@@ -112,13 +109,4 @@ func unpack() []step {
 		{args: shell("rm -rf unpacked")},
 		{workload: report.Unpack, args: shell("dpkg-deb -x $2 unpacked")},
 	}
-}
-
-// packageVersion is that of an installed or unpacked Debian package, or "".
-func packageVersion(name string) string {
-	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", name).Output()
-	if err != nil { // not installed
-		out, _ = os.ReadFile(filepath.Join(*peersFlag, name+".version")) // nor unpacked
-	}
-	return strings.TrimSpace(string(out))
 }

@@ -13,9 +13,6 @@ import (
 	"github.com/keepout-security/keepout/wire"
 )
 
-// starts is how often each variant is started in a round.
-const starts = 60
-
 // BenchmarkStart measures from the decision to start a provider to its first message, for each part of the cage. The
 // variants take turns, so that they meet the same machine.
 func BenchmarkStart(b *testing.B) {
@@ -51,7 +48,7 @@ func BenchmarkStart(b *testing.B) {
 	}
 	caged(sandbox.AllLayers)() // the trial of what the host allows
 	for b.Loop() {
-		for range starts {
+		for range theScale(b).starts {
 			for i := range variants {
 				v := &variants[i]
 				v.took = append(v.took, v.start())

@@ -85,7 +85,8 @@ func stopOnce(b *testing.B, host stoppable) steady {
 	}
 	freeze(b, host.clamd)
 	var s steady
-	gather(b, actSteady, paths...).result(&s)
+	scale := theScale(b)
+	gather(b, actSteady, append([]string{scale.steadyTime.String(), scale.steadyWait.String()}, paths...)...).result(&s)
 	return s
 }
 

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/keepout-security/keepout/bench/report"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/testenv"
+	"github.com/keepout-security/keepout/internal/testvm"
 	"github.com/keepout-security/keepout/test/testhost"
 )
 
@@ -23,7 +25,7 @@ import (
 func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	b.Helper()
 	c := responderC(b, bed)
-	fapolicyd := filepath.Join(*peersFlag, "usr", "sbin", "fapolicyd")
+	fapolicyd, noFapolicyd := testvm.Fetch("fapolicyd")
 	lacks := func(name string, err error) {
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("not compared: %s: %v", name, err))
@@ -39,7 +41,8 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 			all = append(all, a)
 		}
 	}
-	_, noFapolicyd := os.Stat(fapolicyd)
+	lmdb, err := testvm.Fetch("liblmdb0") // which it needs
+	noFapolicyd = errors.Join(noFapolicyd, err)
 	_, noClamonacc := os.Stat("/usr/sbin/clamonacc")
 	noClamAV := testenv.Probe(testenv.ClamAV)
 
@@ -51,8 +54,8 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	add(&arena{name: report.Keepout3, thread: true, start: keepout(subjects(3, 0)...)})
 	add(&arena{name: report.KeepoutClamAV, heavy: true, start: keepoutClamAV(bed)}, noClamAV)
 	add(&arena{name: report.Clamonacc, heavy: true, start: startOnAccess(bed)}, noClamAV, noClamonacc)
-	add(&arena{name: report.FapolicydExec, start: startFapolicyd(bed, fapolicyd, execRules, false)}, noFapolicyd)
-	add(&arena{name: report.FapolicydAll, heavy: true, start: startFapolicyd(bed, fapolicyd, shippedRules, true)}, noFapolicyd)
+	add(&arena{name: report.FapolicydExec, start: startFapolicyd(bed, fapolicyd, lmdb, execRules, false)}, noFapolicyd)
+	add(&arena{name: report.FapolicydAll, heavy: true, start: startFapolicyd(bed, fapolicyd, lmdb, shippedRules, true)}, noFapolicyd)
 
 	const delay = time.Millisecond
 	add(&arena{name: report.Scanner1ms, slow: true, start: responderGo(bed, delay)})
@@ -199,9 +202,9 @@ const execRules = "deny_audit perm=execute pattern=ld_so : all\nallow perm=execu
 const shippedRules = "10-languages 20-dracut 21-updaters 30-patterns 40-bad-elf 41-shared-obj 42-trusted-elf " +
 	"70-trusted-lang 72-shell 90-deny-execute 95-allow-open"
 
-// startFapolicyd starts it in the arena's room, with its package's own configuration but for what follows from being
+// startFapolicyd starts what was unpacked of its package, and installed nowhere, in the arena's room, with its package's own configuration but for what follows from being
 // run by hand, on files of its own that lie over the system's in that room only.
-func startFapolicyd(bed *bed, program, rules string, shipped bool) func(*testing.B, *arena) {
+func startFapolicyd(bed *bed, unpacked, lmdb, rules string, shipped bool) func(*testing.B, *arena) {
 	return func(b *testing.B, a *arena) {
 		b.Helper()
 		over := filepath.Join(bed.base, "over"+strconv.FormatBool(shipped))
@@ -214,12 +217,12 @@ func startFapolicyd(bed *bed, program, rules string, shipped bool) func(*testing
 				fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", dir, filepath.Dir(upper), work), "keepout-bench", dir)
 		}
 		etc := filepath.Join(over, "upper", "etc", "fapolicyd")
-		conf, err := os.ReadFile(filepath.Join(*peersFlag, "etc", "fapolicyd", "fapolicyd.conf"))
+		conf, err := os.ReadFile(filepath.Join(unpacked, "etc", "fapolicyd", "fapolicyd.conf"))
 		must(b, err)
 		text, permissive := string(conf), "0"
 		if shipped {
 			permissive = "1" // they deny some source files of Go by what they look like
-			rules = compile(b, strings.Fields(rules))
+			rules = compile(b, unpacked, strings.Fields(rules))
 		}
 		for key, value := range map[string]string{
 			"permissive": permissive, "uid": "root", "gid": "root", "watch_fs": "ext3", "trust": "file",
@@ -229,12 +232,12 @@ func startFapolicyd(bed *bed, program, rules string, shipped bool) func(*testing
 		must(b, os.WriteFile(filepath.Join(etc, "fapolicyd.conf"), []byte(text), 0o644))
 		must(b, os.WriteFile(filepath.Join(etc, "compiled.rules"), []byte(rules), 0o644))
 		must(b, os.WriteFile(filepath.Join(etc, "fapolicyd.trust"), []byte("/bin/true 1 "+strings.Repeat("0", 64)+"\n"), 0o644))
-		share := filepath.Join(*peersFlag, "usr", "share", "fapolicyd")
+		share := filepath.Join(unpacked, "usr", "share", "fapolicyd")
 		command(b, "cp", "-a", share+"/.", filepath.Join(over, "upper", "usr", "share", "fapolicyd"))
 		log := filepath.Join(bed.base, "fapolicyd"+strconv.FormatBool(shipped)+".log")
-		libraries := strings.TrimSpace(command(b, "find", *peersFlag, "-name", "liblmdb.so.0", "-printf", "%h"))
+		libraries := strings.TrimSpace(command(b, "find", lmdb, "-name", "liblmdb.so.0", "-printf", "%h"))
 		args := append(a.prefix[1:len(a.prefix):len(a.prefix)], "/usr/bin/env", "LD_LIBRARY_PATH="+libraries, "/bin/sh", "-c",
-			`exec "$0" "$@" >`+log+" 2>&1", program, "--debug-deny")
+			`exec "$0" "$@" >`+log+" 2>&1", filepath.Join(unpacked, "usr", "sbin", "fapolicyd"), "--debug-deny")
 		pid, end := process(b, comparisonLife, a.prefix[0], args...)
 		a.free = func() { _ = syscall.Kill(pid, syscall.SIGKILL); end() }
 		awaitLine(b, log, "listen for events")
@@ -242,11 +245,11 @@ func startFapolicyd(bed *bed, program, rules string, shipped bool) func(*testing
 }
 
 // compile makes one file of the rules that the package ships.
-func compile(b *testing.B, names []string) string {
+func compile(b *testing.B, unpacked string, names []string) string {
 	b.Helper()
 	var rules strings.Builder
 	for _, name := range names {
-		path := filepath.Join(*peersFlag, "usr", "share", "fapolicyd", "sample-rules", name+".rules")
+		path := filepath.Join(unpacked, "usr", "share", "fapolicyd", "sample-rules", name+".rules")
 		text, err := os.ReadFile(path)
 		must(b, err)
 		for line := range strings.Lines(string(text)) {

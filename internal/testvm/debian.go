@@ -44,7 +44,7 @@ func DebianKernel(t testing.TB, meta string) Kernel {
 // Package fetches a Debian package once and returns the folder that it was unpacked into, which must not be changed.
 func Package(t testing.TB, name string) string {
 	t.Helper()
-	folder, err := fetch(name)
+	folder, err := Fetch(name)
 	if err != nil {
 		t.Fatalf("fetch the package %s: %v", name, err)
 	}
@@ -74,7 +74,8 @@ func kernelIn(t testing.TB, folder string) Kernel {
 // fetching lets one goroutine of the process at a time fetch; the file lock does the same for processes.
 var fetching sync.Mutex
 
-func fetch(name string) (string, error) {
+// Fetch is Package for who can do without.
+func Fetch(name string) (string, error) {
 	fetching.Lock()
 	defer fetching.Unlock()
 	cache, err := Cache()
