@@ -44,6 +44,7 @@ type bed struct {
 	bin      string // load, responder
 	tar      string // the source tree
 	deb      string // the package
+	goroot   string
 	sigs     string // signatures
 }
 
@@ -150,7 +151,8 @@ func (a *arena) measure(bed *bed, args ...string) (took, error) {
 // environment makes git and go use nothing outside the arena but the Go installation.
 func (a *arena) environment() []string {
 	return []string{
-		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "HOME=" + a.dir, "GOCACHE=" + filepath.Join(a.dir, "cache"),
+		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "HOME=" + a.dir,
+		"GOCACHE=" + filepath.Join(a.dir, "cache"),
 		"GOPROXY=off", "GOFLAGS=-mod=mod", "GOTOOLCHAIN=local", "GOTELEMETRY=off", "GOWORK=off", "CGO_ENABLED=0",
 		"TMPDIR=" + filepath.Join(a.dir, "tmp"),
 	}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,6 +25,7 @@ var errEnough = errors.New("enough")
 func makeBed(b *testing.B, s scale) *bed {
 	b.Helper()
 	bed := &bed{s: s, base: testenv.Tmpfs(b, "75%")}
+	bed.goroot = strings.TrimSpace(command(b, "go", "env", "GOROOT"))
 	bed.bin = testenv.Build(b, "./bench/load", "./bench/responder")
 	bed.template = filepath.Join(bed.base, "template")
 	in := func(name string) string { return filepath.Join(bed.template, name) }
@@ -33,15 +33,15 @@ func makeBed(b *testing.B, s scale) *bed {
 	command(b, bed.load(), "make", in("files"), strconv.Itoa(s.files))
 	command(b, bed.load(), "copies", in("programs"), strconv.Itoa(s.programs), "/bin/true")
 	tree := filepath.Join(bed.base, "tree")
-	sourceTree(b, tree, s.tree)
+	sourceTree(b, bed.goroot, tree, s.tree)
 	bed.tar = filepath.Join(bed.base, "tree.tar")
 	archive(b, bed.tar, tree)
 	bed.deb = filepath.Join(bed.base, "tree.deb")
 	debianPackage(b, bed.base, tree, bed.deb)
-	repository(b, in("repository"), tree, s.repository)
+	repository(b, in("repository"), bed.goroot, s.repository)
 	module(b, in("module"), s.packages)
 	a := arena{dir: bed.template}
-	if _, err := a.measure(bed, build(a.dir)...); err != nil { // fills the cache with the standard library
+	if _, err := a.measure(bed, bed.build(a.dir)...); err != nil { // fills the cache with the standard library
 		b.Fatal(err)
 	}
 	must(b, os.RemoveAll(tree))
@@ -51,17 +51,17 @@ func makeBed(b *testing.B, s scale) *bed {
 }
 
 // build is the measured build of the module.
-func build(dir string) []string {
+func (bed *bed) build(dir string) []string {
 	return []string{
-		"run", "--", filepath.Join(runtime.GOROOT(), "bin", "go"), "-C", filepath.Join(dir, "module"), "build", "-o",
+		"run", "--", filepath.Join(bed.goroot, "bin", "go"), "-C", filepath.Join(dir, "module"), "build", "-o",
 		filepath.Join(dir, "program"), ".",
 	}
 }
 
 // sourceTree copies the first n Go files of the Go installation's own source.
-func sourceTree(b *testing.B, to string, n int) {
+func sourceTree(b *testing.B, goroot, to string, n int) {
 	b.Helper()
-	from := filepath.Join(runtime.GOROOT(), "src")
+	from := filepath.Join(goroot, "src")
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -115,11 +115,12 @@ func debianPackage(b *testing.B, base, tree, to string) {
 }
 
 // repository makes one with two branches, which differ in every file.
-func repository(b *testing.B, dir, tree string, n int) {
+func repository(b *testing.B, dir, goroot string, n int) {
 	b.Helper()
-	sourceTree(b, dir, n)
+	sourceTree(b, goroot, dir, n)
 	git := func(args ...string) {
-		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=x", "-c", "user.email=x@localhost"}, args...)...)
+		args = append([]string{"-C", dir, "-c", "user.name=x", "-c", "user.email=x@localhost"}, args...)
+		cmd := exec.Command("git", args...)
 		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			b.Fatalf("git %q: %v\n%s", args, err, out)
@@ -129,7 +130,7 @@ func repository(b *testing.B, dir, tree string, n int) {
 	git("add", ".")
 	git("commit", "-q", "-m", "one")
 	git("checkout", "-q", "-b", "other")
-	must(b, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	must(b, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".go") {
 			return err
 		}
@@ -169,8 +170,8 @@ func module(b *testing.B, dir string, packages int) {
 		fmt.Fprintf(&imports, "\t\"example.test/tree/p%d\"\n", i)
 		fmt.Fprintf(&calls, "\tn += p%d.F0(\"a b\")\n", i)
 	}
-	put("main.go", "package main\n\nimport (\n\t\"os\"\n\n"+imports.String()+")\n\nfunc main() {\n\tn := 0\n"+calls.String()+
-		"\tos.Exit(n & 1)\n}\n")
+	put("main.go", fmt.Sprintf("package main\n\nimport (\n\t\"os\"\n\n%s)\n\nfunc main() {\n\tn := 0\n%s\tos.Exit(n & 1)\n}\n",
+		imports.String(), calls.String()))
 	setRound(b, dir, 0)
 }
 
@@ -204,6 +205,8 @@ func writeSignatures(b *testing.B, dir string, s scale) {
 		}
 		return hex.EncodeToString(raw)
 	}
-	put("hashes.hdb", s.hashes, func(i int) string { return fmt.Sprintf("%s:%d:Hash-%d", random(16), 100+r.IntN(1<<20), i) })
+	put("hashes.hdb", s.hashes, func(i int) string {
+		return fmt.Sprintf("%s:%d:Hash-%d", random(16), 100+r.IntN(1<<20), i)
+	})
 	put("bodies.ndb", s.bodies, func(i int) string { return fmt.Sprintf("Body-%d:0:*:%s", i, random(24)) })
 }

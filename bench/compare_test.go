@@ -53,7 +53,7 @@ func (c *comparison) run() {
 	c.b.Logf("prepared after %.0f s", time.Since(began).Seconds())
 	for round := range *roundsFlag {
 		for _, s := range stages(c.s) {
-			for _, i := range rand.Perm(len(c.arenas)) { //nolint:gosec // chance, not secrecy
+			for _, i := range rand.Perm(len(c.arenas)) {
 				if a := c.arenas[i]; s.of(a) && (!a.heavy || round == 0 || round == *roundsFlag-1) {
 					c.stage(a, s, round)
 				}
@@ -88,7 +88,7 @@ func (c *comparison) machine(now time.Time) {
 		c.out.Peers["clamav-daemon"] = string(v)
 	}
 	if folder, err := testvm.Fetch("fapolicyd"); err == nil {
-		c.out.Peers["fapolicyd"] = changelogVersion(filepath.Join(folder, "usr/share/doc/fapolicyd/changelog.Debian.gz"))
+		c.out.Peers["fapolicyd"] = changelogVersion(folder + "/usr/share/doc/fapolicyd/changelog.Debian.gz")
 	}
 }
 
@@ -184,7 +184,10 @@ func (c *comparison) resources() {
 	}
 	h := testhost.Start(b, testhost.Options{Life: comparisonLife, Watch: dir, Providers: subjects(3, 0)})
 	core := h.Status().PID
-	a := &arena{name: "resources", dir: dir, free: func() { _ = unix.Kill(h.PID, unix.SIGKILL); _ = unix.Kill(core, unix.SIGKILL) }}
+	a := &arena{dir: dir, free: func() {
+		_ = unix.Kill(h.PID, unix.SIGKILL)
+		_ = unix.Kill(core, unix.SIGKILL)
+	}}
 	if _, err := a.measure(bed, "open", dir, strconv.Itoa(c.s.objects), "4"); err != nil {
 		b.Fatal(err)
 	}

@@ -20,8 +20,8 @@ import (
 // loadThreads is how many threads open at the same time.
 const loadThreads = 8
 
-// BenchmarkLoad lets 8 threads open distinct files (100,000 with -scale full) with three providers voting, and reports whether every
-// verdict was given and accounted for: lost and unaccounted must be 0.
+// BenchmarkLoad lets 8 threads open distinct files (100,000 with -scale full) with three providers voting, and reports
+// whether every verdict was given and accounted for: lost and unaccounted must be 0.
 func BenchmarkLoad(b *testing.B) {
 	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS)
 	opt := testhost.Options{Life: 10 * time.Minute}

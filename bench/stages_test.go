@@ -56,7 +56,8 @@ func call(verb, folder string, args ...int) func(*arena, *bed, int) []string {
 // shell runs a script in the arena; its arguments are the arena's folder, the tar, the package and the round.
 func shell(script string) func(*arena, *bed, int) []string {
 	return func(a *arena, bed *bed, round int) []string {
-		return []string{"run", "--", "/bin/sh", "-c", "set -e; cd $0; " + script, a.dir, bed.tar, bed.deb, strconv.Itoa(round)}
+		script := "set -e; cd $0; " + script
+		return []string{"run", "--", "/bin/sh", "-c", script, a.dir, bed.tar, bed.deb, strconv.Itoa(round)}
 	}
 }
 
@@ -100,7 +101,7 @@ func compilation() []step {
 	const number = `package round\n\nconst Number = 1%d\n`
 	return []step{
 		{args: shell("printf '" + number + "' $3 > module/round/round.go")},
-		{workload: report.GoBuild, args: func(a *arena, _ *bed, _ int) []string { return build(a.dir) }},
+		{workload: report.GoBuild, args: func(a *arena, bed *bed, _ int) []string { return bed.build(a.dir) }},
 	}
 }
 

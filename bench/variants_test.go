@@ -55,7 +55,8 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	add(&arena{name: report.KeepoutClamAV, heavy: true, start: keepoutClamAV(bed)}, noClamAV)
 	add(&arena{name: report.Clamonacc, heavy: true, start: startOnAccess(bed)}, noClamAV, noClamonacc)
 	add(&arena{name: report.FapolicydExec, start: startFapolicyd(bed, fapolicyd, lmdb, execRules, false)}, noFapolicyd)
-	add(&arena{name: report.FapolicydAll, heavy: true, start: startFapolicyd(bed, fapolicyd, lmdb, shippedRules, true)}, noFapolicyd)
+	shipped := startFapolicyd(bed, fapolicyd, lmdb, shippedRules, true)
+	add(&arena{name: report.FapolicydAll, heavy: true, start: shipped}, noFapolicyd)
 
 	const delay = time.Millisecond
 	add(&arena{name: report.Scanner1ms, slow: true, start: responderGo(bed, delay)})
@@ -231,12 +232,13 @@ func startFapolicyd(bed *bed, unpacked, lmdb, rules string, shipped bool) func(*
 		}
 		must(b, os.WriteFile(filepath.Join(etc, "fapolicyd.conf"), []byte(text), 0o644))
 		must(b, os.WriteFile(filepath.Join(etc, "compiled.rules"), []byte(rules), 0o644))
-		must(b, os.WriteFile(filepath.Join(etc, "fapolicyd.trust"), []byte("/bin/true 1 "+strings.Repeat("0", 64)+"\n"), 0o644))
+		trust := "/bin/true 1 " + strings.Repeat("0", 64) + "\n" // it wants one line
+		must(b, os.WriteFile(filepath.Join(etc, "fapolicyd.trust"), []byte(trust), 0o644))
 		share := filepath.Join(unpacked, "usr", "share", "fapolicyd")
 		command(b, "cp", "-a", share+"/.", filepath.Join(over, "upper", "usr", "share", "fapolicyd"))
 		log := filepath.Join(bed.base, "fapolicyd"+strconv.FormatBool(shipped)+".log")
 		libraries := strings.TrimSpace(command(b, "find", lmdb, "-name", "liblmdb.so.0", "-printf", "%h"))
-		args := append(a.prefix[1:len(a.prefix):len(a.prefix)], "/usr/bin/env", "LD_LIBRARY_PATH="+libraries, "/bin/sh", "-c",
+		args := append(append([]string{}, a.prefix[1:]...), "/usr/bin/env", "LD_LIBRARY_PATH="+libraries, "/bin/sh", "-c",
 			`exec "$0" "$@" >`+log+" 2>&1", filepath.Join(unpacked, "usr", "sbin", "fapolicyd"), "--debug-deny")
 		pid, end := process(b, comparisonLife, a.prefix[0], args...)
 		a.free = func() { _ = syscall.Kill(pid, syscall.SIGKILL); end() }

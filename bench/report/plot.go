@@ -19,7 +19,8 @@ const (
 	valueWidth   = 44 // for the number right of the axis
 )
 
-const style = `text{font:12px sans-serif;fill:#222}.h{font-size:18px;font-weight:bold}.p{font-size:13px;font-weight:bold}
+const style = `text{font:12px sans-serif;fill:#222}.h{font-size:18px;font-weight:bold}
+.p{font-size:13px;font-weight:bold}
 .s{fill:#666;font-size:11px}.g{stroke:#ddd}.one{stroke:#999}.b{fill:#9aa5b1}.k{fill:#1769aa}.r{stroke:#222}`
 
 // SVG draws a panel for each workload: a bar from 1 to each variant's median ratio on a logarithmic axis, and a line
@@ -44,7 +45,8 @@ func (r *Results) SVG() []byte {
 		r.Rounds, r.Scale, r.Kernel, r.CPUs, r.When)))
 	top := r.most(variants)
 	for i, w := range panels {
-		fmt.Fprintf(&b, "<g transform=\"translate(%d,%d)\">\n", 20+(i%panelColumns)*panelWidth, pageHead+(i/panelColumns)*height)
+		left, down := 20+(i%panelColumns)*panelWidth, pageHead+(i/panelColumns)*height
+		fmt.Fprintf(&b, "<g transform=\"translate(%d,%d)\">\n", left, down)
 		r.panel(&b, w, variants, top)
 		b.WriteString("</g>\n")
 	}
@@ -100,7 +102,8 @@ func (r *Results) panel(b *strings.Builder, workload string, variants []string, 
 		}
 		from, to := min(x(1), x(s.Median)), max(x(1), x(s.Median))
 		fmt.Fprintf(b, "<rect class=\"%s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"11\"/>"+
-			"<line class=\"r\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/><text class=\"s\" x=\"%.1f\" y=\"%d\">%s</text>\n",
+			"<line class=\"r\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"+
+			"<text class=\"s\" x=\"%.1f\" y=\"%d\">%s</text>\n",
 			class, from, y, max(to-from, 1), x(s.Min), x(s.Max), float64(y)+5.5, float64(y)+5.5,
 			max(x(s.Max), x(s.Median), x(1))+5, y+10, number(s.Median))
 	}

@@ -73,8 +73,10 @@ func goal(t *testing.T, r *Results, name string) Goal {
 func TestGoals(t *testing.T) {
 	t.Parallel()
 	times := map[string]map[string][]float64{
-		None:     {OpenAgain: {1000, 1000}},
-		Keepout3: {OpenAgain: {1100, 1120}, Throughput(1, true): {100}, Throughput(2, true): {90}, Throughput(8, true): {110}},
+		None: {OpenAgain: {1000, 1000}},
+		Keepout3: {
+			OpenAgain: {1100, 1120}, Throughput(1, true): {100}, Throughput(2, true): {90}, Throughput(8, true): {110},
+		},
 	}
 	r := sampled(times)
 	r.Facts[FactRSS] = 65
@@ -101,7 +103,9 @@ func TestTablesSayWhatWasNotMeasured(t *testing.T) {
 	r.Notes = []string{"not compared: a peer"}
 	var text strings.Builder
 	r.WriteTables(&text)
-	for _, want := range []string{"| Keepout | 2.50 [2.00–3.00] | – |", "1.00 µs", "2.00 s", "Note: not compared: a peer"} {
+	for _, want := range []string{
+		"| Keepout | 2.50 [2.00–3.00] | – |", "1.00 µs", "2.00 s", "Note: not compared: a peer",
+	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,11 +24,15 @@ import (
 	"github.com/keepout-security/keepout/test/testhost"
 )
 
-var update = flag.Bool("update", false, "write what is measured as the new baseline")
+var (
+	update = flag.Bool("update", false, "write what is measured as the new baseline")
+	seed   = flag.Int("seed", 1, "of everything that is random in the machine: what another one changes is noise")
+)
 
 func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
 
 const (
+	knownDigest  = "hashlist" // the variant that judges by the digest
 	baselineFile = "docs/performance/icount-baseline.json"
 	none         = "no monitor"
 	limit        = 15 * time.Minute // of the machine; it needs two or three, on a busy host more
@@ -136,6 +141,7 @@ type plan struct {
 	Watch     string
 	Config    string
 	Providers int
+	Work      string // execs: no opens
 }
 
 // boot runs the machine to its end and returns what it measured.
@@ -144,6 +150,7 @@ func boot(t *testing.T) measured {
 	kernel := testvm.DebianKernel(t, testvm.Cloud)
 	m := testvm.Start(t, "icount", testvm.Spec{
 		Kernel: kernel.Image, Initramfs: archive(t), Memory: 1024, Offline: true, Counted: true,
+		Extra:   []string{"-seed", strconv.Itoa(*seed)},
 		Cmdline: "console=ttyS0 quiet nokaslr norandmaps clocksource=tsc tsc=reliable panic=-1",
 	})
 	line := m.ExpectWithin("^(RESULT|FAILED) ", limit)
@@ -152,15 +159,14 @@ func boot(t *testing.T) measured {
 	if !ok {
 		t.Fatalf("the guest: %s\n%s", line, m.Serial.Tail())
 	}
-	var batches map[string]map[string][]int64
-	if err := json.Unmarshal([]byte(raw), &batches); err != nil {
+	var variants map[string]map[string]int64
+	if err := json.Unmarshal([]byte(raw), &variants); err != nil {
 		t.Fatalf("read what the guest measured: %v\n%s", err, raw)
 	}
 	out := measured{Kernel: kernel.Release, Go: runtime.Version(), Instructions: map[string]int64{}}
-	for variant, workloads := range batches {
-		for workload, values := range workloads {
-			slices.Sort(values)
-			out.Instructions[variant+": "+workload] = values[len(values)/2]
+	for variant, workloads := range variants {
+		for workload, n := range workloads {
+			out.Instructions[variant+": "+workload] = n
 		}
 	}
 	t.Logf("the machine ran for %v", time.Since(m.Started).Round(time.Second))
@@ -176,7 +182,7 @@ func archive(t *testing.T) string {
 	}{
 		{"keepout", nil},
 		{"1 provider", []testhost.Provider{{ID: "subject-0", Source: "subject"}}},
-		{"hashlist", []testhost.Provider{{ID: "hashlist", Source: "hashlist", Content: "/etc/keepout/hashlist"}}},
+		{knownDigest, []testhost.Provider{{ID: "hashlist", Source: "hashlist", Content: "/etc/keepout/hashlist"}}},
 		{"3 providers", []testhost.Provider{
 			{ID: "subject-0", Source: "subject"}, {ID: "subject-1", Source: "subject"}, {ID: "subject-2", Source: "subject"},
 		}},
@@ -188,6 +194,9 @@ func archive(t *testing.T) string {
 		p := plan{
 			Name: v.name, Watch: fmt.Sprintf("/watched/%d", i), Config: fmt.Sprintf("/etc/keepout/%d.yaml", i),
 			Providers: len(v.providers),
+		}
+		if v.name == knownDigest {
+			p.Work = "execs"
 		}
 		h := testhost.Prepare(t, testhost.Options{Watch: p.Watch, Providers: v.providers})
 		out = append(out, initramfs.File{Name: strings.TrimPrefix(p.Config, "/"), Data: read(t, h.Config)})
@@ -239,8 +248,12 @@ func tree(t *testing.T, dir, to string) (out []initramfs.File) {
 			return err
 		}
 		info, err := d.Info()
-		out = append(out, initramfs.File{Name: to + "/" + filepath.ToSlash(rel), Mode: uint32(info.Mode().Perm()), Data: read(t, path)})
-		return err
+		if err != nil {
+			return err
+		}
+		name := to + "/" + filepath.ToSlash(rel)
+		out = append(out, initramfs.File{Name: name, Mode: uint32(info.Mode().Perm()), Data: read(t, path)})
+		return nil
 	})
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)

@@ -27,11 +27,12 @@ type plan struct {
 	Watch     string
 	Config    string // empty: nobody watches
 	Providers int
+	Work      string // execs: no opens
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "work" {
-		if err := work(os.Args[2]); err != nil {
+	if len(os.Args) == 4 && os.Args[1] == "work" {
+		if err := work(os.Args[2], os.Args[3] == "execs"); err != nil {
 			fmt.Fprintln(os.Stderr, "work:", err)
 			os.Exit(1)
 		}
@@ -144,8 +145,8 @@ func (p plan) run() (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(3 * time.Second)                            // what starting left behind ends meanwhile; an idle machine's time costs nothing
-	cmd := exec.Command("/proc/self/exe", "work", p.Watch) //nolint:noctx // the host ends the machine
+	time.Sleep(3 * time.Second)                                    // what starting left behind ends meanwhile; an idle machine's time costs nothing
+	cmd := exec.Command("/proc/self/exe", "work", p.Watch, p.Work) //nolint:noctx // the host ends the machine
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -159,7 +160,7 @@ func (p plan) start() (end func() error, err error) {
 	if p.Config == "" {
 		return func() error { return nil }, nil
 	}
-	state := filepath.Join("/var", p.Name)
+	state := "/var/" + p.Name
 	daemon := exec.Command("/platform/keepoutd", "--config", p.Config, "--state-dir", state, //nolint:noctx // end
 		"--run-dir", "/run/"+p.Name, "--providers-dir", "/platform/providers")
 	var log bytes.Buffer
@@ -209,7 +210,7 @@ func ask(runDir string) (s *control.Status, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	err = c.Do(ctx, control.Request{Do: "status"}, func(r control.Reply) error {
 		if r.Status != nil {
 			s = r.Status

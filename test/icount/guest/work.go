@@ -9,19 +9,20 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// How much is measured. A batch gives one number; the host takes the median of the batches.
+// How much is measured.
 const (
-	files       = 200
-	fileSize    = 4000 // bytes; each renewal adds one, and they shall stay within a page
-	programs    = 20
-	openBatches = 11
-	execBatches = 9
+	files      = 200
+	fileSize   = 4000 // bytes; each renewal adds one, and they shall stay within a page
+	programs   = 20
+	openRounds = 15
+	execRounds = 30
 )
 
 // program is the least that Linux executes on x86-64: one loadable segment, which ends the process.
@@ -91,47 +92,77 @@ func now() int64 {
 	return ts.Nano()
 }
 
-// work measures and prints, by workload, what one operation took in each batch.
-func work(dir string) error {
+// ops are what each operation of a workload took.
+type ops []int64
+
+// middle is the mean of the middle half. A median would jump where an operation takes one of two ways, and a mean
+// follows the few that a timer or a collection fell into.
+func (o ops) middle() int64 {
+	slices.Sort(o)
+	half := o[len(o)/4 : len(o)-len(o)/4]
+	sum := int64(0)
+	for _, x := range half {
+		sum += x
+	}
+	return sum / int64(len(half))
+}
+
+// work measures and prints what one operation takes, by workload.
+func work(dir string, execsOnly bool) error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
-	out := map[string][]int64{}
-	var failures []error
-	batch := func(name string, n int, one func(i int) error) {
-		began := now()
-		for i := range n {
-			if err := one(i); err != nil {
-				failures = append(failures, err)
+	took := map[string]ops{}
+	measure := func(name string, one func(path string) error, paths []string) error {
+		for _, path := range paths {
+			began := now()
+			if err := one(path); err != nil {
+				return err
+			}
+			took[name] = append(took[name], now()-began)
+		}
+		return nil
+	}
+	both := func(name string, one func(path string) error, paths []string, rounds int) error {
+		for range rounds {
+			for _, path := range paths {
+				if err := renew(path); err != nil {
+					return err
+				}
+			}
+			if err := errors.Join(measure(name+" first", one, paths), measure(name+" again", one, paths)); err != nil {
+				return err
 			}
 		}
-		out[name] = append(out[name], (now()-began)/int64(n))
+		return nil
 	}
-	openOne := func(i int) error {
-		fd, err := unix.Open(filePath(dir, i), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open: %w", err)
+	var opened, executed []string
+	for i := range files {
+		opened = append(opened, filePath(dir, i))
+	}
+	for i := range programs {
+		executed = append(executed, programPath(dir, i))
+	}
+	if !execsOnly {
+		if err := both("open", openOne, opened, openRounds); err != nil {
+			return err
 		}
-		return unix.Close(fd)
 	}
-	execOne := func(i int) error { return execute(programPath(dir, i)) }
-	for range openBatches {
-		for i := range files {
-			failures = append(failures, renew(filePath(dir, i)))
-		}
-		batch("open first", files, openOne)
-		batch("open again", files, openOne)
-	}
-	for range execBatches {
-		for i := range programs {
-			failures = append(failures, renew(programPath(dir, i)))
-		}
-		batch("exec first", programs, execOne)
-		batch("exec again", programs, execOne)
-	}
-	if err := errors.Join(failures...); err != nil {
+	if err := both("exec", execute, executed, execRounds); err != nil {
 		return err
 	}
+	out := map[string]int64{}
+	for name, o := range took {
+		out[name] = o.middle()
+	}
 	return json.NewEncoder(os.Stdout).Encode(out)
+}
+
+func openOne(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	return unix.Close(fd)
 }
 
 func execute(path string) error {
