@@ -170,8 +170,8 @@ func module(b *testing.B, dir string, packages int) {
 		fmt.Fprintf(&imports, "\t\"example.test/tree/p%d\"\n", i)
 		fmt.Fprintf(&calls, "\tn += p%d.F0(\"a b\")\n", i)
 	}
-	put("main.go", fmt.Sprintf("package main\n\nimport (\n\t\"os\"\n\n%s)\n\nfunc main() {\n\tn := 0\n%s\tos.Exit(n & 1)\n}\n",
-		imports.String(), calls.String()))
+	const program = "package main\n\nimport (\n\t\"os\"\n\n%s)\n\nfunc main() {\n\tn := 0\n%s\tos.Exit(n & 1)\n}\n"
+	put("main.go", fmt.Sprintf(program, imports.String(), calls.String()))
 	setRound(b, dir, 0)
 }
 

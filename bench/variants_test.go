@@ -203,8 +203,9 @@ const execRules = "deny_audit perm=execute pattern=ld_so : all\nallow perm=execu
 const shippedRules = "10-languages 20-dracut 21-updaters 30-patterns 40-bad-elf 41-shared-obj 42-trusted-elf " +
 	"70-trusted-lang 72-shell 90-deny-execute 95-allow-open"
 
-// startFapolicyd starts what was unpacked of its package, and installed nowhere, in the arena's room, with its package's own configuration but for what follows from being
-// run by hand, on files of its own that lie over the system's in that room only.
+// startFapolicyd starts what was unpacked of its package, and installed nowhere, in the arena's room: with its package's
+// own configuration but for what follows from being run by hand, on files of its own that lie over the system's in that
+// room only.
 func startFapolicyd(bed *bed, unpacked, lmdb, rules string, shipped bool) func(*testing.B, *arena) {
 	return func(b *testing.B, a *arena) {
 		b.Helper()

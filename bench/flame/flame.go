@@ -33,6 +33,9 @@ func (n *node) child(name string) *node {
 	return n.children[name]
 }
 
+// longest is more processor time than any profile here has.
+const longest = 1000 * time.Hour
+
 // Parse reads the text. Each sample is a block between lines of dashes: its time and the innermost call on the first
 // line, then the callers.
 func Parse(text string) (*Graph, error) {
@@ -66,6 +69,9 @@ func Parse(text string) (*Graph, error) {
 			var err error
 			if took, err = time.ParseDuration(first); err != nil {
 				return nil, fmt.Errorf("time of a sample: %w", err)
+			}
+			if took <= 0 || took > longest-g.root.time {
+				return nil, fmt.Errorf("a sample of %v after %v", took, g.root.time)
 			}
 			calls = append(calls, strings.TrimSpace(strings.TrimSuffix(line, " (inline)")))
 		default:

@@ -72,3 +72,20 @@ func TestSVG(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParse: whatever it is given, it says what is wrong or draws it, and no time is lost.
+func FuzzParse(f *testing.F) {
+	f.Add(traces)
+	f.Add("---\n 10ms\n---\n")
+	f.Add("---\n -1h x\n y\n---\n 2000h x\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		g, err := Parse(text)
+		if err != nil {
+			return
+		}
+		if g.Total() <= 0 || g.Share("") != 1 {
+			t.Errorf("total %v, share of everything %v", g.Total(), g.Share(""))
+		}
+		g.SVG("x")
+	})
+}

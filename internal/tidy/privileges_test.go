@@ -77,6 +77,7 @@ var privileges = []privilege{
 			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
 			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
 			"providers/internal/*", "test/testhost", "internal/testvm", "test/icount/guest",
+			"bench/load",
 		},
 	},
 }

@@ -98,6 +98,11 @@ func setUp() error {
 	if err := unix.Chroot("."); err != nil {
 		return fmt.Errorf("enter the root: %w", err)
 	}
+	return mountAll()
+}
+
+// mountAll mounts what a system has.
+func mountAll() error {
 	for _, m := range [][3]string{
 		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"cgroup2", "/sys/fs/cgroup", ""},
 		{"tmpfs", "/run", "mode=0755"}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/var", "mode=0755"},
@@ -145,7 +150,8 @@ func (p plan) run() (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(3 * time.Second)                                    // what starting left behind ends meanwhile; an idle machine's time costs nothing
+	// What starting left behind ends meanwhile; an idle machine's time costs nothing.
+	time.Sleep(3 * time.Second)
 	cmd := exec.Command("/proc/self/exe", "work", p.Watch, p.Work) //nolint:noctx // the host ends the machine
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
