@@ -14,8 +14,8 @@ import (
 	"github.com/keepout-security/keepout/test/testhost"
 )
 
-// profileRounds is how often each file is opened for the first time: enough samples at 100 a second.
-const profileRounds = 5
+// profiledOpens is how many opens there are at least: enough for samples at 100 a second of processor time.
+const profiledOpens = 10_000
 
 // BenchmarkProfile draws where the core's processor time goes while files are opened for the first time and three
 // providers vote: -out gets flame.svg. Its core is cmd/keepout-core with a profiler.
@@ -32,13 +32,16 @@ func BenchmarkProfile(b *testing.B) {
 			b.ReportMetric(100*g.Share(prefix), name+"-%")
 		}
 		if *outFlag != "" {
-			title := fmt.Sprintf("The core while %d files are opened for the first time, %d times, and three providers vote",
-				s.files, profileRounds)
+			title := fmt.Sprintf("The core while files are opened for the first time, %d times, and three providers vote",
+				profileRounds(s)*s.files)
 			must(b, os.WriteFile(filepath.Join(*outFlag, "flame.svg"), g.SVG(title), 0o644))
 		}
 	}
 	b.ReportMetric(0, "ns/op") // says nothing here
 }
+
+// profileRounds is how often each file is opened for the first time.
+func profileRounds(s scale) int { return max(5, profiledOpens/s.files) }
 
 func profile(b *testing.B, s scale) *flame.Graph {
 	b.Helper()
@@ -64,7 +67,7 @@ func profile(b *testing.B, s scale) *flame.Graph {
 	h.Launch(opt)
 	must(b, unix.Kill(h.Status().PID, unix.SIGUSR2))
 	await(b, "the profile begins", func() bool { _, err := os.Stat(file); return err == nil })
-	for range profileRounds {
+	for range profileRounds(s) {
 		work("renew", dir, count)
 		work("open", dir, count, "1")
 	}
