@@ -50,16 +50,16 @@ func (c *comparison) run() {
 	c.machine(began)
 	c.resources()
 	c.prepare()
-	c.b.Logf("prepared after %.0f s", time.Since(began).Seconds())
+	progress("prepared", began)
 	for round := range *roundsFlag {
-		for _, s := range stages(c.s) {
+		for n, s := range stages(c.s) {
+			progress(fmt.Sprintf("round %d of %d, stage %d of %d", round+1, *roundsFlag, n+1, len(stages(c.s))), began)
 			for _, i := range rand.Perm(len(c.arenas)) {
 				if a := c.arenas[i]; s.of(a) && (!a.heavy || round == 0 || round == *roundsFlag-1) {
 					c.stage(a, s, round)
 				}
 			}
 		}
-		c.b.Logf("round %d of %d done after %.0f s", round+1, *roundsFlag, time.Since(began).Seconds())
 	}
 	for _, a := range c.arenas {
 		if a.watch == nil || a.lost {
@@ -73,6 +73,11 @@ func (c *comparison) run() {
 	c.publish()
 }
 
+// progress says where a long run is.
+func progress(what string, began time.Time) {
+	fmt.Fprintf(os.Stderr, "%5.0f s: %s\n", time.Since(began).Seconds(), what)
+}
+
 // machine notes what must be known to read the numbers.
 func (c *comparison) machine(now time.Time) {
 	var u unix.Utsname
@@ -83,6 +88,11 @@ func (c *comparison) machine(now time.Time) {
 		When: now.UTC().Format(time.RFC3339), Kernel: unix.ByteSliceToString(u.Release[:]), CPUs: runtime.NumCPU(),
 		Processor: processor(), Go: runtime.Version(), Scale: c.s.name, Rounds: *roundsFlag,
 		Load: strings.TrimSpace(string(load)), Peers: map[string]string{}, Facts: map[string]float64{},
+	}
+	var busy float64
+	if _, err := fmt.Sscan(c.out.Load, &busy); err == nil && busy > 1 {
+		const note = "others used the machine (load %.1f before the run): not for the record"
+		c.out.Notes = append(c.out.Notes, fmt.Sprintf(note, busy))
 	}
 	if v, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "clamav-daemon").Output(); err == nil {
 		c.out.Peers["clamav-daemon"] = string(v)
@@ -125,7 +135,9 @@ func processor() string {
 // a peer could find in it.
 func (c *comparison) prepare() {
 	c.bed = makeBed(c.b, c.s)
-	c.arenas, c.out.Notes = variants(c.b, c.bed)
+	var notes []string
+	c.arenas, notes = variants(c.b, c.bed)
+	c.out.Notes = append(c.out.Notes, notes...)
 	for _, a := range c.arenas {
 		a.free = func() {}
 		a.mkfs(c.b, c.bed)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ type plan struct {
 	Config    string // empty: nobody watches
 	Providers int
 	Work      string // execs: no opens
+	Repeat    int    // starts of the platform: where things come to lie in memory differs from start to start
 }
 
 func main() {
@@ -60,10 +62,17 @@ func all() error {
 	if err := json.Unmarshal(text, &plans); err != nil {
 		return err
 	}
-	results := map[string]json.RawMessage{}
-	for _, p := range plans {
-		if results[p.Name], err = p.run(); err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
+	results := map[string][]json.RawMessage{}
+	for i := range slices.MaxFunc(plans, func(x, y plan) int { return x.Repeat - y.Repeat }).Repeat {
+		for _, p := range plans {
+			if i >= p.Repeat {
+				continue
+			}
+			took, err := p.run(fmt.Sprintf("%d-%s", i, p.Name))
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.Name, err)
+			}
+			results[p.Name] = append(results[p.Name], took)
 		}
 	}
 	out, err := json.Marshal(results)
@@ -136,7 +145,8 @@ func move(from, to string) error {
 // startLimit is how long a platform may take until all providers are there, in the machine's time.
 const startLimit = 2 * time.Minute
 
-func (p plan) run() (json.RawMessage, error) {
+// run gives one start of the platform its turn; id names it.
+func (p plan) run(id string) (json.RawMessage, error) {
 	if err := os.MkdirAll(p.Watch, 0o755); err != nil {
 		return nil, err
 	}
@@ -146,7 +156,7 @@ func (p plan) run() (json.RawMessage, error) {
 	if err := populate(p.Watch); err != nil {
 		return nil, err
 	}
-	end, err := p.start()
+	end, err := p.start(id)
 	if err != nil {
 		return nil, err
 	}
@@ -162,13 +172,13 @@ func (p plan) run() (json.RawMessage, error) {
 }
 
 // start starts the platform and waits until it watches and each provider votes.
-func (p plan) start() (end func() error, err error) {
+func (p plan) start(id string) (end func() error, err error) {
 	if p.Config == "" {
 		return func() error { return nil }, nil
 	}
-	state := "/var/" + p.Name
+	state := "/var/" + id
 	daemon := exec.Command("/platform/keepoutd", "--config", p.Config, "--state-dir", state, //nolint:noctx // end
-		"--run-dir", "/run/"+p.Name, "--providers-dir", "/platform/providers")
+		"--run-dir", "/run/"+id, "--providers-dir", "/platform/providers")
 	var log bytes.Buffer
 	daemon.Stdout, daemon.Stderr = &log, &log
 	if err := daemon.Start(); err != nil {
@@ -181,13 +191,13 @@ func (p plan) start() (end func() error, err error) {
 			_ = daemon.Wait()
 			return nil, fmt.Errorf("not ready: %+v\n%s", s, log.String())
 		}
-		s, _ = ask("/run/" + p.Name) // not there yet
+		s, _ = ask("/run/" + id) // not there yet
 	}
 	for _, problem := range s.Problems {
 		fmt.Fprintf(os.Stdout, "%s: %s %s\n", p.Name, problem.Code, problem.Title)
 	}
 	return func() error {
-		if s, err := ask("/run/" + p.Name); err == nil && p.ready(s) {
+		if s, err := ask("/run/" + id); err == nil && p.ready(s) {
 			err = daemon.Process.Signal(syscall.SIGTERM)
 			return errors.Join(err, daemon.Wait())
 		}
