@@ -30,7 +30,7 @@ func BenchmarkStart(b *testing.B) {
 	const namespaces = sandbox.LayerUser | sandbox.LayerMount | sandbox.LayerPID | sandbox.LayerNet | sandbox.LayerIPC
 	caged := func(only sandbox.Layers) func() time.Duration {
 		spec := sandbox.Spec{
-			Program: program.Name(), StateDir: filepath.Join(dir, "state"), Groups: groups, Only: only,
+			Program: program.Name(), StateDir: filepath.Join(dir, "state"), Groups: groups, Only: only, Log: os.Stderr,
 			Limits: sandbox.Limits{Memory: 256 << 20, CPU: 100, Processes: 64, Files: 256, State: 1 << 20},
 		}
 		return func() time.Duration { return startCaged(b, spec, program) }
@@ -94,6 +94,7 @@ func startBare(b *testing.B, path string) time.Duration {
 	began := time.Now()
 	cmd := exec.CommandContext(b.Context(), path)
 	cmd.ExtraFiles = []*os.File{theirAuth, theirControl}
+	cmd.Stderr = os.Stderr
 	must(b, cmd.Start())
 	hello(b, control)
 	took := time.Since(began)

@@ -22,8 +22,8 @@ type event struct {
 	FailedBuild string
 }
 
-// benchmarkLine is how a benchmark ends: its name and how often it ran.
-var benchmarkLine = regexp.MustCompile(`^Benchmark\S*\s+\d+(\s|$)`)
+// benchmarkLine is how a benchmark ends: its name and how often it ran, which may come in two pieces.
+var benchmarkLine = regexp.MustCompile(`(?m)^Benchmark\S*[ \t]+\d+(\s|$)`)
 
 // outputLimit bounds what is kept of one test's output, bytes; the end is what explains a failure.
 const outputLimit = 64 << 10
@@ -84,7 +84,7 @@ func (c *count) event(e event) {
 		}
 		t := c.test(e.Package, e.Test)
 		t.output = append(t.output, e.Output...)
-		if t.outcome == "" && benchmarkLine.MatchString(e.Output) {
+		if t.outcome == "" && benchmarkLine.Match(t.output) {
 			t.outcome = "pass" // go test says no more about a benchmark that did not fail
 			c.markParent(e.Package, e.Test)
 		}
@@ -150,6 +150,9 @@ func (c *count) result() Result {
 		case t.outcome == "skip":
 			r.skip(t)
 		case !explained[[2]string{t.pkg, t.name}]:
+			if t.outcome == "" { // a failing test's output was printed when it failed
+				fmt.Fprintf(c.w, "%s", t.output)
+			}
 			r.Failures = append(r.Failures, failure(t))
 			explain(explained, t)
 		}
