@@ -8,7 +8,9 @@ import (
 func TestCompare(t *testing.T) {
 	t.Parallel()
 	at := func(kernel string, bare, open int64) measured {
-		return measured{Kernel: kernel, Go: "go", Instructions: map[string]int64{"no monitor: open": bare, "x: open": open}}
+		return measured{Kernel: kernel, Go: "go", Instructions: map[string]int64{
+			"no monitor: open": bare, "x: open": open, race: 10 * bare,
+		}}
 	}
 	before := at("6.1", 1000, 10_000)
 	for _, c := range []struct {
@@ -22,14 +24,19 @@ func TestCompare(t *testing.T) {
 		{name: "better", now: at("6.1", 1000, 9_700), better: "x: open: -3.0 %"},
 		{name: "another kernel makes everything slower", now: at("6.12", 1500, 15_000)},
 		{name: "another kernel, and we are worse", now: at("6.12", 1500, 17_000), worse: "x: open: +13.3 %"},
+		{name: "seeds differ more where three race", now: measured{Kernel: "6.1", Go: "go", Instructions: map[string]int64{
+			"no monitor: open": 1000, "x: open": 10_000, race: 10_390,
+		}}},
 		{
 			name: "new", now: measured{Kernel: "6.1", Go: "go", Instructions: map[string]int64{
-				"no monitor: open": 1000, "x: open": 10_000, "y: open": 1,
+				"no monitor: open": 1000, "x: open": 10_000, race: 10_000, "y: open": 1,
 			}},
 			worse: "y: open: not in the baseline",
 		},
 		{
-			name: "gone", now: measured{Kernel: "6.1", Go: "go", Instructions: map[string]int64{"no monitor: open": 1000}},
+			name: "gone", now: measured{Kernel: "6.1", Go: "go", Instructions: map[string]int64{
+				"no monitor: open": 1000, race: 10_000,
+			}},
 			worse: "x: open: in the baseline",
 		},
 	} {

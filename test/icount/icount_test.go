@@ -29,6 +29,9 @@ var (
 	seed   = flag.Int("seed", 1, "of everything that is random in the machine: what another one changes is noise")
 )
 
+// seeds is how many machines, each with another seed, share a judgement that one of them does not settle.
+const seeds = 3
+
 func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
 
 const (
@@ -49,10 +52,10 @@ type measured struct {
 // TestInstructions fails when an operation takes more instructions than its margin allows over the baseline.
 func TestInstructions(t *testing.T) {
 	testenv.Need(t, testenv.QEMU)
-	now := boot(t)
+	now := boot(t, *seed)
 	file := filepath.Join(testenv.ModuleRoot(t), filepath.FromSlash(baselineFile))
-	t.Logf("instructions an operation, and that to no monitor:\n%s", now.table())
 	if *update {
+		now = more(t, now)
 		text, err := json.MarshalIndent(now, "", "  ")
 		if err != nil {
 			t.Fatal(err)
@@ -71,6 +74,10 @@ func TestInstructions(t *testing.T) {
 		t.Fatalf("read the baseline: %v", err)
 	}
 	worse, better := compare(before, now)
+	if len(worse) > 0 {
+		t.Logf("one machine says that these are worse, others shall decide:\n%s", strings.Join(worse, "\n"))
+		worse, better = compare(before, more(t, now))
+	}
 	for _, line := range worse {
 		t.Error(line)
 	}
@@ -79,9 +86,29 @@ func TestInstructions(t *testing.T) {
 	}
 }
 
+// more boots the other machines, and returns the mean of all.
+func more(t *testing.T, first measured) measured {
+	t.Helper()
+	sum := maps.Clone(first.Instructions)
+	for i := 1; i < seeds; i++ {
+		for name, n := range boot(t, *seed+i).Instructions {
+			sum[name] += n
+		}
+	}
+	for name := range sum {
+		sum[name] /= seeds
+	}
+	first.Instructions = sum
+	t.Logf("the mean of %d machines:\n%s", seeds, first.table())
+	return first
+}
+
 // Margins over the baseline.
 const (
 	margin = 0.02
+	// Which of three providers votes last depends on where things lie in memory: seeds differ by 3 % here, by 1 % elsewhere.
+	raceMargin = 0.04
+	race       = "3 providers: open"
 	// Another kernel or Go changes what nobody here did: then only the ratio to no monitor is compared, less strictly.
 	foreignMargin = 0.10
 )
@@ -96,6 +123,9 @@ func compare(before, now measured) (worse, better []string) {
 			continue
 		}
 		change, allowed := float64(now.Instructions[name])/float64(was)-1, margin
+		if strings.HasPrefix(name, race) {
+			allowed = raceMargin
+		}
 		what := "instructions"
 		if !same {
 			change, allowed = now.ratio(name)/before.ratio(name)-1, foreignMargin
@@ -147,12 +177,12 @@ type plan struct {
 }
 
 // boot runs the machine to its end and returns what it measured.
-func boot(t *testing.T) measured {
+func boot(t *testing.T, seed int) measured {
 	t.Helper()
 	kernel := testvm.DebianKernel(t, testvm.Cloud)
-	m := testvm.Start(t, "icount", testvm.Spec{
+	m := testvm.Start(t, fmt.Sprintf("icount-%d", seed), testvm.Spec{
 		Kernel: kernel.Image, Initramfs: archive(t), Memory: 1024, Offline: true, Counted: true,
-		Extra:   []string{"-seed", strconv.Itoa(*seed)},
+		Extra:   []string{"-seed", strconv.Itoa(seed)},
 		Cmdline: "console=ttyS0 quiet nokaslr norandmaps clocksource=tsc tsc=reliable panic=-1",
 	})
 	line := m.ExpectWithin("^(RESULT|FAILED) ", limit)
@@ -175,8 +205,8 @@ func boot(t *testing.T) measured {
 			out.Instructions[variant+": "+workload] = sum / int64(len(starts))
 		}
 	}
-	t.Logf("of each start: %s", raw)
-	t.Logf("the machine ran for %v", time.Since(m.Started).Round(time.Second))
+	t.Logf("machine %d ran for %v; instructions an operation, and that to no monitor:\n%s", seed,
+		time.Since(m.Started).Round(time.Second), out.table())
 	return out
 }
 
