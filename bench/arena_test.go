@@ -96,7 +96,7 @@ func (a *arena) command(b *testing.B, args ...string) string {
 }
 
 // command runs a command and returns what it prints.
-func command(b *testing.B, args ...string) string {
+func command(b testing.TB, args ...string) string {
 	b.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
 	var out, errs bytes.Buffer
@@ -171,4 +171,14 @@ func (a *arena) room(b *testing.B) {
 		return err == nil && theirs != own && strings.HasSuffix(exe, "sleep")
 	})
 	a.prefix = []string{"nsenter", "--mount=" + path, "--"}
+}
+
+// failing runs a command and returns what it prints when it fails, or "" when it does not.
+func failing(b testing.TB, args ...string) string {
+	b.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	return err.Error() + ": " + string(out)
 }

@@ -63,7 +63,7 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(0, "ns/op") // says nothing here
 }
 
-func must(b *testing.B, err error) {
+func must(b testing.TB, err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)

@@ -176,7 +176,7 @@ OnAccessExcludeUname clamav
 
 // process starts a program that is killed by end, at the latest with the benchmark, with this process, or by a
 // watchdog.
-func process(b *testing.B, life time.Duration, program string, args ...string) (pid int, end func()) {
+func process(b testing.TB, life time.Duration, program string, args ...string) (pid int, end func()) {
 	b.Helper()
 	cmd := exec.CommandContext(context.Background(), program, args...) // ended below, in order
 	var out bytes.Buffer

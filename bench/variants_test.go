@@ -103,7 +103,7 @@ func responderGo(bed *bed, delays ...time.Duration) func(*testing.B, *arena) {
 }
 
 // readyProcess starts a responder and waits until it says that it watches.
-func readyProcess(b *testing.B, program string, args ...string) (pid int, end func()) {
+func readyProcess(b testing.TB, program string, args ...string) (pid int, end func()) {
 	b.Helper()
 	log := filepath.Join(folder(b), "out")
 	args = append([]string{"-c", `exec "$0" "$@" >` + log + " 2>&1", program}, args...)
@@ -112,7 +112,7 @@ func readyProcess(b *testing.B, program string, args ...string) (pid int, end fu
 	return pid, end
 }
 
-func awaitLine(b *testing.B, log, line string) {
+func awaitLine(b testing.TB, log, line string) {
 	b.Helper()
 	var text []byte
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -203,8 +203,8 @@ const execRules = "deny_audit perm=execute pattern=ld_so : all\nallow perm=execu
 const shippedRules = "10-languages 20-dracut 21-updaters 30-patterns 40-bad-elf 41-shared-obj 42-trusted-elf " +
 	"70-trusted-lang 72-shell 90-deny-execute 95-allow-open"
 
-// startFapolicyd starts what was unpacked of its package, and installed nowhere, in the arena's room: with its package's
-// own configuration but for what follows from being run by hand, on files of its own that lie over the system's in that
+// startFapolicyd starts what was unpacked of its package, and installed nowhere, in the arena's room: with its own
+// configuration but for what follows from being run by hand, on files of its own that lie over the system's in that
 // room only.
 func startFapolicyd(bed *bed, unpacked, lmdb, rules string, shipped bool) func(*testing.B, *arena) {
 	return func(b *testing.B, a *arena) {

@@ -50,7 +50,8 @@ func TestCount(t *testing.T) {
 			"a benchmark passes by its result; what fails or never ends does not",
 			stream(t, "run p BenchmarkA", "output p BenchmarkA BenchmarkA", "output p BenchmarkA BenchmarkA-2 1 180 ns/op",
 				"run p BenchmarkB", "output p BenchmarkB BenchmarkB", "run p BenchmarkB/x",
-				"output p BenchmarkB/x BenchmarkB/x-2 ", "output p BenchmarkB/x 1", "run p BenchmarkC", "fail p BenchmarkC", "run p BenchmarkD", "fail p"),
+				"output p BenchmarkB/x BenchmarkB/x-2 ",
+				"output p BenchmarkB/x 1", "run p BenchmarkC", "fail p BenchmarkC", "run p BenchmarkD", "fail p"),
 			Result{Passed: 2, Failures: []string{"p BenchmarkC", "p BenchmarkD: never ended"}, Needs: none},
 		},
 		{

@@ -106,7 +106,8 @@ func more(t *testing.T, first measured) measured {
 // Margins over the baseline.
 const (
 	margin = 0.02
-	// Which of three providers votes last depends on where things lie in memory: seeds differ by 3 % here, by 1 % elsewhere.
+	// Which of three providers votes last depends on where things lie in memory: seeds differ by 3 % here, by 1 %
+	// elsewhere.
 	raceMargin = 0.04
 	race       = "3 providers: open"
 	// Another kernel or Go changes what nobody here did: then only the ratio to no monitor is compared, less strictly.

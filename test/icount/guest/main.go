@@ -113,8 +113,13 @@ func setUp() error {
 // mountAll mounts what a system has.
 func mountAll() error {
 	for _, m := range [][3]string{
-		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"cgroup2", "/sys/fs/cgroup", ""},
-		{"tmpfs", "/run", "mode=0755"}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/var", "mode=0755"},
+		{"proc", "/proc", ""},
+		{"sysfs", "/sys", ""},
+		{"devtmpfs", "/dev", ""},
+		{"cgroup2", "/sys/fs/cgroup", ""},
+		{"tmpfs", "/run", "mode=0755"},
+		{"tmpfs", "/tmp", "mode=1777"},
+		{"tmpfs", "/var", "mode=0755"},
 	} {
 		if err := os.MkdirAll(m[1], 0o755); err != nil {
 			return err

@@ -135,12 +135,12 @@ func work(dir string, execsOnly bool) error {
 		}
 		return nil
 	}
-	var opened, executed []string
+	opened, executed := make([]string, files), make([]string, programs)
 	for i := range files {
-		opened = append(opened, filePath(dir, i))
+		opened[i] = filePath(dir, i)
 	}
 	for i := range programs {
-		executed = append(executed, programPath(dir, i))
+		executed[i] = programPath(dir, i)
 	}
 	if !execsOnly {
 		if err := both("open", openOne, opened, openRounds); err != nil {
