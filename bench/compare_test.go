@@ -89,6 +89,9 @@ func (c *comparison) machine(now time.Time) {
 		Processor: processor(), Go: runtime.Version(), Scale: c.s.name, Rounds: *roundsFlag,
 		Load: strings.TrimSpace(string(load)), Peers: map[string]string{}, Facts: map[string]float64{},
 	}
+	if ratio, err := execInstructions(c.b); err == nil {
+		c.out.Facts[report.FactExec] = ratio
+	}
 	var busy float64
 	if _, err := fmt.Sscan(c.out.Load, &busy); err == nil && busy > 1 {
 		const note = "others used the machine (load %.1f before the run): not for the record"
@@ -100,6 +103,21 @@ func (c *comparison) machine(now time.Time) {
 	if folder, err := testvm.Fetch("fapolicyd"); err == nil {
 		c.out.Peers["fapolicyd"] = changelogVersion(folder + "/usr/share/doc/fapolicyd/changelog.Debian.gz")
 	}
+}
+
+// execInstructions is what an exec with a known digest takes in instructions, to no monitor, by the baseline that is
+// committed: the promise is about that, and no clock here is as exact.
+func execInstructions(b *testing.B) (ratio float64, err error) {
+	b.Helper()
+	text, err := os.ReadFile(filepath.Join(testenv.ModuleRoot(b), "docs", "performance", "icount-baseline.json"))
+	if err != nil {
+		return 0, err
+	}
+	var baseline struct{ Instructions map[string]float64 }
+	if err := json.Unmarshal(text, &baseline); err != nil {
+		return 0, err
+	}
+	return baseline.Instructions["hashlist: exec again"] / baseline.Instructions["no monitor: exec again"], nil
 }
 
 // changelogVersion is what a Debian package's own list of changes says first, or "".

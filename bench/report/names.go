@@ -50,8 +50,8 @@ func Throughput(threads int, again bool) string {
 
 // Facts that are no time.
 const (
-	FactRSS       = "rss_mb"           // guard and core, after the objects below were judged
-	FactObjects   = "objects"          // distinct files that were opened before that
-	FactIdle      = "idle_cpu_percent" // guard and core, three providers, nothing to do
-	FactIcountOne = "icount_exec_known_ratio"
+	FactRSS     = "rss_mb"             // guard and core, after the objects below were judged
+	FactObjects = "objects"            // distinct files that were opened before that
+	FactIdle    = "idle_cpu_percent"   // guard and core, three providers, nothing to do
+	FactExec    = "exec_digest_icount" // instructions of an exec whose digest is known, to no monitor
 )
