@@ -31,7 +31,7 @@ type arena struct {
 
 	image string
 	start func(b *testing.B, a *arena)
-	free  func()        // ends what could hold anybody up
+	free  func()        // ends what could hold anybody up; set before anything is measured
 	watch func() string // what falsified the numbers, or ""
 	lost  bool          // it hung and was freed
 }

@@ -46,7 +46,7 @@ func theScale(tb testing.TB) scale {
 	case "small":
 		return scale{
 			name: "small", files: 400, programs: 10, repeat: 4, tree: 150, repository: 40, packages: 2, slow: 30,
-			threaded: 400, objects: 5_000, hashes: 1000, bodies: 50, image: 256, idle: 2 * time.Second, limit: time.Minute,
+			threaded: 400, objects: 5_000, hashes: 1000, bodies: 50, image: 256, idle: 2 * time.Second, limit: 3 * time.Minute,
 			loadFiles: 2000, crowdTime: 3 * time.Second, starts: 5, steadyTime: 2 * time.Second, steadyWait: 3 * time.Second,
 		}
 	case "full":
