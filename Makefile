@@ -151,7 +151,7 @@ lane-vm:
 
 # What an operation takes in instructions, against docs/performance/icount-baseline.json.
 lane-icount:
-	@$(TALLY) run -dir $(RESULTS) -lane icount -- go test -json -count=1 -timeout 60m ./test/icount/...
+	@$(TALLY) run -dir $(RESULTS) -lane icount -- go test -json -count=1 -timeout 100m ./test/icount/...
 
 # Each benchmark once and small, so that none can rot; one package after the other, as with root.
 lane-micro:
@@ -175,7 +175,7 @@ bench-promises: ## the other numbers of SPECIFICATION.md (BENCHTIME=10x)
 	$(BENCH) -bench 'Load|Start|CoreLost|Crowd|CrashPending|StoppedScanner' -args -scale $(SCALE)
 
 bench-icount: deps-vm ## instructions of an open and an exec against the baseline (UPDATE=1 writes it)
-	go test -count=1 ./test/icount -v -timeout 60m -args $(if $(UPDATE),-update)
+	go test -count=1 ./test/icount -v -timeout 100m -args $(if $(UPDATE),-update)
 
 bench-profile: BENCHTIME = 1x
 bench-profile: ## where the core's time goes in a first open: docs/performance/flame.svg

@@ -38,8 +38,8 @@ const (
 	knownDigest  = "hashlist" // the variant that judges by the digest
 	baselineFile = "docs/performance/icount-baseline.json"
 	none         = "no monitor"
-	limit        = 15 * time.Minute // of the machine; it needs two or three, on a busy host more
-	starts       = 4                // of each variant; their mean is compared
+	limit        = 30 * time.Minute // of a machine; it needs two or three, on a busy host many more
+	starts       = 3                // of each variant; their mean is compared
 )
 
 // measured are instructions an operation, by variant and workload, with what they depend on.
