@@ -21,8 +21,8 @@ const (
 	files      = 200
 	fileSize   = 4000 // bytes; each renewal adds one, and they shall stay within a page
 	programs   = 20
-	openRounds = 4
-	execRounds = 8
+	openRounds = 3
+	execRounds = 14
 )
 
 // program is the least that Linux executes on x86-64: one loadable segment, which ends the process.
