@@ -15,6 +15,8 @@ TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 # grub-common checks what is written for GRUB.
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
+# What "make test-vm" boots machines with.
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-common grub-pc-bin systemd-boot-efi shim-signed
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -25,7 +27,7 @@ HAVE_YARA = $(and $(HAVE_GCC),$(wildcard /usr/include/yara.h /usr/local/include/
 
 ##@ Build and run
 
-.PHONY: help build yara run deps install-engines generate check-generate clean FORCE
+.PHONY: help build yara run deps deps-vm install-engines generate check-generate clean FORCE
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} \
@@ -60,6 +62,9 @@ run: build ## show it working on this machine: bin/keepout demo (as root)
 
 deps: ## install what this Debian machine lacks (as root), or say what
 	$(call install,$(DEBIAN))
+
+deps-vm: # install what boots test machines
+	$(call install,$(MACHINES))
 
 install-engines: ## install clamd and libyara only
 	$(call install,$(ENGINES))
@@ -101,7 +106,7 @@ clean: ## remove bin/
 
 ##@ Test
 
-LANES   := build vet vet-windows vet-darwin unit sim providers tidy root
+LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm icount micro
 RESULTS := bin/results
 TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
@@ -110,9 +115,9 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback \
 	./internal/rollout/...
 
-.PHONY: test test-unit test-sim test-root bench fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root test-vm bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
 
-test: deps ## every layer this machine can run; the last line counts what ran
+test: deps deps-vm ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
 	@$(MAKE) --keep-going $(LANES:%=lane-%) || true
 	@$(TALLY) total -dir $(RESULTS) $(LANES)
@@ -125,6 +130,9 @@ test-sim: lane-sim ## power cuts and a million steps of a host, from SEED=1
 test-root: export KEEPOUT_LANE ?= root
 test-root: lane-providers lane-root ## the real kernel and the real engines (as root)
 
+test-vm: export KEEPOUT_LANE ?= vm
+test-vm: deps-vm lane-vm ## whole machines that fail to boot and recover (RUN=REGEXP); pictures in bin/vm-artefacts
+
 lane-build:
 	@$(TALLY) check -dir $(RESULTS) -lane build -- $(MAKE) build
 
@@ -136,7 +144,7 @@ lane-vet-windows lane-vet-darwin: lane-vet-%:
 
 lane-unit:
 	@$(TALLY) run -dir $(RESULTS) -lane unit -- $(GO_TEST) -timeout 5m \
-		$$(go list ./... | grep -vE '/keepout/(test/root|providers|internal/(tidy|sim))(/|$$)')
+		$$(go list ./... | grep -vE '/keepout/(test/(root|vm|icount)|providers|internal/(tidy|sim))(/|$$)')
 
 # Without the race detector: one goroutine plays each history, and there are thousands.
 lane-sim:
@@ -152,9 +160,42 @@ lane-tidy:
 lane-root:
 	@$(TALLY) run -dir $(RESULTS) -lane root -- go test -json -count=1 -p 1 -timeout 20m ./test/root/...
 
-BENCHTIME ?= 1s
-bench: ## the numbers of SPECIFICATION.md (BENCHTIME=1s)
-	go test ./bench/... -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m
+# Two machines at a time: each emulates two processors.
+RUN ?= .
+lane-vm:
+	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' ./test/vm/...
+
+# What an operation takes in instructions, against docs/performance/icount-baseline.json.
+lane-icount:
+	@$(TALLY) run -dir $(RESULTS) -lane icount -- go test -json -count=1 -timeout 100m ./test/icount/...
+
+# Each benchmark once and small, so that none can rot; one package after the other, as with root.
+lane-micro:
+	@$(TALLY) run -dir $(RESULTS) -lane micro -- go test -json -p 1 -timeout 15m $(YARA_TAG) \
+		-run '^$$' -bench . -benchtime 1x $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+
+##@ Measure: see docs/performance
+
+BENCH = go test ./bench -run '^$$' -benchtime $(BENCHTIME) -timeout 90m
+
+ROUNDS ?= 5
+SCALE  ?= full
+ONLY   ?=
+OUT    ?= $(CURDIR)/docs/performance
+bench: BENCHTIME = 1x
+bench: ## compare with everything else, 15 min (ROUNDS=1 SCALE=small OUT=: half a minute, nothing written)
+	$(BENCH) -bench '^BenchmarkComparison$$' -args -rounds $(ROUNDS) -scale $(SCALE) -only '$(ONLY)' -out '$(OUT)'
+
+BENCHTIME ?= 1x
+bench-promises: ## the other numbers of SPECIFICATION.md (BENCHTIME=10x)
+	$(BENCH) -bench 'Load|Start|CoreLost|Crowd|CrashPending|StoppedScanner' -args -scale $(SCALE)
+
+bench-icount: deps-vm ## instructions of an open and an exec against the baseline (UPDATE=1 writes it)
+	go test -count=1 ./test/icount -v -timeout 100m -args $(if $(UPDATE),-update)
+
+bench-profile: BENCHTIME = 1x
+bench-profile: ## where the core's time goes in a first open: docs/performance/flame.svg
+	$(BENCH) -bench '^BenchmarkProfile$$' -args -scale $(SCALE) -out '$(OUT)'
 
 FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME=10s

@@ -139,7 +139,7 @@ func freeze(b *testing.B, pid int) {
 	})
 }
 
-func await(b *testing.B, what string, cond func() bool) {
+func await(b testing.TB, what string, cond func() bool) {
 	b.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if cond() {
@@ -177,7 +177,7 @@ func member(b *testing.B, s *control.Status, id string) roster.Status {
 }
 
 // folder makes a folder that a caged provider may read.
-func folder(b *testing.B) string {
+func folder(b testing.TB) string {
 	b.Helper()
 	dir, err := os.MkdirTemp("", "keepout-bench-")
 	must(b, err)
@@ -247,4 +247,9 @@ func take(b *testing.B, g *fanotify.Group, n int) (events []fanotify.Event) {
 		}
 	}
 	return events
+}
+
+func median(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return s[len(s)/2]
 }

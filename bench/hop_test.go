@@ -109,7 +109,7 @@ func hopRound(b *testing.B) {
 func respond(b *testing.B, dir string) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "responder")
-	out, err := exec.CommandContext(b.Context(), "gcc", "-O2", "-pthread", "-o", program, "testdata/responder.c").
+	out, err := exec.CommandContext(b.Context(), "gcc", "-O2", "-pthread", "-o", program, "testdata/hop.c").
 		CombinedOutput()
 	if err != nil {
 		b.Fatalf("compile: %v\n%s", err, out)

@@ -17,14 +17,11 @@ import (
 	"github.com/keepout-security/keepout/test/testhost"
 )
 
-// Size of the load.
-const (
-	loadFiles   = 100_000
-	loadThreads = 8
-)
+// loadThreads is how many threads open at the same time.
+const loadThreads = 8
 
-// BenchmarkLoad lets 8 threads open 100,000 distinct files with three providers voting, and reports whether every
-// verdict was given and accounted for: lost and unaccounted must be 0.
+// BenchmarkLoad lets 8 threads open distinct files (100,000 with -scale full) with three providers voting, and reports
+// whether every verdict was given and accounted for: lost and unaccounted must be 0.
 func BenchmarkLoad(b *testing.B) {
 	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS)
 	opt := testhost.Options{Life: 10 * time.Minute}
@@ -32,7 +29,7 @@ func BenchmarkLoad(b *testing.B) {
 		opt.Providers = append(opt.Providers, testhost.Provider{ID: "subject-" + strconv.Itoa(i), Source: "subject"})
 	}
 	opt.Watch = testenv.Tmpfs(b, "1g")
-	paths := make([]string, loadFiles) // made before anybody watches
+	paths := make([]string, theScale(b).loadFiles) // made before anybody watches
 	for i := range paths {
 		dir := filepath.Join(opt.Watch, strconv.Itoa(i%100))
 		paths[i] = filepath.Join(dir, strconv.Itoa(i))
@@ -96,31 +93,6 @@ func runLoad(b *testing.B, h *testhost.Host, paths []string) {
 func absent(c session.Counters) float64 {
 	return float64(c.Delivered) - float64(c.Answered+c.Late+c.Bypassed+c.Pending)
 }
-
-// BenchmarkIdle reports what a core costs that has three providers and nothing to do, over IDLE_SECONDS.
-func BenchmarkIdle(b *testing.B) {
-	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS)
-	opt := testhost.Options{Life: 10 * time.Minute}
-	for i := range 3 {
-		opt.Providers = append(opt.Providers, testhost.Provider{ID: "subject-" + strconv.Itoa(i), Source: "subject"})
-	}
-	h := testhost.Start(b, opt)
-	time.Sleep(2 * time.Second) // what starting left behind is not idleness
-	b.ResetTimer()
-	for range b.N {
-		core := h.Status().PID
-		before := cpuTime(b, h.PID) + cpuTime(b, core)
-		start := time.Now()
-		time.Sleep(idleTime)
-		used := cpuTime(b, h.PID) + cpuTime(b, core) - before
-		b.ReportMetric(100*used.Seconds()/time.Since(start).Seconds(), "core-CPU-percent")
-		b.ReportMetric(residentMiB(b, core), "core-RSS-MiB")
-		b.ReportMetric(residentMiB(b, h.PID), "guard-RSS-MiB")
-	}
-}
-
-// idleTime is what the promise is about.
-const idleTime = time.Minute
 
 // cpuTime sums what the scheduler charged the threads of a process; /proc/PID/task/TID/schedstat, nanoseconds.
 func cpuTime(b *testing.B, pid int) time.Duration {

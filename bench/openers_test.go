@@ -22,13 +22,7 @@ const actVariable = "KEEPOUT_BENCH_ACT"
 // The acts.
 const (
 	actTogether = "together" // PATH...: opens them all at one time
-	actSteady   = "steady"   // PATH...: loadThreads threads open them in turn for steadyTime
-)
-
-// Of one steady process.
-const (
-	steadyTime = 10 * time.Second // it begins no open after that,
-	steadyWait = 60 * time.Second // and waits so long for those that have begun
+	actSteady   = "steady"   // TIME WAIT PATH...: loadThreads threads open them in turn for TIME
 )
 
 // perform does one act, prints what came of it as JSON and returns the exit code.
@@ -40,7 +34,12 @@ func perform(act string, paths []string) int {
 	case actEcho:
 		return echo(paths[0])
 	case actSteady:
-		result = openSteadily(paths)
+		lasts, err := time.ParseDuration(paths[0])
+		waits, wrong := time.ParseDuration(paths[1])
+		if err != nil || wrong != nil {
+			return 1
+		}
+		result = openSteadily(lasts, waits, paths[2:])
 	default:
 		fmt.Fprintln(os.Stderr, "unknown act", act)
 		return 1
@@ -106,14 +105,15 @@ type steady struct {
 	Blocked int // opens that did not end; Longest counts them until then
 }
 
-func openSteadily(paths []string) steady {
+// openSteadily begins no open after lasts, and waits no longer than waits for those that have begun.
+func openSteadily(lasts, waits time.Duration, paths []string) steady {
 	var l loss
 	var began [loadThreads]atomic.Int64 // of the open that is going on, or 0
 	var wg sync.WaitGroup
 	start := monotonic()
 	for t := range loadThreads {
 		wg.Go(func() {
-			for i := t; monotonic()-start < steadyTime; i += loadThreads {
+			for i := t; monotonic()-start < lasts; i += loadThreads {
 				began[t].Store(int64(monotonic()))
 				l.one(paths[i%len(paths)])
 				began[t].Store(0)
@@ -124,7 +124,7 @@ func openSteadily(paths []string) steady {
 	go func() { wg.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(steadyTime + steadyWait):
+	case <-time.After(lasts + waits):
 	}
 	s := steady{Longest: time.Duration(l.longest.Load()), Opens: l.opens.Load(), Failed: l.failed.Load()}
 	for t := range began {

@@ -13,9 +13,6 @@ import (
 	"github.com/keepout-security/keepout/wire"
 )
 
-// starts is how often each variant is started in a round.
-const starts = 60
-
 // BenchmarkStart measures from the decision to start a provider to its first message, for each part of the cage. The
 // variants take turns, so that they meet the same machine.
 func BenchmarkStart(b *testing.B) {
@@ -33,7 +30,7 @@ func BenchmarkStart(b *testing.B) {
 	const namespaces = sandbox.LayerUser | sandbox.LayerMount | sandbox.LayerPID | sandbox.LayerNet | sandbox.LayerIPC
 	caged := func(only sandbox.Layers) func() time.Duration {
 		spec := sandbox.Spec{
-			Program: program.Name(), StateDir: filepath.Join(dir, "state"), Groups: groups, Only: only,
+			Program: program.Name(), StateDir: filepath.Join(dir, "state"), Groups: groups, Only: only, Log: os.Stderr,
 			Limits: sandbox.Limits{Memory: 256 << 20, CPU: 100, Processes: 64, Files: 256, State: 1 << 20},
 		}
 		return func() time.Duration { return startCaged(b, spec, program) }
@@ -51,7 +48,7 @@ func BenchmarkStart(b *testing.B) {
 	}
 	caged(sandbox.AllLayers)() // the trial of what the host allows
 	for b.Loop() {
-		for range starts {
+		for range theScale(b).starts {
 			for i := range variants {
 				v := &variants[i]
 				v.took = append(v.took, v.start())
@@ -66,7 +63,7 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(0, "ns/op") // says nothing here
 }
 
-func must(b *testing.B, err error) {
+func must(b testing.TB, err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)
@@ -97,6 +94,7 @@ func startBare(b *testing.B, path string) time.Duration {
 	began := time.Now()
 	cmd := exec.CommandContext(b.Context(), path)
 	cmd.ExtraFiles = []*os.File{theirAuth, theirControl}
+	cmd.Stderr = os.Stderr
 	must(b, cmd.Start())
 	hello(b, control)
 	took := time.Since(began)

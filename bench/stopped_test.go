@@ -85,7 +85,8 @@ func stopOnce(b *testing.B, host stoppable) steady {
 	}
 	freeze(b, host.clamd)
 	var s steady
-	gather(b, actSteady, paths...).result(&s)
+	scale := theScale(b)
+	gather(b, actSteady, append([]string{scale.steadyTime.String(), scale.steadyWait.String()}, paths...)...).result(&s)
 	return s
 }
 
@@ -131,15 +132,22 @@ func childOf(b *testing.B, pid int) int {
 	return child
 }
 
-// startClamonacc starts a clamd and a clamonacc as Debian's services do, but with a configuration and a socket of their
-// own, in this private mount namespace and on a tmpfs of its own. Whatever happens, both are killed by their process
-// id, and with clamonacc's end the kernel releases whoever waits.
 func startClamonacc(b *testing.B, args ...string) stoppable {
+	b.Helper()
+	watched := testenv.Tmpfs(b, "64m")
+	clamd, end := clamonacc(b, life, watched, signatures(b), args...)
+	return stoppable{dir: watched, clamd: clamd, end: end}
+}
+
+// clamonacc starts a clamd and a clamonacc as Debian's services do, but with a configuration and a socket of their
+// own, in this private mount namespace and on a file system of its own. Whatever happens, both are killed by their
+// process id, and with clamonacc's end the kernel releases whoever waits.
+func clamonacc(b *testing.B, life time.Duration, watched, sigs string, args ...string) (clamdPID int, end func()) {
 	b.Helper()
 	if !testenv.InPrivateMounts() {
 		b.Fatal("clamonacc marks directories: not in a private mount namespace")
 	}
-	watched, state := testenv.Tmpfs(b, "64m"), folder(b)
+	state := folder(b)
 	must(b, os.Chmod(state, 0o777)) // clamd gives up root before it makes its socket
 	conf := filepath.Join(state, "clamd.conf")
 	text := fmt.Sprintf(`Foreground yes
@@ -152,23 +160,23 @@ LogFile %[1]s/clamd.log
 OnAccessIncludePath %[3]s
 OnAccessPrevention yes
 OnAccessExcludeUname clamav
-`, state, signatures(b), watched)
+`, state, sigs, watched)
 	must(b, os.WriteFile(conf, []byte(text), 0o600))
 	must(b, os.Chmod(conf, 0o644))
 
-	clamd, endClamd := process(b, "/usr/sbin/clamd", "--config-file="+conf)
+	clamd, endClamd := process(b, life, "/usr/sbin/clamd", "--config-file="+conf)
 	await(b, "clamd has its socket", func() bool {
 		_, err := os.Stat(filepath.Join(state, "clamd.sock"))
 		return err == nil
 	})
 	args = append(args, "--foreground", "--config-file="+conf, "--log="+filepath.Join(state, "clamonacc.log"))
-	_, endScanner := process(b, "/usr/sbin/clamonacc", args...)
-	return stoppable{dir: watched, clamd: clamd, end: func() { endScanner(); endClamd() }}
+	_, endScanner := process(b, life, "/usr/sbin/clamonacc", args...)
+	return clamd, func() { endScanner(); endClamd() }
 }
 
 // process starts a program that is killed by end, at the latest with the benchmark, with this process, or by a
 // watchdog.
-func process(b *testing.B, program string, args ...string) (pid int, end func()) {
+func process(b testing.TB, life time.Duration, program string, args ...string) (pid int, end func()) {
 	b.Helper()
 	cmd := exec.CommandContext(context.Background(), program, args...) // ended below, in order
 	var out bytes.Buffer

@@ -22,6 +22,9 @@ type event struct {
 	FailedBuild string
 }
 
+// benchmarkLine is how a benchmark ends: its name and how often it ran, which may come in two pieces.
+var benchmarkLine = regexp.MustCompile(`(?m)^Benchmark\S*[ \t]+\d+(\s|$)`)
+
 // outputLimit bounds what is kept of one test's output, bytes; the end is what explains a failure.
 const outputLimit = 64 << 10
 
@@ -81,6 +84,10 @@ func (c *count) event(e event) {
 		}
 		t := c.test(e.Package, e.Test)
 		t.output = append(t.output, e.Output...)
+		if t.outcome == "" && benchmarkLine.Match(t.output) {
+			t.outcome = "pass" // go test says no more about a benchmark that did not fail
+			c.markParent(e.Package, e.Test)
+		}
 		if over := len(t.output) - outputLimit; over > 0 {
 			t.output = t.output[over:]
 		}
@@ -97,6 +104,9 @@ func (c *count) markParent(pkg, name string) {
 	for i := strings.LastIndexByte(name, '/'); i >= 0; i = strings.LastIndexByte(name[:i], '/') {
 		if t, known := c.tests[[2]string{pkg, name[:i]}]; known {
 			t.parent = true
+			if t.outcome == "" && strings.HasPrefix(name, "Benchmark") {
+				t.outcome = "pass" // nothing else is said about it; a failure would follow
+			}
 			return
 		}
 	}
@@ -140,6 +150,9 @@ func (c *count) result() Result {
 		case t.outcome == "skip":
 			r.skip(t)
 		case !explained[[2]string{t.pkg, t.name}]:
+			if t.outcome == "" { // a failing test's output was printed when it failed
+				fmt.Fprintf(c.w, "%s", t.output)
+			}
 			r.Failures = append(r.Failures, failure(t))
 			explain(explained, t)
 		}

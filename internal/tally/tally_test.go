@@ -47,6 +47,14 @@ func TestCount(t *testing.T) {
 			Result{Passed: 1, Failures: []string{"p A/x"}, Needs: none},
 		},
 		{
+			"a benchmark passes by its result; what fails or never ends does not",
+			stream(t, "run p BenchmarkA", "output p BenchmarkA BenchmarkA", "output p BenchmarkA BenchmarkA-2 1 180 ns/op",
+				"run p BenchmarkB", "output p BenchmarkB BenchmarkB", "run p BenchmarkB/x",
+				"output p BenchmarkB/x BenchmarkB/x-2 ",
+				"output p BenchmarkB/x 1", "run p BenchmarkC", "fail p BenchmarkC", "run p BenchmarkD", "fail p"),
+			Result{Passed: 2, Failures: []string{"p BenchmarkC", "p BenchmarkD: never ended"}, Needs: none},
+		},
+		{
 			"a parent that fails by itself",
 			stream(t, "run p A", "run p A/x", "pass p A/x", "fail p A", "fail p"),
 			Result{Passed: 1, Failures: []string{"p A"}, Needs: none},

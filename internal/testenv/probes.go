@@ -67,6 +67,27 @@ func probeGit() error {
 	return err
 }
 
+// probeQEMU starts a machine that stands still and ends it by its monitor, and looks for what makes a disk.
+func probeQEMU() error {
+	for _, name := range []string{"mformat", "mcopy", "sfdisk", "grub-mkimage", "apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat("/usr/share/OVMF/OVMF_CODE_4M.fd"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-nodefaults",
+		"-display", "none", "-S", "-qmp", "stdio")
+	cmd.Stdin = strings.NewReader(`{"execute":"qmp_capabilities"}` + "\n" + `{"execute":"quit"}` + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("qemu-system-x86_64: %w %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
 func probePython() error {
 	_, err := Interpreter()
 	return err

@@ -51,6 +51,8 @@ var places = []place{
 		"event", "internal/content", "internal/health", "internal/unit",
 	}},
 
+	{pkg: "internal/recovery/initramfs", layer: base},
+
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
 	{pkg: "internal/rollback", layer: core},
@@ -133,10 +135,12 @@ var places = []place{
 
 	{pkg: "internal/testenv", layer: tests},
 	{pkg: "internal/simdisk", layer: tests},
+	{pkg: "internal/testvm", layer: tests, peers: []string{"internal/testenv"}},
 	{pkg: "internal/sim", layer: tests, peers: []string{"internal/simdisk"}},
 	{pkg: "internal/tally", layer: tests},
 	{pkg: "internal/tidy", layer: tests},
-	{pkg: "bench", layer: tests},
+	{pkg: "bench/*", layer: tests},
+	{pkg: "bench", layer: tests, peers: []string{"bench/*"}},
 	{pkg: "test/testhost", layer: tests, peers: []string{"internal/testenv"}},
 	{pkg: "test/*", layer: tests},
 	{pkg: "test/*/*", layer: tests},

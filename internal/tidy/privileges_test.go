@@ -76,7 +76,8 @@ var privileges = []privilege{
 		homes: []string{
 			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
 			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
-			"providers/internal/*", "test/testhost", "internal/recovery/bootguard",
+			"providers/internal/*", "test/testhost", "internal/testvm", "test/icount/guest",
+			"bench/load", "internal/recovery/bootguard",
 		},
 	},
 }
