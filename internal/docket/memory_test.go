@@ -126,8 +126,8 @@ func TestChangedMeanwhileIsNotRemembered(t *testing.T) {
 	}
 }
 
-// Whoever opens an object that may have changed since others were asked about it does not share their answer, though its
-// version is the same: a writer moves the times before the content.
+// Whoever opens an object that may have changed since others were asked about it does not share their answer, though
+// its version is the same: a writer moves the times before the content.
 func TestChangedObjectIsNotShared(t *testing.T) {
 	t.Parallel()
 	for name, changed := range map[string]bool{"unchanged": false, "changed": true} {
