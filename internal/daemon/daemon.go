@@ -346,6 +346,9 @@ func (d *Daemon) Pardons() bool { return d.pardons.Any() }
 // Pardon implements docket.Ruling.
 func (d *Daemon) Pardon(file int, size int64) (string, bool) { return d.pardons.Check(file, size) }
 
+// Pardoned implements docket.Ruling.
+func (d *Daemon) Pardoned(digest string) (string, bool) { return d.pardons.Allows(digest) }
+
 // Digest implements docket.Ruling.
 func (d *Daemon) Digest(file int, size int64) string {
 	digest, err := pardon.Digest(file, size)

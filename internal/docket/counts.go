@@ -16,6 +16,7 @@ type Counts struct {
 	Unmatched                                        atomic.Uint64 // no subscription matched
 	Remembered                                       atomic.Uint64 // of those allowed, without asking anybody
 	Notified                                         atomic.Uint64 // notify events seen
+	Hashed, Unhashed                                 atomic.Uint64 // digests computed, and given up
 }
 
 func (c *Counts) count(o event.Outcome, n int) {
@@ -42,6 +43,8 @@ type Totals struct {
 	Unmatched   uint64 `json:"unmatched"`
 	Remembered  uint64 `json:"remembered"` // of those allowed, without asking anybody
 	Notified    uint64 `json:"notified"`
+	Hashed      uint64 `json:"hashed"`   // contents whose digest the platform computed for providers
+	Unhashed    uint64 `json:"unhashed"` // and those for which there was no time
 	InFlight    int    `json:"in_flight"`
 }
 
@@ -56,6 +59,7 @@ func (d *Docket) Totals() Totals {
 		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(),
 		Remembered: d.counts.Remembered.Load(),
 		Notified:   d.counts.Notified.Load(), InFlight: inFlight,
+		Hashed: d.counts.Hashed.Load(), Unhashed: d.counts.Unhashed.Load(),
 	}
 }
 

@@ -30,7 +30,7 @@ func (d *Docket) stepAt(e *entry, now time.Time, in arbiter.Input) actions {
 	case in.Reason == event.ReasonBypassed:
 		up := giveUp{x.member.Session, e.q.Event.ID, in.Reason}
 		todo.giveUps = append(todo.giveUps, up)
-		if e.sending { // it may only now be asked: deliver says it again
+		if e.sending || e.late > 0 { // it may only now be asked: deliver says it again
 			e.early = append(e.early, up)
 		}
 	}

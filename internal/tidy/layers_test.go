@@ -60,8 +60,9 @@ var places = []place{
 	{pkg: "internal/sensor", layer: runtime, peers: []string{"internal/sensor/fanotify"}},
 	{pkg: "internal/session", layer: runtime},
 	{pkg: "internal/verdictcache", layer: runtime},
+	{pkg: "internal/digest", layer: runtime},
 	{pkg: "internal/docket", layer: runtime, peers: []string{
-		"internal/sensor", "internal/session", "internal/verdictcache",
+		"internal/digest", "internal/sensor", "internal/session", "internal/verdictcache",
 	}},
 	{pkg: "internal/sandbox", layer: runtime},
 	{pkg: "internal/journal", layer: runtime},
@@ -70,7 +71,7 @@ var places = []place{
 	{pkg: "internal/store", layer: runtime},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
-		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
+		"internal/digest", "internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
 
 	{pkg: "internal/control", layer: shell},
