@@ -66,14 +66,18 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 	return asked
 }
 
-// lasting reports whether anybody's vote may be remembered.
-func lasting(asked []question) bool {
-	for i := range asked {
-		if asked[i].memory.lasting {
-			return true
-		}
+// shares reports whether q, of the same version, may get the verdict on e. A version alone does not prove that both ask
+// about one content: who stores to a mapping moves the times first, and e may have been looked at before the store. So
+// nobody can have been able to write since then; where that cannot be told at all, as on an overlay, the version must do.
+// Preconditions: mu is held, and e has not been answered.
+func (e *entry) shares(q *sensor.Question) bool {
+	switch {
+	case q.Recent():
+		return false
+	case !q.Pinnable():
+		return true
 	}
-	return false
+	return e.pinned && e.q.Unchanged()
 }
 
 // firstBytes reads the start of the object if the kernel has it in memory: a reader that waits for a disk would

@@ -25,19 +25,9 @@ type hashing struct {
 	until time.Duration
 }
 
-// wantsDigest reports whether somebody is asked who subscribed to the digest.
-func wantsDigest(asked []question) bool {
-	for i := range asked {
-		if asked[i].digest && !asked[i].memory.known {
-			return true
-		}
-	}
-	return false
-}
-
 // fingerprint finds out what e's content is, as far as that takes no disk, and leaves the rest to the hashers: late
-// says that they will send the event to those who want the digest. Preconditions: the question is being sent, and nobody was
-// sent it yet.
+// says that they will send the event to those who want the digest. Preconditions: the question is being sent, and
+// nobody was sent it yet.
 func (d *Docket) fingerprint(e *entry) (late bool) {
 	wanted := false
 	for i := range e.seats {
@@ -46,7 +36,9 @@ func (d *Docket) fingerprint(e *entry) (late bool) {
 	if e.pinned && (wanted || e.recalls) && !e.q.Same() {
 		// A writer came between the event and Pin. What is known of the version that the event names holds for the
 		// event, but not for what is pinned.
+		d.mu.Lock()
 		e.pinned = false
+		d.mu.Unlock()
 	}
 	if !wanted {
 		return false

@@ -224,3 +224,38 @@ func TestPardonByDigest(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// TestSharesOnlyWhatNobodyCanWrite: a question about the version that is being asked about joins it while no writer can
+// have come; otherwise it is asked on its own, because the other may have been looked at before a store.
+func TestSharesOnlyWhatNobodyCanWrite(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before, meanwhile func(p *pins)
+		asked             int64
+	}{
+		"nobody":            {nil, nil, 1},
+		"a writer is there": {func(p *pins) { p.set(true, false) }, nil, 2},
+		"a writer came":     {nil, func(p *pins) { p.set(false, true) }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRemembering(t)
+			release := make(chan struct{})
+			p := r.with("p", &peer{script: func(*pb.Event, int) (pb.Action, bool) { <-release; return allow, true }})
+			r.d.SetMembers([]*docket.Member{p.Member})
+			if tt.before != nil {
+				tt.before(r.pins)
+			}
+			first, second := r.object("f"), r.object("f")
+			second.Event.File.Version = first.Event.File.Version
+			r.d.Judge(first)
+			if tt.meanwhile != nil {
+				tt.meanwhile(r.pins)
+			}
+			r.d.Judge(second)
+			close(release)
+			r.until("both are answered", func() bool { return r.kernel.count() == 2 && r.d.Totals().InFlight == 0 })
+			r.until("it was asked so often", func() bool { return p.asked.Load() == tt.asked })
+		})
+	}
+}

@@ -231,7 +231,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	}
 	d.waiting++
 	key := flightOf(p, q, asked)
-	if e := d.flights[key]; e != nil {
+	if e := d.flights[key]; e != nil && e.shares(q) {
 		e.joined = append(e.joined, q)
 		d.mu.Unlock()
 		return
@@ -239,7 +239,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	e := &entry{
 		q: q, flight: key, sending: true, copy: -1, seats: make([]seat, len(asked)), unanimous: p.unanimous(asked),
 	}
-	e.pinned = (lasting(asked) || wantsDigest(asked)) && q.Pin()
+	e.pinned = q.Pin()
 	todo := d.open(e, asked)
 	d.mu.Unlock()
 	todo.run()

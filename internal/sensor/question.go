@@ -35,6 +35,7 @@ type Question struct {
 	pairs  *pairs
 	group  Answerer
 	keeper Keeper // nil for an object that nothing may be remembered of
+	recent bool   // it has changed a moment ago, and may change again without another version
 	timed  bool   // every change of the object is seen in its version
 	era    uint64
 	pinned bool
@@ -76,6 +77,9 @@ func (q *Question) Free() {
 
 // Pinnable reports whether the object is one that Pin can watch, as far as is known before.
 func (q *Question) Pinnable() bool { return q.keeper != nil }
+
+// Recent reports whether the object has changed so recently that its version does not name one content.
+func (q *Question) Recent() bool { return q.recent }
 
 // Lasting reports whether what was found out about the object while it was pinned stays true of this version of it.
 func (q *Question) Lasting() bool { return q.keeper != nil && q.timed }

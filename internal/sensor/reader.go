@@ -145,8 +145,10 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if ev.Type == event.Open && s.pairs.take(ev) {
 		return event.ReasonPair
 	}
-	if f.stable && settled(&ev.File.Version, ev.Time) {
-		q.keeper, q.timed = s.keeper, f.timed
+	if f.stable {
+		if q.recent = !settled(&ev.File.Version, ev.Time); !q.recent {
+			q.keeper, q.timed = s.keeper, f.timed
+		}
 	}
 	if ev.Type == event.Exec {
 		q.WithOpen = f.covers(event.Open, ev.File.Path, obj.mount)

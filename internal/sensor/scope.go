@@ -61,9 +61,9 @@ var remoteKinds = map[int64]string{
 
 // stableKinds are the file systems on which what a provider voted may be remembered: nobody changes a file but through
 // this kernel's open files. Where the value is true, each change is seen in the file's times, too. On tmpfs it is not:
-// it has no page_mkwrite, so a page that a writable shared mapping has read from can be stored to without anybody noticing
-// (vma_wants_writenotify in mm/mmap.c; test/root holds it). An overlay is not among them: who maps a file of an overlay
-// for writing has the one below open.
+// it has no page_mkwrite, so a page that a writable shared mapping has read from can be stored to without anybody
+// noticing (vma_wants_writenotify in mm/mmap.c; test/root holds it). An overlay is not among them: who maps a file of
+// an overlay for writing has the one below open.
 var stableKinds = map[int64]bool{
 	unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: false,
 	unix.F2FS_SUPER_MAGIC: true, unix.SQUASHFS_MAGIC: true, unix.EROFS_SUPER_MAGIC_V1: true,
