@@ -142,6 +142,7 @@ func (d *Daemon) start() error {
 	if d.gap, err = d.guard.TakeOver(); err != nil {
 		return err
 	}
+	d.sensor.SetPrescan(loaded.Prescan)
 	if err := d.sensor.Start(watches(loaded)); err != nil {
 		return watchProblem(err)
 	}
@@ -178,7 +179,7 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	d.docket = docket.New(d, d.trail, d.leases, beat)
 	d.sensor, err = sensor.New(sensor.Config{
 		Group: group, Vital: d.vital(loaded), Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
-		Keeper: d.leases,
+		Keeper: d.leases, Prescanner: d.docket,
 	})
 	if err != nil {
 		return sensorProblem(err)
@@ -301,6 +302,7 @@ func (d *Daemon) reload() error {
 	if err := d.roster.Apply(installed, loaded); err != nil {
 		return err
 	}
+	d.sensor.SetPrescan(loaded.Prescan)
 	if err := d.sensor.SetWatches(watches(loaded)); err != nil {
 		old, before, oldErr := d.resolved()
 		if oldErr == nil {

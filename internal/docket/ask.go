@@ -66,9 +66,10 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 	return asked
 }
 
-// shares reports whether q, of the same version, may get the verdict on e. A version alone does not prove that both ask
-// about one content: who stores to a mapping moves the times first, and e may have been looked at before the store. So
-// nobody can have been able to write since then; where that cannot be told at all, as on an overlay, the version must do.
+// shares reports whether q, of the same version, may get the verdict on e. A version alone does not prove that both
+// ask about one content: who stores to a mapping moves the times first, and e may have been looked at before the store.
+// So nobody may have been able to write since then; where that cannot be told at all, as on an overlay, the version
+// must do.
 // Preconditions: mu is held, and e has not been answered.
 func (e *entry) shares(q *sensor.Question) bool {
 	switch {

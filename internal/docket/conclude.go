@@ -115,6 +115,9 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 // the descriptor is no longer needed for delivery.
 func (d *Docket) conclude(e *entry) actions {
 	e.due = false
+	if e.scan != nil {
+		return actions{} // nobody waits
+	}
 	v := e.c.Verdict()
 	if !v.Allowed && e.proved() {
 		e.pardon, v.Allowed = d.ruling.Pardoned(e.digest)
@@ -169,6 +172,9 @@ func (d *Docket) file(e *entry) actions {
 		return actions{}
 	}
 	delete(d.cases, e.q.Event.ID)
+	if e.scan != nil {
+		return d.scanned(e)
+	}
 	v := e.c.Verdict()
 	if e.pardon != "" {
 		v.Allowed, v.Outcome, v.Reason, v.DecidedBy = true, event.Allowed, event.ReasonAllowance, arbiter.Platform

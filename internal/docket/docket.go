@@ -74,9 +74,10 @@ type Docket struct {
 	mu        sync.Mutex
 	cases     map[uint64]*entry
 	flights   map[flight]*entry
-	lingering int  // cases that are answered and keep their object open
-	waiting   int  // questions in flight, joined ones included
-	closing   bool // no new questions are asked
+	scan      *entry // the offer that is being looked at
+	lingering int    // cases that are answered and keep their object open
+	waiting   int    // questions in flight, joined ones included
+	closing   bool   // no new questions are asked
 
 	seed    maphash.Seed
 	seeds   verdictcache.Seeds
@@ -119,6 +120,8 @@ type entry struct {
 	digest  string // of the content, once it is known
 	late    int    // deliveries under way beside the first
 	over    bool   // the question has ended, and its descriptor is closed
+
+	scan chan struct{} // of an offer: closed when it is over; otherwise nil
 }
 
 // seat is one member's part in a case.
@@ -241,6 +244,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	}
 	e.pinned = q.Pin()
 	todo := d.open(e, asked)
+	todo.add(d.interrupt(q))
 	d.mu.Unlock()
 	todo.run()
 	d.rouse()
@@ -255,7 +259,7 @@ func (d *Docket) open(e *entry, asked []question) actions {
 		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget(), memory: a.memory}
 		x.digest, x.mayRead = a.digest, a.mayRead
 		e.recalls = e.recalls || a.memory.known
-		if st := a.member.Standing; st != nil && a.member.Session != nil && !a.memory.known {
+		if st := a.member.Standing; st != nil && a.member.Session != nil && !a.memory.known && e.scan == nil {
 			var news []Change
 			x.route, news = st.route(a.typ, e.q.Event.Time)
 			todo.tell(st, news)
@@ -270,8 +274,14 @@ func (d *Docket) open(e *entry, asked []question) actions {
 	var eff arbiter.Effects
 	policy := d.ruling.Policy()
 	policy.Hear = e.q.Event.File.Canary() // each provider must show its own vote, whoever denies first
+	if e.scan != nil {
+		policy = arbiter.Policy{Mode: event.Monitor}
+	}
 	e.c, eff = arbiter.New(policy, voters)
-	d.cases[e.q.Event.ID], d.flights[e.flight] = e, e
+	d.cases[e.q.Event.ID] = e
+	if e.scan == nil {
+		d.flights[e.flight] = e
+	}
 	todo.add(d.apply(e, eff))
 	return todo
 }
@@ -346,8 +356,10 @@ func (d *Docket) Voted(s *session.Session, id uint64, vote event.Vote, reason ev
 				reason = event.ReasonUndecoded
 			}
 		}
-		e.seats[i].member.Latency.Add(took)
-		if reason == "" && e.c.Expects(i, took) {
+		if e.scan == nil {
+			e.seats[i].member.Latency.Add(took)
+		}
+		if reason == "" && (e.scan == nil || vote.Action != event.Deny) && e.c.Expects(i, took) {
 			todo = d.rule(e, i, now, vote)
 		}
 	}

@@ -160,6 +160,9 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		}
 		life := time.Duration(0)
 		if b.Vote.Action == event.Deny {
+			if e.scan != nil {
+				continue
+			}
 			life = denyFor
 		}
 		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)

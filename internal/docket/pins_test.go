@@ -41,6 +41,9 @@ func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
 	return era == p.era
 }
 
+// Hold implements sensor.Keeper.
+func (p *pins) Hold(bool) {}
+
 func (p *pins) Release(int) {}
 
 func (p *pins) Flush() {

@@ -21,6 +21,7 @@ type Keeper interface {
 	Whole(file int) bool
 	Keep(file int, size int64, era uint64, now time.Time) bool
 	Release(file int)
+	Hold(on bool)
 }
 
 // Question is one caller that the kernel holds until Tell.

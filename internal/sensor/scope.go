@@ -30,6 +30,7 @@ type filesystem struct {
 	remote bool   // FUSE or network: another party answers for its content
 	stable bool   // a read lease keeps its files from being changed unseen
 	timed  bool   // and each change is seen in their times
+	scans  bool   // what is written on it is offered to the providers
 	path   string // one path on it, for marking
 	fsid   [2]int32
 	watch  []watched
@@ -134,6 +135,26 @@ func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
 		}
 	}
 	return mask
+}
+
+// notifyMask is what the notify group must see.
+func (f *filesystem) notifyMask() uint64 {
+	mask := f.mask(notifyBits)
+	if f.prescanned() {
+		mask |= fanotify.CloseWrite
+	}
+	return mask
+}
+
+// prescanned reports whether files are offered when their writers close them: where something is watched about which
+// votes can be remembered.
+func (f *filesystem) prescanned() bool {
+	return f.scans && f.timed && !f.remote && (f.watches(event.Open) || f.watches(event.Exec))
+}
+
+// watches reports whether any watch on it wants events of type t.
+func (f *filesystem) watches(t event.Type) bool {
+	return slices.ContainsFunc(f.watch, func(w watched) bool { return w.events[t] })
 }
 
 // leads reports whether the path through which this file system was marked still leads to it. Where another one was
