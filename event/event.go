@@ -84,7 +84,8 @@ type File struct {
 	PathUnsure bool   `json:"path_unsure,omitempty"`
 	Mode       uint32 `json:"mode"` // st_mode
 	UID        uint32 `json:"uid"`  // owner
-	// SHA256 of the content in lower-case hex, where the platform computed it: for what it denied.
+	// SHA256 of the content in lower-case hex, where the platform computed it: for what it denied, and for providers
+	// that subscribed to the digest.
 	SHA256 string `json:"sha256,omitempty"`
 }
 

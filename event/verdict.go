@@ -10,15 +10,19 @@ const (
 	Abstain Action = iota
 	Allow
 	Deny
+	// Read asks for the event again, with the descriptor: for who was given the digest only. It is no answer.
+	Read
 )
 
-// String returns "abstain", "allow" or "deny".
+// String returns "abstain", "allow", "deny" or "read".
 func (a Action) String() string {
 	switch a {
 	case Allow:
 		return "allow"
 	case Deny:
 		return "deny"
+	case Read:
+		return "read"
 	default:
 		return "abstain"
 	}
@@ -34,6 +38,8 @@ func (a *Action) UnmarshalText(b []byte) error {
 		*a = Allow
 	case "deny":
 		*a = Deny
+	case "read":
+		*a = Read
 	default:
 		*a = Abstain
 	}

@@ -53,8 +53,13 @@ type Subscription struct {
 	MaxSize uint64   // bytes, inclusive; 0: no bound
 	Magic   []string // wanted first bytes of the content; empty: everything
 	Content bool     // deliver a read-only descriptor of the object
-	ByActor bool     // the vote depends on who acts, so that it is not shared between processes
-	Fresh   bool     // votes are not remembered: the engine is asked about an unchanged object again
+	// Digest wants the content's SHA-256, which the platform computes once for all, instead of the descriptor. Vote may
+	// return Read to get the descriptor after all; where there is no digest it comes at once. Both need a manifest with
+	// content: descriptor; with content: digest there is never one. With Content, a platform that has no digests sends
+	// descriptors instead.
+	Digest  bool
+	ByActor bool // the vote depends on who acts, so that it is not shared between processes
+	Fresh   bool // votes are not remembered: the engine is asked about an unchanged object again
 }
 
 // Settings are what the administrator configured for this provider.
@@ -65,7 +70,7 @@ type Settings struct {
 	Values   map[string]string
 }
 
-// Vote is an answer; make one with Allow, Deny, Suspect or Abstain.
+// Vote is an answer; make one with Allow, Deny, Suspect, Abstain or Read.
 type Vote = event.Vote
 
 // Allow has no objection.
@@ -81,6 +86,10 @@ func Deny(rule string) Vote {
 func Suspect(rule string, percent uint8) Vote {
 	return Vote{Action: event.Deny, Confidence: min(max(percent, 1), event.Certain-1), Rule: rule}
 }
+
+// Read asks for the same event again, with the descriptor: for engines that subscribe to the digest and cannot tell by
+// it. It may be given once an event, and only where Event.FD is negative.
+func Read() Vote { return Vote{Action: event.Read, Confidence: event.Certain} }
 
 // Abstain has no opinion.
 func Abstain() Vote { return Vote{Confidence: event.Certain} }

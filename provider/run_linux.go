@@ -61,7 +61,9 @@ type runner struct {
 	auth, control *wire.Conn
 	settings      Settings
 	heartbeat     time.Duration
+	minor         uint32 // of the platform
 	processed     atomic.Uint64
+	draining      atomic.Bool
 
 	beating sync.Mutex // keeps heartbeats in order, and Engine.Check to one call at a time
 
@@ -206,6 +208,7 @@ func (r *runner) handshake() error {
 			r.settings = Settings{
 				Provider: w.GetProvider(), Content: w.GetContent(), StateDir: w.GetStateDir(), Values: w.GetSettings(),
 			}
+			r.minor = w.GetMinor()
 			r.heartbeat = max(time.Duration(w.GetHeartbeatMs())*time.Millisecond, 10*time.Millisecond)
 			return nil
 		}
@@ -218,7 +221,10 @@ func (r *runner) subscribe() error {
 		Generation: 1, SelectPrefix: s.Under, MutePrefix: s.Except, MinSize: s.MinSize, MaxSize: s.MaxSize,
 		Access: pb.Access_ACCESS_METADATA, ByActor: s.ByActor, Fresh: s.Fresh,
 	}
-	if s.Content {
+	switch {
+	case s.Digest && r.minor >= wire.MinorDigest:
+		m.Access = pb.Access_ACCESS_DIGEST
+	case s.Content:
 		m.Access = pb.Access_ACCESS_DESCRIPTOR
 	}
 	for _, t := range s.Events {
@@ -269,6 +275,7 @@ func (r *runner) controlLoop(ctx context.Context) error {
 			closeFile(file)
 			return fmt.Errorf("platform refused: %s: %s", body.Refused.GetCode(), body.Refused.GetDetail())
 		case *pb.ToProvider_Drain:
+			r.draining.Store(true)
 			// What is queued is still answered; then the workers see the end of the stream, and serve returns.
 			r.auth.ShutdownRead()
 		}

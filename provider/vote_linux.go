@@ -83,6 +83,9 @@ func (r *runner) vote(ev *Event) Vote {
 	}
 	content := r.content.Load() // of before: a reload may end meanwhile
 	vote := r.engine.Vote(ev)
+	if vote.Action == event.Read && (ev.fd >= 0 || r.draining.Load()) {
+		vote.Action = event.Abstain // there is nothing more to read, or nobody who would send it
+	}
 	if vote.Content == "" {
 		vote.Content = *content
 	}

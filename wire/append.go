@@ -22,6 +22,7 @@ type Stamp struct {
 	Dropped    uint64
 	Budget     time.Duration // 0 or less: none is left, or none is needed
 	Descriptor bool          // the packet carries one
+	NoDigest   bool          // the event's digest is not for this provider
 }
 
 // AppendEvent appends the packet of an event. It fails only when that would exceed MaxPacket, and then returns dst as
@@ -30,7 +31,11 @@ func AppendEvent(dst []byte, ev *event.Event, s Stamp) ([]byte, error) {
 	comm, path := valid(ev.Actor.Comm), valid(ev.File.Path)
 	name, newDir, newName := valid(ev.Name), valid(ev.NewDir), valid(ev.NewName)
 	actor := sizeActor(&ev.Actor, comm)
-	file := sizeFile(&ev.File, path)
+	digest := ev.File.SHA256
+	if s.NoDigest {
+		digest = ""
+	}
+	file := sizeFile(&ev.File, path, digest)
 	body := sizeVarint(1, ev.ID) + sizeVarint(2, s.Seq) + sizeVarint(3, s.Dropped) + sizeVarint(4, uint64(s.Type)) +
 		sizeVarint(5, budget(s.Budget)) + sizeVarint(6, uint64(ev.Time.UnixNano())) +
 		1 + protowire.SizeBytes(actor) + 1 + protowire.SizeBytes(file) +
@@ -49,7 +54,7 @@ func AppendEvent(dst []byte, ev *event.Event, s Stamp) ([]byte, error) {
 	b = appendVarint(b, 5, budget(s.Budget))
 	b = appendVarint(b, 6, uint64(ev.Time.UnixNano()))
 	b = appendActor(appendLength(b, 7, actor), &ev.Actor, comm)
-	b = appendFile(appendLength(b, 8, file), &ev.File, path)
+	b = appendFile(appendLength(b, 8, file), &ev.File, path, digest)
 	b = appendText(b, 9, name)
 	b = appendText(b, 10, newDir)
 	b = appendText(b, 11, newName)
@@ -78,13 +83,13 @@ func appendActor(b []byte, p *event.Process, comm string) []byte {
 	return appendText(b, 6, comm)
 }
 
-func sizeFile(f *event.File, path string) int {
+func sizeFile(f *event.File, path, digest string) int {
 	return sizeVarint(1, f.Dev) + sizeText(2, f.Handle) + sizeVarint(3, f.Ino) + sizeVarint(4, uint64(f.Size)) +
 		sizeVarint(5, uint64(f.MtimeNS)) + sizeVarint(6, uint64(f.CtimeNS)) + sizeText(7, path) +
-		sizeVarint(8, uint64(f.Mode)) + sizeVarint(9, uint64(f.UID)) + sizeDigest(f.SHA256)
+		sizeVarint(8, uint64(f.Mode)) + sizeVarint(9, uint64(f.UID)) + sizeDigest(digest)
 }
 
-func appendFile(b []byte, f *event.File, path string) []byte {
+func appendFile(b []byte, f *event.File, path, digest string) []byte {
 	b = appendVarint(b, 1, f.Dev)
 	b = appendText(b, 2, f.Handle)
 	b = appendVarint(b, 3, f.Ino)
@@ -94,7 +99,7 @@ func appendFile(b []byte, f *event.File, path string) []byte {
 	b = appendText(b, 7, path)
 	b = appendVarint(b, 8, uint64(f.Mode))
 	b = appendVarint(b, 9, uint64(f.UID))
-	if d, ok := digestOf(f.SHA256); ok {
+	if d, ok := digestOf(digest); ok {
 		b = appendLength(b, 10, len(d))
 		b = append(b, d[:]...)
 	}
@@ -148,6 +153,8 @@ func actionToProto(a event.Action) pb.Action {
 		return pb.Action_ACTION_ALLOW
 	case event.Deny:
 		return pb.Action_ACTION_DENY
+	case event.Read:
+		return pb.Action_ACTION_READ
 	case event.Abstain:
 	}
 	return pb.Action_ACTION_ABSTAIN

@@ -48,7 +48,7 @@ func anyStamp(t *rapid.T) wire.Stamp {
 	return wire.Stamp{
 		Type: event.Type(rapid.Uint8Range(0, 9).Draw(t, "asked as")), Seq: rapid.Uint64().Draw(t, "seq"),
 		Dropped: rapid.Uint64().Draw(t, "dropped"), Budget: time.Duration(rapid.Int64().Draw(t, "budget")),
-		Descriptor: rapid.Bool().Draw(t, "descriptor"),
+		Descriptor: rapid.Bool().Draw(t, "descriptor"), NoDigest: rapid.Bool().Draw(t, "no digest"),
 	}
 }
 
@@ -64,6 +64,9 @@ func anyVote(t *rapid.T) event.Vote {
 func stamped(ev *event.Event, s wire.Stamp) *pb.ToProvider {
 	m := wire.EventToProto(ev)
 	m.Type, m.Seq, m.Dropped = pb.EventType(s.Type), s.Seq, s.Dropped
+	if s.NoDigest {
+		m.File.Sha256 = nil
+	}
 	m.BudgetNs, m.Descriptor_ = uint64(max(s.Budget, 0)), s.Descriptor
 	return anEvent(m)
 }

@@ -5,8 +5,11 @@ import "slices"
 // Versions of the protocol.
 const (
 	Major = 1 // a difference is a break
-	Minor = 0 // a difference is a feature
+	Minor = 1 // a difference is a feature
 )
+
+// MinorDigest is the minor version that brought ACCESS_DIGEST and ACTION_READ.
+const MinorDigest = 1
 
 // Majors lists the major versions that this build speaks, newest first.
 func Majors() []uint32 { return []uint32{Major} }

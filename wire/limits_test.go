@@ -50,7 +50,7 @@ func TestLimits(t *testing.T) {
 		"packet": {wire.MaxPacket, 65536}, "text": {wire.MaxText, 256}, "prefixes": {wire.MaxPrefixes, 1024},
 		"path": {wire.MaxPath, 4096}, "magics": {wire.MaxMagics, 64}, "magic": {wire.MaxMagic, 16},
 		"versions": {wire.MaxVersions, 16}, "auth descriptor": {wire.AuthFD, 3},
-		"control descriptor": {wire.ControlFD, 4}, "major": {wire.Major, 1}, "minor": {wire.Minor, 0},
+		"control descriptor": {wire.ControlFD, 4}, "major": {wire.Major, 1}, "minor": {wire.Minor, 1},
 		"rule": {event.MaxRule, wire.MaxText},
 	} {
 		if c.got != c.want {

@@ -68,6 +68,8 @@ func actionFromProto(a pb.Action) (action event.Action, known bool) {
 		return event.Deny, true
 	case pb.Action_ACTION_ABSTAIN:
 		return event.Abstain, true
+	case pb.Action_ACTION_READ:
+		return event.Read, true
 	case pb.Action_ACTION_UNSPECIFIED:
 	}
 	return event.Abstain, false

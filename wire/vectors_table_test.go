@@ -201,6 +201,9 @@ func subscribeVectors() []vector {
 			Magic: [][]byte{{0x7f, 'E', 'L', 'F'}, []byte("#!")}, Access: pb.Access_ACCESS_METADATA, ByActor: true,
 			Fresh: true,
 		})),
+		from("subscribe-digest", "execs, with the digest first (minor 1)", subscribe(&pb.Subscribe{
+			Generation: 7, Events: []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}, Access: pb.Access_ACCESS_DIGEST,
+		})),
 		from("subscribe-unknown-enums", "unknown types and access of a later version are not a violation",
 			subscribe(&pb.Subscribe{Generation: 3, Events: []pb.EventType{1, 77}, Access: 9})),
 		from("subscribe-no-access", "access 0 means metadata", subscribe(&pb.Subscribe{
@@ -245,7 +248,7 @@ func voteVectors() []vector {
 			vote(&pb.Vote{Id: 7, Content: text(wire.MaxText + 1)}))),
 		rawFrom("vote-invalid-utf8", "a rule that is not UTF-8", false, []byte{0x1a, 5, 0x08, 7, 0x22, 1, 0xff}),
 	}
-	for value := pb.Action_ACTION_UNSPECIFIED; value <= pb.Action_ACTION_ABSTAIN; value++ {
+	for value := pb.Action_ACTION_UNSPECIFIED; value <= pb.Action_ACTION_READ; value++ {
 		word := strings.ToLower(strings.TrimPrefix(value.String(), "ACTION_"))
 		all = append(all, from("vote-"+word, "action "+value.String(),
 			vote(&pb.Vote{Id: 7, Action: value})))

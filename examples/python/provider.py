@@ -15,7 +15,7 @@ import time
 MAX_PACKET, MAX_TEXT = 65536, 256
 OPEN, EXEC = 1, 2
 ALLOW, DENY, ABSTAIN = 1, 2, 3
-DESCRIPTOR = 2
+DESCRIPTOR, DIGEST = 2, 3
 LOADING, READY, DEGRADED = 1, 2, 3
 WELCOME, EVENT, RELOAD, DRAIN, REFUSED = 1, 3, 5, 6, 7  # bodies of ToProvider
 HELLO, SUBSCRIBE, VOTE, HEARTBEAT = 1, 2, 3, 5  # bodies of FromProvider
@@ -115,6 +115,7 @@ class Provider:
             if not packet or REFUSED in body:
                 raise ValueError(f"no welcome: {packet!r}")
         welcome = decode(body[WELCOME][-1])
+        self.access = DIGEST if get(welcome, 2, 0) >= 1 else DESCRIPTOR  # of platforms before digests
         if get(welcome, 1, 0) != 1:
             raise ValueError(f"the platform chose version {get(welcome, 1, 0)}, this speaks 1")
         self.content = get(welcome, 4, b"").decode()
@@ -122,7 +123,7 @@ class Provider:
         self.beat(now=True)
         self.load()
         self.control.send(message(SUBSCRIBE, field(1, 1) + message(2, varint(OPEN) + varint(EXEC))
-                                  + field(8, DESCRIPTOR)))
+                                  + field(8, self.access)))
         self.state = READY
 
     def load(self):

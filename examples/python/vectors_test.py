@@ -15,8 +15,8 @@ from provider import decode, field, message, varint, read_varint  # noqa: E402
 
 ENUMS = {
     "EventType": "EVENT_TYPE_ UNSPECIFIED OPEN EXEC CLOSE_WRITE CREATE RENAME DELETE",
-    "Action": "ACTION_ UNSPECIFIED ALLOW DENY ABSTAIN",
-    "Access": "ACCESS_ UNSPECIFIED METADATA DESCRIPTOR",
+    "Action": "ACTION_ UNSPECIFIED ALLOW DENY ABSTAIN READ",
+    "Access": "ACCESS_ UNSPECIFIED METADATA DESCRIPTOR DIGEST",
     "State": "STATE_ UNSPECIFIED LOADING READY DEGRADED",
 }
 # Fields in the order of their numbers, as name:type. + is repeated; 32 and 64 are bits of a number.

@@ -123,6 +123,9 @@ func (a *app) explain(rec *event.Record) error {
 	if v.Reason == event.ReasonAllowance {
 		fmt.Fprintf(a.out, "  an administrator allowed this content: %s\n", wire.Clip(v.Rule))
 	}
+	if ev.File.SHA256 != "" && v.Outcome != event.Denied {
+		fmt.Fprintf(a.out, "  SHA-256 %s\n", ev.File.SHA256)
+	}
 	if v.Shared > 0 {
 		fmt.Fprintf(a.out, "  %d identical events in flight got the same answer\n", v.Shared)
 	}

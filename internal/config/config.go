@@ -25,6 +25,9 @@ type Config struct {
 	// KernelMemory lets the kernel answer for opens of unchanged objects that every provider has allowed, for some
 	// seconds each; what that costs besides is in docs/limits.md.
 	KernelMemory bool `yaml:"kernel_memory"`
+	// Prescan shows a file to the providers when its writer closes it, so that the first who opens it need not wait. It
+	// works in mode enforce, with the lowest priority, where votes are remembered.
+	Prescan bool `yaml:"prescan"`
 	// Quorum is how many unsure denials (confidence below 100 %) make one; 0 means each counts alone.
 	Quorum int `yaml:"quorum"`
 	// Vital adds paths to what no provider may ever deny.
@@ -110,7 +113,7 @@ const HardLimit = 10 * time.Second
 // Default holds every default number of the configuration.
 func Default() Config {
 	return Config{
-		Version: 1, Mode: event.Monitor, StallLimit: Duration(time.Second), KernelMemory: true,
+		Version: 1, Mode: event.Monitor, StallLimit: Duration(time.Second), KernelMemory: true, Prescan: true,
 		Budgets: Budgets{Metadata: Duration(50 * time.Millisecond), Content: Duration(2 * time.Second)},
 		Journal: Journal{FileSize: 16 << 20, Files: 8, Record: "notable"}, Updates: defaultUpdates(),
 	}

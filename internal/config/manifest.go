@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func (m *Manifest) Dir() string { return m.dir }
 // ManifestEvent is one event type that a provider may subscribe to.
 type ManifestEvent struct {
 	Type    string `yaml:"type"`
-	Content string `yaml:"content"` // metadata or descriptor
+	Content string `yaml:"content"` // metadata, digest or descriptor
 }
 
 // Health says how a provider shows that it is well.
@@ -126,8 +127,9 @@ func (m *Manifest) check() error {
 		if _, err := event.ParseType(e.Type); err != nil {
 			bad(fmt.Sprintf("$.events[%d].type", i), "choose one of the known events", "%v", err)
 		}
-		if e.Content != "metadata" && e.Content != "descriptor" {
-			bad(fmt.Sprintf("$.events[%d].content", i), "write metadata or descriptor", "content %q is not known", e.Content)
+		if !slices.Contains([]string{"metadata", "digest", "descriptor"}, e.Content) {
+			bad(fmt.Sprintf("$.events[%d].content", i), "write metadata, digest or descriptor", "content %q is not known",
+				e.Content)
 		}
 	}
 	if len(m.Events) == 0 {

@@ -149,7 +149,7 @@ func TestResolveRefuses(t *testing.T) {
 			`DIR/lists/provider.yaml:4:11: KO-1006: no protocol version. Next: write protocol: [1]`,
 			`DIR/lists/provider.yaml:6:12: KO-1006: unknown event type "read" (known: open, exec, close-write, ` +
 				`create, rename, delete). Next: choose one of the known events`,
-			`DIR/lists/provider.yaml:6:27: KO-1006: content "all" is not known. Next: write metadata or descriptor`,
+			`DIR/lists/provider.yaml:6:27: KO-1006: content "all" is not known. Next: write metadata, digest or descriptor`,
 			`DIR/lists/provider.yaml:9:21: KO-1006: heartbeat 1h0m0s is out of range. Next: choose 100ms to 10s`,
 		}},
 		{"unknown key", map[int]string{7: "setting: [depth]"}, "{id: lists}", []string{

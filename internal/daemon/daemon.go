@@ -145,6 +145,7 @@ func (d *Daemon) start() error {
 	if d.gap, err = d.guard.TakeOver(); err != nil {
 		return err
 	}
+	d.sensor.SetPrescan(loaded.Prescan)
 	if err := d.sensor.Start(watches(loaded)); err != nil {
 		return watchProblem(err)
 	}
@@ -181,7 +182,7 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	d.docket = docket.New(d, d.trail, d.leases, beat)
 	d.sensor, err = sensor.New(sensor.Config{
 		Group: group, Vital: d.vital(loaded), Own: d.own(), Provider: sandbox.IsProvider, Judge: d.docket,
-		Keeper: d.leases,
+		Keeper: d.leases, Prescanner: d.docket,
 	})
 	if err != nil {
 		return sensorProblem(err)
@@ -304,6 +305,7 @@ func (d *Daemon) reload() error {
 	if err := d.roster.Apply(installed, loaded); err != nil {
 		return err
 	}
+	d.sensor.SetPrescan(loaded.Prescan)
 	if err := d.sensor.SetWatches(watches(loaded)); err != nil {
 		old, before, oldErr := d.resolved()
 		if oldErr == nil {
@@ -351,6 +353,9 @@ func (d *Daemon) Pardons() bool { return d.pardons.Any() }
 
 // Pardon implements docket.Ruling.
 func (d *Daemon) Pardon(file int, size int64) (string, bool) { return d.pardons.Check(file, size) }
+
+// Pardoned implements docket.Ruling.
+func (d *Daemon) Pardoned(digest string) (string, bool) { return d.pardons.Allows(digest) }
 
 // Digest implements docket.Ruling.
 func (d *Daemon) Digest(file int, size int64) string {

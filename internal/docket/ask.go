@@ -17,6 +17,8 @@ type question struct {
 	place      int // on the panel
 	typ        event.Type
 	descriptor bool
+	digest     bool // it is told the digest first
+	mayRead    bool // with digest: and may have the descriptor
 	byActor    bool
 	fresh      bool
 	memory     recollection
@@ -26,7 +28,7 @@ type question struct {
 const maxAsked = 8
 
 func (a question) budget() time.Duration {
-	if a.descriptor {
+	if a.descriptor || a.digest {
 		return a.member.Content
 	}
 	return a.member.Metadata
@@ -58,6 +60,7 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 		}
 		asked = append(asked, question{
 			member: m, place: i, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor, fresh: f.Fresh,
+			digest: f.Digest, mayRead: f.Digest && m.Session.MayRead(),
 		})
 	}
 	return asked

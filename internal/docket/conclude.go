@@ -94,7 +94,7 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 	for _, i := range eff.Cancel {
 		todo.giveUps = append(todo.giveUps, giveUp{e.seats[i].member.Session, id, event.ReasonCancelled})
 	}
-	if e.sending { // some may only now be asked: deliver says it to them again
+	if e.sending || e.late > 0 { // some may only now be asked: deliver says it to them again
 		e.early = append(e.early, todo.giveUps...)
 	}
 	if eff.Answer {
@@ -117,7 +117,14 @@ func (d *Docket) apply(e *entry, eff arbiter.Effects) actions {
 // the descriptor is no longer needed for delivery.
 func (d *Docket) conclude(e *entry) actions {
 	e.due = false
+	if e.scan != nil {
+		return actions{} // nobody waits
+	}
 	v := e.c.Verdict()
+	if !v.Allowed && e.proved() {
+		e.pardon, v.Allowed = d.ruling.Pardoned(e.digest)
+		return d.answer(e, v.Allowed)
+	}
 	if !v.Allowed && d.ruling.Pardons() && d.reserveDigest() {
 		e.hashing = true
 		return actions{later: []func(){func() { d.pardon(e) }}}
@@ -134,17 +141,21 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 	}
 	d.counts.count(outcome, 1+len(e.joined))
 	if !allow {
-		e.copy = d.keepForDigest(e.q.File)
+		if !e.proved() {
+			e.copy = d.keepForDigest(e.q.File)
+		}
 		if who := &e.q.Event.Actor; who.Comm == "" {
 			who.Comm = sensor.Program(who.PID) // now, because who is denied often ends at once
 		}
 	}
 	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
 	todo.answers = append(todo.answers, answer{e.q, allow})
-	// The object of a pinned question stays open until the last vote is in, so that all of them can be remembered.
-	if e.lingers = e.pinned && e.lasting() && d.lingering < maxLingering; e.lingers {
+	// The object of a pinned question stays open until the last vote is in, so that all of them can be remembered; and
+	// one that somebody may still want to read.
+	if e.lingers = (e.pinned && e.lasting() || e.readable()) && d.lingering < maxLingering; e.lingers {
 		d.lingering++
 	} else {
+		e.over = true
 		todo.ends = append(todo.ends, ending{q: e.q})
 	}
 	for _, q := range e.joined {
@@ -163,6 +174,9 @@ func (d *Docket) file(e *entry) actions {
 		return actions{}
 	}
 	delete(d.cases, e.q.Event.ID)
+	if e.scan != nil {
+		return d.scanned(e)
+	}
 	v := e.c.Verdict()
 	if e.pardon != "" {
 		v.Allowed, v.Outcome, v.Reason, v.DecidedBy = true, event.Allowed, event.ReasonAllowance, arbiter.Platform
@@ -176,14 +190,17 @@ func (d *Docket) file(e *entry) actions {
 	var ends []ending
 	if e.lingers {
 		d.lingering--
-		ends = []ending{{e.q, d.remember(e, &v)}}
+		ends, e.over = []ending{{e.q, d.remember(e, &v)}}, true
 	}
 	rec := event.Record{Event: e.q.Event, Verdict: v}
+	rec.Event.File.SHA256 = e.digest
 	if e.copy < 0 {
 		return actions{ends: ends, records: []event.Record{rec}, trail: d.trail}
 	}
 	return actions{ends: ends, later: []func(){func() {
-		rec.Event.File.SHA256 = d.ruling.Digest(e.copy, rec.Event.File.Size)
+		if sum := d.ruling.Digest(e.copy, rec.Event.File.Size); sum != "" {
+			rec.Event.File.SHA256 = sum
+		}
 		_ = unix.Close(e.copy)
 		<-d.digests
 		d.trail.Record(rec)

@@ -16,6 +16,8 @@ type Counts struct {
 	Unmatched                                        atomic.Uint64 // no subscription matched
 	Remembered                                       atomic.Uint64 // of those allowed, without asking anybody
 	Notified                                         atomic.Uint64 // notify events seen
+	Hashed, Unhashed                                 atomic.Uint64 // digests computed, and given up
+	Prescanned, Interrupted                          atomic.Uint64 // offers voted on, and cancelled
 }
 
 func (c *Counts) count(o event.Outcome, n int) {
@@ -42,6 +44,10 @@ type Totals struct {
 	Unmatched   uint64 `json:"unmatched"`
 	Remembered  uint64 `json:"remembered"` // of those allowed, without asking anybody
 	Notified    uint64 `json:"notified"`
+	Hashed      uint64 `json:"hashed"`      // contents whose digest the platform computed for providers
+	Unhashed    uint64 `json:"unhashed"`    // and those for which there was no time
+	Prescanned  uint64 `json:"prescanned"`  // files voted on before anybody opened them
+	Interrupted uint64 `json:"interrupted"` // such looks that were cancelled because somebody opened the file
 	InFlight    int    `json:"in_flight"`
 }
 
@@ -56,6 +62,8 @@ func (d *Docket) Totals() Totals {
 		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(),
 		Remembered: d.counts.Remembered.Load(),
 		Notified:   d.counts.Notified.Load(), InFlight: inFlight,
+		Prescanned: d.counts.Prescanned.Load(), Interrupted: d.counts.Interrupted.Load(),
+		Hashed: d.counts.Hashed.Load(), Unhashed: d.counts.Unhashed.Load(),
 	}
 }
 

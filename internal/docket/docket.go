@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/arbiter"
+	"github.com/keepout-security/keepout/internal/digest"
 	"github.com/keepout-security/keepout/internal/sensor"
 	"github.com/keepout-security/keepout/internal/session"
 	"github.com/keepout-security/keepout/internal/verdictcache"
@@ -49,6 +50,8 @@ type Ruling interface {
 	// Pardon is asked before a DENY takes effect: whether an administrator allowed this content, and why. It may
 	// read the file, and runs on a goroutine of its own.
 	Pardon(file int, size int64) (reason string, pardoned bool)
+	// Pardoned is Pardon for a content whose digest is known. It must not block.
+	Pardoned(digest string) (reason string, pardoned bool)
 	// Digest returns the SHA-256 of a denied object for the record, or "". It reads the file, after the answer and
 	// on a goroutine of its own.
 	Digest(file int, size int64) string
@@ -71,14 +74,20 @@ type Docket struct {
 	mu        sync.Mutex
 	cases     map[uint64]*entry
 	flights   map[flight]*entry
-	lingering int  // cases that are answered and keep their object open
-	waiting   int  // questions in flight, joined ones included
-	closing   bool // no new questions are asked
+	scan      *entry // the offer that is being looked at
+	lingering int    // cases that are answered and keep their object open
+	waiting   int    // questions in flight, joined ones included
+	closing   bool   // no new questions are asked
 
 	seed    maphash.Seed
 	seeds   verdictcache.Seeds
 	wake    chan struct{}
 	digests chan struct{} // one place for each running digest
+
+	table    *digest.Table
+	hashings chan hashing
+	over     chan struct{} // closed with the docket
+	closed   sync.Once
 }
 
 // panel is who can be asked; it is replaced as a whole.
@@ -106,6 +115,12 @@ type entry struct {
 	// Everybody who can want to hear of opens of this object is asked.
 	unanimous bool
 	copy      int // descriptor of a denied object, kept for its digest; or -1
+
+	digest string // of the content, once it is known
+	late   int    // deliveries under way beside the first
+	over   bool   // the question has ended, and its descriptor is closed
+
+	scan chan struct{} // of an offer: closed when it is over; otherwise nil
 }
 
 // seat is one member's part in a case.
@@ -116,6 +131,11 @@ type seat struct {
 	byActor bool
 	budget  time.Duration
 	memory  recollection
+	digest  bool // as in question
+	mayRead bool
+	late    bool // it waits for the digest
+	reads   bool // it has asked for the content, which is on its way
+	read    bool // it has got the content, or will
 }
 
 // flight identifies identical questions. The panel is part of it, so that nobody joins a question that was put to
@@ -137,9 +157,13 @@ func New(ruling Ruling, trail Trail, kernel Kernel, beat func()) *Docket {
 		ruling: ruling, trail: trail, kernel: kernel, beat: beat, seeds: verdictcache.NewSeeds(),
 		cases: map[uint64]*entry{}, flights: map[flight]*entry{},
 		wake: make(chan struct{}, 1), digests: make(chan struct{}, maxDigests), seed: maphash.MakeSeed(),
+		table: digest.New(), hashings: make(chan hashing, hashQueue), over: make(chan struct{}),
 	}
 	d.panel.Store(&panel{})
 	go d.clock()
+	for range hashers {
+		go d.hash()
+	}
 	return d
 }
 
@@ -221,6 +245,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	}
 	e.pinned = q.Pin()
 	todo := d.open(e, asked)
+	todo.add(d.interrupt(q))
 	d.mu.Unlock()
 	todo.run()
 	d.rouse()
@@ -233,7 +258,9 @@ func (d *Docket) open(e *entry, asked []question) actions {
 	voters := make([]arbiter.Voter, len(asked))
 	for i, a := range asked {
 		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget(), memory: a.memory}
-		if st := a.member.Standing; st != nil && a.member.Session != nil && !a.memory.known {
+		x.digest, x.mayRead = a.digest, a.mayRead
+
+		if st := a.member.Standing; st != nil && a.member.Session != nil && !a.memory.known && e.scan == nil {
 			var news []Change
 			x.route, news = st.route(a.typ, e.q.Event.Time)
 			todo.tell(st, news)
@@ -248,8 +275,14 @@ func (d *Docket) open(e *entry, asked []question) actions {
 	var eff arbiter.Effects
 	policy := d.ruling.Policy()
 	policy.Hear = e.q.Event.File.Canary() // each provider must show its own vote, whoever denies first
+	if e.scan != nil {
+		policy = arbiter.Policy{Mode: event.Monitor}
+	}
 	e.c, eff = arbiter.New(policy, voters)
-	d.cases[e.q.Event.ID], d.flights[e.flight] = e, e
+	d.cases[e.q.Event.ID] = e
+	if e.scan == nil {
+		d.flights[e.flight] = e
+	}
 	todo.add(d.apply(e, eff))
 	return todo
 }
@@ -257,6 +290,7 @@ func (d *Docket) open(e *entry, asked []question) actions {
 // deliver sends the event to everybody who is asked, and then gives an answer that fell due meanwhile: until
 // then the descriptor must stay open.
 func (d *Docket) deliver(e *entry, asked []question) {
+	late := d.fingerprint(e)
 	for i, a := range asked {
 		if a.memory.known {
 			continue
@@ -265,9 +299,15 @@ func (d *Docket) deliver(e *entry, asked []question) {
 			a.member.Session.Skip()
 			continue
 		}
+		if late && a.digest {
+			continue
+		}
 		file := -1
 		if a.descriptor {
 			file = e.q.File
+		}
+		if a.mayRead && e.q.Event.File.SHA256 == "" {
+			file, e.seats[i].read = e.q.File, true
 		}
 		left := a.budget()*arbiter.HeadroomPercent/100 - time.Since(e.q.Event.Time)
 		if err := a.member.deliver(a.typ, &e.q.Event, left, file); err != nil {
@@ -276,6 +316,9 @@ func (d *Docket) deliver(e *entry, asked []question) {
 	}
 	d.mu.Lock()
 	e.sending = false
+	if e.digest == "" {
+		e.digest = e.q.Event.File.SHA256
+	}
 	todo := actions{giveUps: e.early}
 	if e.due {
 		todo.add(d.conclude(e))
@@ -300,8 +343,24 @@ func (d *Docket) Voted(s *session.Session, id uint64, vote event.Vote, reason ev
 	var todo actions
 	if i >= 0 {
 		took := now.Sub(e.q.Event.Time)
-		e.seats[i].member.Latency.Add(took)
-		if reason == "" && e.c.Expects(i, took) {
+		if vote.Action == event.Read && reason == "" {
+			file, ask, wrong := d.reread(e, i, took)
+			if ask {
+				ev := e.q.Event
+				ev.File.SHA256 = e.digest
+				d.mu.Unlock()
+				d.sendLate(e, &ev, file, func(x *seat) bool { return x.reads && x.member.Session == s })
+				return
+			}
+			vote = event.Vote{Confidence: event.Certain, Content: vote.Content}
+			if wrong {
+				reason = event.ReasonUndecoded
+			}
+		}
+		if e.scan == nil {
+			e.seats[i].member.Latency.Add(took)
+		}
+		if reason == "" && (e.scan == nil || vote.Action != event.Deny) && e.c.Expects(i, took) {
 			todo = d.rule(e, i, now, vote)
 		}
 	}
@@ -341,6 +400,7 @@ func (d *Docket) Close() {
 		}
 	}
 	d.mu.Unlock()
+	d.closed.Do(func() { close(d.over) })
 	todo.run()
 	d.rouse()
 	// Whoever still looks up a pardon answers soon, for what it reads is bounded; after that nobody uses the kernel's

@@ -63,10 +63,10 @@ type recollection struct {
 // recollect looks up what the members have voted on this object before. It reports whether nobody needs to be asked,
 // because all of them allowed it.
 func (d *Docket) recollect(q *sensor.Question, asked []question) (all bool) {
-	if !q.Lasting() || q.Event.File.Canary() { // each provider must show that it votes on a canary
+	if !q.Pinnable() || q.Event.File.Canary() { // each provider must show that it votes on a canary
 		return false
 	}
-	all = true
+	all = q.Lasting()
 	file := &q.Event.File
 	for i := range asked {
 		a := &asked[i]
@@ -77,6 +77,9 @@ func (d *Docket) recollect(q *sensor.Question, asked []question) (all bool) {
 		}
 		r := &a.memory
 		r.lasting, r.epoch = true, m.table.Epoch()
+		if !q.Lasting() {
+			continue // the kernel may remember it under the lease, but its version proves nothing afterwards
+		}
 		if i > 0 && asked[i-1].memory.lasting && asked[i-1].typ == a.typ {
 			r.key = asked[i-1].memory.key
 		} else {
@@ -100,6 +103,9 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 	if exec {
 		q.Retain()
 		rec = d.recalled(q, asked)
+		if sum, ok := d.table.Get(&q.Event.File.Version); ok {
+			rec.Event.File.SHA256 = sum.Text()
+		}
 	}
 	q.End(q.Keepable() && p.unanimous(asked) && q.Pin())
 	if exec {
@@ -140,7 +146,7 @@ func (p *panel) unanimous(asked []question) bool {
 // remember keeps the votes of a case that is closed, and reports whether the kernel may remember, too. Preconditions:
 // mu is held, and the question has not ended.
 func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
-	if !e.q.Unchanged() {
+	if !e.pinned || !e.q.Unchanged() {
 		return false
 	}
 	now := time.Now()
@@ -149,11 +155,14 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		x, b := &e.seats[i], &v.Ballots[i]
 		voted := b.Counted && (b.Reason == event.ReasonVoted || b.Reason == event.ReasonRemembered)
 		inKernel = inKernel && voted && b.Vote.Action != event.Deny
-		if !x.memory.lasting || x.memory.known || !voted {
+		if !x.memory.lasting || x.memory.known || !voted || !e.q.Lasting() {
 			continue
 		}
 		life := time.Duration(0)
 		if b.Vote.Action == event.Deny {
+			if e.scan != nil {
+				continue
+			}
 			life = denyFor
 		}
 		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)

@@ -41,19 +41,31 @@ func (r *remembering) with(id string, p *peer) *peer {
 // is.
 func (r *remembering) ask(t *testing.T, change func(ev *event.Event)) (allowed bool) {
 	t.Helper()
-	fd, err := unix.Open(r.file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ev := event.Event{ID: r.id.Add(1), Type: event.Open, Time: time.Now()}
-	q := sensor.NewQuestion(ev, fd, caller{r.kernel, ev.ID}, r.keeper)
-	q.Event.File.Version, q.Event.File.Path = q.Version(), r.file
+	q, id := r.opened(t)
 	if change != nil {
 		change(&q.Event)
 	}
 	r.d.Judge(q)
-	r.until("it is answered and over", func() bool { return len(r.kernel.of(ev.ID)) == 1 && r.d.Totals().InFlight == 0 })
-	return r.kernel.of(ev.ID)[0]
+	r.until("it is answered and over", func() bool { return len(r.kernel.of(id)) == 1 && r.d.Totals().InFlight == 0 })
+	return r.kernel.of(id)[0]
+}
+
+// opened is a question about an open of the file.
+func (r *remembering) opened(t *testing.T) (q *sensor.Question, id uint64) {
+	t.Helper()
+	fd, err := unix.Open(r.file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	ev := event.Event{ID: r.id.Add(1), Type: event.Open, Time: time.Now()}
+	q = sensor.NewQuestion(ev, fd, caller{r.kernel, ev.ID}, r.keeper)
+	q.Event.File.Version, q.Event.File.Path = q.Version(), r.file
+	q.Event.File.Ino = st.Ino
+	return q, ev.ID
 }
 
 const canary = "/srv/" + event.SelftestName

@@ -9,6 +9,7 @@ import (
 // pins is a keeper whose object is one file. It remembers what the docket wanted it to.
 type pins struct {
 	full    atomic.Bool
+	broken  atomic.Bool // each lease is, at once
 	mu      sync.Mutex
 	writer  bool // somebody has the object open for writing
 	changed bool // somebody had it since Take
@@ -28,7 +29,7 @@ func (p *pins) Take(int) (uint64, bool) {
 func (p *pins) Whole(int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.changed
+	return !p.changed && !p.broken.Load()
 }
 
 func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
@@ -39,6 +40,9 @@ func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
 	}
 	return era == p.era
 }
+
+// Hold implements sensor.Keeper.
+func (p *pins) Hold(bool) {}
 
 func (p *pins) Release(int) {}
 

@@ -26,12 +26,20 @@ type ruling struct {
 	quorum  int
 	pardons atomic.Bool
 	pardon  func(file int, size int64) (string, bool)
+
+	pardoned func(digest string) (string, bool)
 }
 
 func (r *ruling) Policy() arbiter.Policy { return arbiter.Policy{Mode: r.mode, Quorum: r.quorum} }
 func (r *ruling) Pardons() bool          { return r.pardons.Load() }
 func (r *ruling) Pardon(file int, size int64) (string, bool) {
 	return r.pardon(file, size)
+}
+func (r *ruling) Pardoned(digest string) (string, bool) {
+	if r.pardoned == nil {
+		return "", false
+	}
+	return r.pardoned(digest)
 }
 func (r *ruling) Digest(int, int64) string { return "" }
 
@@ -320,6 +328,7 @@ func (r *rig) object(name string) *sensor.Question {
 	}
 	q := r.question(name)
 	q.File, q.Event.File.Ino = fd, st.Ino
+	q.Event.File.Version = q.Version()
 	return q
 }
 

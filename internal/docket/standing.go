@@ -100,6 +100,13 @@ func (s *Standing) route(t event.Type, now time.Time) (arbiter.Route, []Change) 
 	return r, s.turned(t, turn)
 }
 
+// sound reports whether the provider is waited for in events of type t.
+func (s *Standing) sound(t event.Type) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.breaker(t).View().State == arbiter.Closed
+}
+
 // answered counts a vote in time.
 func (s *Standing) answered(t event.Type, now time.Time, took, budget time.Duration) stir {
 	s.mu.Lock()

@@ -13,6 +13,13 @@ func (d *Docket) stepAt(e *entry, now time.Time, in arbiter.Input) actions {
 	took := now.Sub(e.q.Event.Time)
 	eff := e.c.Step(took, in)
 	todo := d.apply(e, eff)
+	if e.scan != nil { // it costs a provider nothing but work that is not urgent
+		if eff.Took && in.Kind == arbiter.Lost {
+			up := giveUp{e.seats[in.Voter].member.Session, e.q.Event.ID, in.Reason}
+			todo.giveUps, e.early = append(todo.giveUps, up), append(e.early, up)
+		}
+		return todo
+	}
 	for _, i := range eff.Missed {
 		d.missed(&todo, &e.seats[i], now, true)
 	}
@@ -30,7 +37,7 @@ func (d *Docket) stepAt(e *entry, now time.Time, in arbiter.Input) actions {
 	case in.Reason == event.ReasonBypassed:
 		up := giveUp{x.member.Session, e.q.Event.ID, in.Reason}
 		todo.giveUps = append(todo.giveUps, up)
-		if e.sending { // it may only now be asked: deliver says it again
+		if e.sending || e.late > 0 { // it may only now be asked: deliver says it again
 			e.early = append(e.early, up)
 		}
 	}

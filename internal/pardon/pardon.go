@@ -161,6 +161,11 @@ func (l *List) Check(file int, size int64) (reason string, ok bool) {
 	if err != nil {
 		return "", false
 	}
+	return l.Allows(digest)
+}
+
+// Allows reports whether the content with this digest is allowed, and why. It never waits for a disk.
+func (l *List) Allows(digest string) (reason string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.list[digest]

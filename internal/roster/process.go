@@ -79,6 +79,7 @@ func grantOf(manifest *config.Manifest) session.Grant {
 			g.Types[t] = true
 		}
 		g.Descriptor = g.Descriptor || e.Content == "descriptor"
+		g.Digest = g.Digest || e.Content == "digest"
 	}
 	return g
 }

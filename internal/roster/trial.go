@@ -15,6 +15,7 @@ import (
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/content"
+	"github.com/keepout-security/keepout/internal/digest"
 	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/session"
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
@@ -226,6 +227,8 @@ func (x *examiner) ask(ctx context.Context, s *session.Session, id uint64, f sam
 	file := -1
 	if filter.Descriptor {
 		file = int(f.file.Fd())
+	} else if sum, err := digest.Of(int(f.file.Fd()), ev.File.Size, func() bool { return false }); err == nil {
+		ev.File.SHA256 = sum.Text()
 	}
 	if err := s.Deliver(typ, &ev, budget, file); err != nil {
 		return ending("before it was asked about "+f.name, nil)
@@ -242,6 +245,13 @@ func (x *examiner) ask(ctx context.Context, s *session.Session, id uint64, f sam
 			return fmt.Errorf("%s: %w to vote: more than %v", f.name, errSlow, trialPatience*budget)
 		case b := <-x.votes:
 			if b.id != id {
+				continue
+			}
+			if b.vote.Action == event.Read && file < 0 {
+				file = int(f.file.Fd())
+				if err := s.Deliver(typ, &ev, budget, file); err != nil {
+					return ending("before it could read "+f.name, nil)
+				}
 				continue
 			}
 			// Content that cannot know the object says so, by an abstention with the self-test's rule.

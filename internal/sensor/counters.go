@@ -22,11 +22,14 @@ type Counters struct {
 	Malformed uint64                  `json:"malformed"` // events of a version this program does not know
 	NoFile    uint64                  `json:"no_file"`   // refused by the kernel, which had no descriptor for us
 	Overflows uint64                  `json:"overflows"` // times the notify queue lost events
+	Offered   uint64                  `json:"offered"`   // files shown to the providers when their writers closed them
+	Unoffered uint64                  `json:"unoffered"` // and those for which there was no room or no quiet moment
 }
 
 type counters struct {
 	unasked                      map[event.Reason]*atomic.Uint64 // filled once, so safe to read
 	malformed, noFile, overflows atomic.Uint64
+	offered, unoffered           atomic.Uint64
 
 	mu  sync.Mutex
 	err error
@@ -44,6 +47,7 @@ func (c *counters) snapshot() Counters {
 	out := Counters{
 		Unasked:   make(map[event.Reason]uint64, len(c.unasked)),
 		Malformed: c.malformed.Load(), NoFile: c.noFile.Load(), Overflows: c.overflows.Load(),
+		Offered: c.offered.Load(), Unoffered: c.unoffered.Load(),
 	}
 	for r, n := range c.unasked {
 		out.Unasked[r] = n.Load()

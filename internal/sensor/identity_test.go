@@ -114,7 +114,8 @@ func TestHandleKey(t *testing.T) {
 	if got := handleKey(h); got != obj.Handle {
 		t.Errorf("got %q, want %q", got, obj.Handle)
 	}
-	if _, err := openHandle(unix.AT_FDCWD, fanotify.Handle{Bytes: string(make([]byte, maxHandle+1))}); err == nil {
+	long := fanotify.Handle{Bytes: string(make([]byte, maxHandle+1))}
+	if _, err := openHandle(unix.AT_FDCWD, long, unix.O_PATH); err == nil {
 		t.Error("an overlong handle is opened")
 	}
 }
@@ -135,7 +136,7 @@ func TestOpenHandle(t *testing.T) {
 	defer root.Close()
 	fd, err := openHandle(int(root.Fd()), fanotify.Handle{
 		Type: int32(nativeUint32(obj.Handle)), Bytes: obj.Handle[4:],
-	})
+	}, unix.O_PATH)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,11 @@ func (s *Sensor) observe(_ *fanotify.Group, raw fanotify.Event, now time.Time) {
 	if f == nil {
 		return
 	}
+	if raw.Mask&fanotify.CloseWrite != 0 && f.prescanned() {
+		s.offered(offer{raw.Target, who, now})
+	}
 	for _, t := range []event.Type{event.Create, event.Rename, event.CloseWrite, event.Delete} {
-		if raw.Mask&notifyBits[t] == 0 || !s.judge.Wants(t) {
+		if raw.Mask&notifyBits[t] == 0 || !s.judge.Wants(t) || !f.watches(t) {
 			continue
 		}
 		ev := event.Event{Type: t, Time: now, Actor: who, Name: raw.Dir.Name}
@@ -58,7 +61,7 @@ func (s *Sensor) locate(f *filesystem, raw *fanotify.Event, ev *event.Event) (mo
 		what, ev.Name = raw.Target, ""
 	}
 	ev.File.Dev, ev.File.Handle = f.dev, handleKey(what)
-	if fd, err := openHandle(root, what); err == nil {
+	if fd, err := openHandle(root, what, unix.O_PATH); err == nil {
 		if obj, err := identify(fd, &room); err == nil {
 			obj.Handle = ev.File.Handle
 			ev.File, mount = obj.File, obj.mount
@@ -68,7 +71,7 @@ func (s *Sensor) locate(f *filesystem, raw *fanotify.Event, ev *event.Event) (mo
 	}
 	if raw.HasMove && ev.Type == event.Rename {
 		ev.NewName = raw.NewDir.Name
-		if fd, err := openHandle(root, raw.NewDir.Dir); err == nil {
+		if fd, err := openHandle(root, raw.NewDir.Dir, unix.O_PATH); err == nil {
 			ev.NewDir = strings.Clone(pathHint(fd, &room))
 			closeFD(fd)
 		}
@@ -83,8 +86,8 @@ func handleKey(h fanotify.Handle) string {
 	return string(b[:]) + h.Bytes
 }
 
-// openHandle opens by handle with O_PATH, which reads nothing and raises no event.
-func openHandle(root int, h fanotify.Handle) (int, error) {
+// openHandle opens by handle. With O_PATH it reads nothing and raises no event.
+func openHandle(root int, h fanotify.Handle, flags uintptr) (int, error) {
 	if len(h.Bytes) > maxHandle {
 		return -1, unix.EINVAL
 	}
@@ -93,7 +96,7 @@ func openHandle(root int, h fanotify.Handle) (int, error) {
 	binary.NativeEndian.PutUint32(b[4:], uint32(h.Type))
 	copy(b[8:], h.Bytes)
 	fd, _, errno := unix.Syscall(unix.SYS_OPEN_BY_HANDLE_AT, uintptr(root), uintptr(unsafe.Pointer(&b[0])),
-		unix.O_PATH|unix.O_CLOEXEC)
+		flags|unix.O_CLOEXEC)
 	if errno != 0 {
 		return -1, errno
 	}

@@ -23,6 +23,7 @@ type Keeper interface {
 	Whole(file int) bool
 	Keep(file int, size int64, era uint64, now time.Time) bool
 	Release(file int)
+	Hold(on bool)
 }
 
 // Question is one caller that the kernel holds until Tell.
@@ -37,6 +38,7 @@ type Question struct {
 	pairs  *pairs
 	group  Answerer
 	keeper Keeper // nil for an object that nothing may be remembered of
+	timed  bool   // every change of the object is seen in its version
 	era    uint64
 	pinned bool
 	names  *names // the names of Event.File are in it, until Retain
@@ -75,8 +77,11 @@ func (q *Question) Free() {
 	questions.Put(q)
 }
 
-// Lasting reports whether the object is one of which votes may be remembered, if nobody can write to it meanwhile.
-func (q *Question) Lasting() bool { return q.keeper != nil }
+// Pinnable reports whether the object is one that Pin can watch, as far as is known before.
+func (q *Question) Pinnable() bool { return q.keeper != nil }
+
+// Lasting reports whether what was found out about the object while it was pinned stays true of this version of it.
+func (q *Question) Lasting() bool { return q.keeper != nil && q.timed }
 
 // Pin makes sure that a change of the object from now on is noticed, and that it still has the version that the event
 // names. It reports false where that cannot be: somebody has it open for writing, or had it since the event, and then
@@ -143,6 +148,6 @@ var noPairs pairs
 // NewQuestion makes a question for a kernel other than fanotify's: a simulator or a test. The keeper may be nil.
 func NewQuestion(ev event.Event, file int, to Answerer, keeper Keeper) *Question {
 	q := newQuestion()
-	q.Event, q.File, q.pairs, q.group, q.keeper = ev, file, &noPairs, to, keeper
+	q.Event, q.File, q.pairs, q.group, q.keeper, q.timed = ev, file, &noPairs, to, keeper, true
 	return q
 }

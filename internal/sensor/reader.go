@@ -146,7 +146,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 		return event.ReasonPair
 	}
 	if f.stable && settled(&ev.File.Version, ev.Time) {
-		q.keeper = s.keeper
+		q.keeper, q.timed = s.keeper, f.timed
 	}
 	if ev.Type == event.Exec {
 		q.WithOpen = f.covers(event.Open, ev.File.Path, obj.mount)

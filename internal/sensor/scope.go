@@ -28,7 +28,9 @@ type filesystem struct {
 	dev    uint64
 	kind   string // "ext4", "fuse", …
 	remote bool   // FUSE or network: another party answers for its content
-	stable bool   // its leases and times tell whenever a file has changed
+	stable bool   // a read lease keeps its files from being changed unseen
+	timed  bool   // and each change is seen in their times
+	scans  bool   // what is written on it is offered to the providers
 	path   string // one path on it, for marking
 	fsid   [2]int32
 	watch  []watched
@@ -59,10 +61,12 @@ var remoteKinds = map[int64]string{
 }
 
 // stableKinds are the file systems on which what a provider voted may be remembered: nobody changes a file but through
-// this kernel's open files, and each change is seen in its times. An overlay is not among them: who maps a file of an
-// overlay for writing has the one below open.
+// this kernel's open files. Where the value is true, each change is seen in the file's times, too. On tmpfs it is not:
+// it has no page_mkwrite, so a page that a writable shared mapping has read from can be stored to without anybody
+// noticing (vma_wants_writenotify in mm/mmap.c; test/root holds it). An overlay is not among them: who maps a file of
+// an overlay for writing has the one below open.
 var stableKinds = map[int64]bool{
-	unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: true,
+	unix.EXT4_SUPER_MAGIC: true, unix.XFS_SUPER_MAGIC: true, unix.BTRFS_SUPER_MAGIC: true, unix.TMPFS_MAGIC: false,
 	unix.F2FS_SUPER_MAGIC: true, unix.SQUASHFS_MAGIC: true, unix.EROFS_SUPER_MAGIC_V1: true,
 }
 
@@ -98,7 +102,7 @@ func (s *scope) add(w Watch) error {
 		if kind, ok := remoteKinds[fs.Type]; ok {
 			f.kind, f.remote = kind, true
 		}
-		f.stable = stableKinds[fs.Type]
+		f.timed, f.stable = stableKinds[fs.Type]
 		s.filesystems[dev] = f
 	}
 	wd := watched{path: path, mount: st.Mnt_id, events: map[event.Type]bool{}}
@@ -131,6 +135,26 @@ func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
 		}
 	}
 	return mask
+}
+
+// notifyMask is what the notify group must see.
+func (f *filesystem) notifyMask() uint64 {
+	mask := f.mask(notifyBits)
+	if f.prescanned() {
+		mask |= fanotify.CloseWrite
+	}
+	return mask
+}
+
+// prescanned reports whether files are offered when their writers close them: where something is watched about which
+// votes can be remembered.
+func (f *filesystem) prescanned() bool {
+	return f.scans && f.timed && !f.remote && (f.watches(event.Open) || f.watches(event.Exec))
+}
+
+// watches reports whether any watch on it wants events of type t.
+func (f *filesystem) watches(t event.Type) bool {
+	return slices.ContainsFunc(f.watch, func(w watched) bool { return w.events[t] })
 }
 
 // leads reports whether the path through which this file system was marked still leads to it. Where another one was

@@ -33,6 +33,8 @@ type Config struct {
 	Provider func(uid uint32) bool // whether a user id is a provider's
 	Judge    Judge
 	Keeper   Keeper // pins objects while they are judged; nil where nothing may be remembered
+	// Prescanner is offered what writers have closed, if SetPrescan says so; nil where there is no Keeper.
+	Prescanner Prescanner
 }
 
 // Bounds of the reader threads.
@@ -62,6 +64,12 @@ type Sensor struct {
 	counts  *counters
 	nextID  atomic.Uint64
 	readers sync.WaitGroup
+
+	scanner  Prescanner
+	scans    atomic.Bool
+	offers   chan offer
+	ended    chan struct{}
+	scanning sync.WaitGroup
 }
 
 // Probe reports why this process cannot have permission events, or nil. It marks nothing and leaves nothing open.
@@ -82,7 +90,8 @@ func New(c Config) (*Sensor, error) {
 	}
 	s := &Sensor{
 		judge: c.Judge, keeper: c.Keeper, provider: c.Provider, self: int32(os.Getpid()), perm: c.Group, notify: notify,
-		remotes: map[uint64]*remote{}, counts: newCounters(),
+		remotes: map[uint64]*remote{}, counts: newCounters(), scanner: c.Prescanner,
+		offers: make(chan offer, offerQueue), ended: make(chan struct{}),
 	}
 	s.scope.Store(&scope{})
 	s.vital.protect(c.Own)
@@ -100,8 +109,15 @@ func (s *Sensor) Start(watches []Watch) error {
 		s.readers.Go(func() { s.read(s.perm, cpu, s.question) })
 	}
 	s.readers.Go(func() { s.read(s.notify, -1, s.observe) })
+	if s.scanner != nil && s.keeper != nil {
+		s.scanning.Go(s.prescan)
+	}
 	return s.SetWatches(watches)
 }
+
+// SetPrescan says whether what a writer closes is offered to the Prescanner, from the next SetWatches on; at first it
+// is not.
+func (s *Sensor) SetPrescan(on bool) { s.scans.Store(on && s.scanner != nil && s.keeper != nil) }
 
 // SetWatches replaces the watches. New marks are set before old ones are taken away, so that nothing that stays
 // watched is unwatched for a moment. On an error the old watches stay.
@@ -112,6 +128,9 @@ func (s *Sensor) SetWatches(watches []Watch) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, f := range next.filesystems {
+		f.scans = s.scans.Load()
+	}
 	old := s.scope.Load()
 	// Readers look at the scope when an event arrives, and an unknown file system is allowed unasked; so the
 	// new scope is in place before its marks.
@@ -138,7 +157,7 @@ func (s *Sensor) addMarks(sc *scope) error {
 				return err
 			}
 		}
-		if mask := f.mask(notifyBits); mask != 0 {
+		if mask := f.notifyMask(); mask != 0 {
 			if err := s.notify.MarkFilesystem(f.path, mask); err != nil {
 				return err
 			}
@@ -162,12 +181,12 @@ func (s *Sensor) dropMarks(from, to *scope) {
 		}
 		var keepPerm, keepNotify uint64
 		if n != nil {
-			keepPerm, keepNotify = n.mask(permBits), n.mask(notifyBits)
+			keepPerm, keepNotify = n.mask(permBits), n.notifyMask()
 		}
 		if drop := f.mask(permBits) &^ keepPerm; drop != 0 {
 			_ = s.perm.UnmarkFilesystem(f.path, drop)
 		}
-		if drop := f.mask(notifyBits) &^ keepNotify; drop != 0 {
+		if drop := f.notifyMask() &^ keepNotify; drop != 0 {
 			_ = s.notify.UnmarkFilesystem(f.path, drop)
 		}
 	}
@@ -185,6 +204,8 @@ func (s *Sensor) ResolveVital(extra []string) {
 func (s *Sensor) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.ended)
+	s.scanning.Wait() // while the readers still answer what it opens
 	s.dropMarks(s.scope.Load(), &scope{})
 	s.perm.Stop()
 	s.notify.Stop()

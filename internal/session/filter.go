@@ -13,6 +13,7 @@ import (
 // Filter is a compiled subscription. It is immutable.
 type Filter struct {
 	Descriptor bool // the object's descriptor is wanted
+	Digest     bool // the digest is wanted, and the descriptor only where there is none or when asked for
 	Fresh      bool // votes are not remembered
 	ByActor    bool // votes depend on the actor, so they are not shared between processes
 
@@ -29,7 +30,7 @@ func newFilter(m *pb.Subscribe) *Filter {
 		selects: newPrefixSet(m.GetSelectPrefix()), mutes: newPrefixSet(m.GetMutePrefix()),
 		minSize: clampSize(m.GetMinSize()), maxSize: clampSize(m.GetMaxSize()), magic: m.GetMagic(),
 		Descriptor: m.GetAccess() == pb.Access_ACCESS_DESCRIPTOR, ByActor: m.GetByActor(),
-		Fresh: m.GetFresh(),
+		Fresh: m.GetFresh(), Digest: m.GetAccess() == pb.Access_ACCESS_DIGEST,
 	}
 	for _, t := range m.GetEvents() {
 		if t > 0 && int(t) < len(f.types) {

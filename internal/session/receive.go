@@ -118,6 +118,9 @@ func (s *Session) onAuth(packet []byte) error {
 
 // onVote takes a vote; known is false where its action is not one of ours.
 func (s *Session) onVote(id uint64, vote event.Vote, known bool) error {
+	if f := s.filter.Load(); vote.Action == event.Read && (f == nil || !f.Digest || !s.allowed.Descriptor) {
+		vote.Action, known = event.Abstain, false // it has no right to ask
+	}
 	s.mu.Lock()
 	if s.ended { // what was on its way is given up already, and no mistake of the provider
 		s.mu.Unlock()
@@ -214,6 +217,9 @@ func (s *Session) subscribe(m *pb.Subscribe) error {
 	}
 	if f.Descriptor && !s.allowed.Descriptor {
 		return violation("asks for descriptors, which its manifest does not")
+	}
+	if f.Digest && !s.allowed.digest() {
+		return violation("asks for digests, which its manifest does not")
 	}
 	// In force before it is confirmed: after the confirmation the provider may rely on it.
 	s.filter.Store(f)

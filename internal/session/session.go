@@ -48,8 +48,12 @@ type Config struct {
 // Grant is what the manifest asks for and the administrator allows.
 type Grant struct {
 	Types      map[event.Type]bool
-	Descriptor bool
+	Descriptor bool // and the digest
+	Digest     bool
 }
+
+// digest reports whether the provider may know what the content is.
+func (g *Grant) digest() bool { return g.Digest || g.Descriptor }
 
 // Bounds of one session.
 const (
@@ -104,6 +108,9 @@ func (s *Session) Provider() string { return s.provider }
 // Filter returns the subscription, or nil before there is one.
 func (s *Session) Filter() *Filter { return s.filter.Load() }
 
+// MayRead reports whether the provider may have descriptors.
+func (s *Session) MayRead() bool { return s.allowed.Descriptor }
+
 // Muted reports whether the provider does not want to hear of this process.
 func (s *Session) Muted(actor uint64) bool {
 	if s.mutes.Load() == 0 {
@@ -133,7 +140,7 @@ var (
 // and its vote would then meet a lock whose holder does not run. So two events that are delivered at the same time
 // may arrive in either order.
 func (s *Session) Deliver(t event.Type, ev *event.Event, budget time.Duration, file int) error {
-	stamp := wire.Stamp{Type: t, Budget: budget, Descriptor: file >= 0}
+	stamp := wire.Stamp{Type: t, Budget: budget, Descriptor: file >= 0, NoDigest: !s.allowed.digest()}
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()

@@ -68,8 +68,9 @@ var places = []place{
 	{pkg: "internal/sensor", layer: runtime, peers: []string{"internal/sensor/fanotify"}},
 	{pkg: "internal/session", layer: runtime},
 	{pkg: "internal/verdictcache", layer: runtime},
+	{pkg: "internal/digest", layer: runtime},
 	{pkg: "internal/docket", layer: runtime, peers: []string{
-		"internal/sensor", "internal/session", "internal/verdictcache",
+		"internal/digest", "internal/sensor", "internal/session", "internal/verdictcache",
 	}},
 	{pkg: "internal/sandbox", layer: runtime},
 	{pkg: "internal/journal", layer: runtime},
@@ -91,7 +92,7 @@ var places = []place{
 	{pkg: "internal/recovery/remediation", layer: core},
 	{pkg: "internal/recovery/diagnostics", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
-		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
+		"internal/digest", "internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
 
 	{pkg: "internal/artifact", layer: runtime},

@@ -58,7 +58,8 @@ type Peer struct {
 	seq          [2]uint64 // events sent on auth, on control
 	lastID       uint64
 	open         map[uint64]bool // delivered auth events: true while there is no vote
-	dir          string          // of object files
+	digests      map[uint64]readable
+	dir          string // of object files
 }
 
 // start runs the program with its two sockets, and reads what it sends. The end of ctx ends the program too.
@@ -186,10 +187,23 @@ func (p *Peer) ended(socket string) error {
 }
 
 // next waits for one packet on either socket; auth says which. A nil packet without an error means that the
-// time is over.
+// time is over. An event that the program wants to read is sent again, and the wait goes on.
 func (p *Peer) next(ctx context.Context, wait time.Duration) (m *pb.FromProvider, auth bool, err error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	for {
+		m, auth, err = p.receive(ctx, timer)
+		if err != nil || m.GetVote().GetAction() != pb.Action_ACTION_READ {
+			return m, auth, err
+		}
+		if err := p.again(m.GetVote()); err != nil {
+			return nil, true, err
+		}
+	}
+}
+
+// receive is next for a packet of any kind.
+func (p *Peer) receive(ctx context.Context, timer *time.Timer) (m *pb.FromProvider, auth bool, err error) {
 	select {
 	case m, ok := <-p.fromAuth:
 		if !ok {

@@ -172,7 +172,36 @@ func (p *Peer) deliver(e *pb.Event, o *object) error {
 	if p.subscription.GetAccess() == pb.Access_ACCESS_DESCRIPTOR {
 		file, e.Descriptor_ = int(o.file.Fd()), true
 	}
+	if p.subscription.GetAccess() == pb.Access_ACCESS_DIGEST {
+		if p.digests == nil {
+			p.digests = map[uint64]readable{}
+		}
+		p.digests[e.GetId()] = readable{e, o.file.Name()}
+	}
 	return p.deliverRaw(&pb.ToProvider{Body: &pb.ToProvider_Event{Event: e}}, file)
+}
+
+// readable is an event that was sent with the digest instead of the descriptor.
+type readable struct {
+	event *pb.Event
+	path  string
+}
+
+// again sends such an event with the descriptor, which a provider may ask for once.
+func (p *Peer) again(v *pb.Vote) error {
+	r, may := p.digests[v.GetId()]
+	if !may {
+		return fmt.Errorf("asked to read event %d, which it may not", v.GetId())
+	}
+	delete(p.digests, v.GetId())
+	file, err := os.Open(r.path)
+	if err != nil {
+		return fmt.Errorf("open sample again: %w", err)
+	}
+	defer file.Close()
+	p.seq[0]++
+	r.event.Seq, r.event.Descriptor_ = p.seq[0], true
+	return p.send(p.auth, &pb.ToProvider{Body: &pb.ToProvider_Event{Event: r.event}}, int(file.Fd()))
 }
 
 // deliverRaw sends an auth event as it is, and expects one vote on it.

