@@ -54,6 +54,7 @@ var places = []place{
 	{pkg: "internal/supervisor", layer: core},
 	{pkg: "internal/rollback", layer: core},
 	{pkg: "internal/rescue/plan", layer: core, peers: []string{"internal/boot"}},
+	{pkg: "internal/boot", layer: core},
 
 	{pkg: "internal/memexec", layer: base},
 	{pkg: "internal/guard/link", layer: runtime},

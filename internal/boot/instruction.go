@@ -1,0 +1,83 @@
+package boot
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Instruction is what bootguard tells the core about this boot, as JSON in boot.json in the run folder.
+type Instruction struct {
+	Version int    `json:"version"` // 1
+	Boot    string `json:"boot"`    // the boot it is about; one of another boot is not in force
+	Mode    Mode   `json:"mode"`    // Normal, LastKnownGood or Safe
+	Attempt int    `json:"attempt"` // 1 when the boot before was good
+	Reason  string `json:"reason,omitempty"`
+	Menu    bool   `json:"menu,omitempty"`    // everything was tried; nothing reboots by itself any more
+	Dir     string `json:"dir,omitempty"`     // Keepout's folder on the ESP or /boot, where crumbs go
+	Trouble string `json:"trouble,omitempty"` // what bootguard could not do: what it counts may be wrong
+	Good    bool   `json:"good,omitempty"`    // this boot was judged good
+	Orders  Orders `json:"orders,omitzero"`
+}
+
+// MaxInstruction bounds an instruction, in bytes.
+const MaxInstruction = 32 << 10
+
+const maxReason = 512
+
+// ParseInstruction reads boot.json. The caller decides what to do without one: a machine without bootguard has none.
+func ParseInstruction(data []byte) (Instruction, error) {
+	var in Instruction
+	if len(data) > MaxInstruction {
+		return in, fmt.Errorf("%d bytes are too many", len(data))
+	}
+	if err := json.Unmarshal(data, &in); err != nil {
+		return Instruction{}, err
+	}
+	switch {
+	case in.Version != 1:
+		return Instruction{}, fmt.Errorf("%w: %d", ErrVersion, in.Version)
+	case !in.Mode.Valid() || in.Mode.rank() > Safe.rank():
+		return Instruction{}, fmt.Errorf("%q is no mode of a running system", in.Mode)
+	case in.Attempt < 0 || len(in.Reason) > maxReason || len(in.Trouble) > maxReason,
+		len(in.Orders.Disabled) > MaxNamed || len(in.Orders.LastKnownGood) > MaxNamed:
+		return Instruction{}, fmt.Errorf("a value is out of range")
+	}
+	return in, nil
+}
+
+// Encode gives the bytes of boot.json. Texts that do not fit are shortened.
+func (in Instruction) Encode() ([]byte, error) {
+	in.Version = 1
+	in.Reason, in.Trouble = in.Reason[:min(len(in.Reason), maxReason)], in.Trouble[:min(len(in.Trouble), maxReason)]
+	data, err := json.MarshalIndent(in, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode instruction: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// Disables reports whether a provider must not be started.
+func (in *Instruction) Disables(provider string) bool {
+	if in.Mode == Safe || in.Orders.Safe {
+		return true
+	}
+	for _, name := range in.Orders.Disabled {
+		if name == provider {
+			return true
+		}
+	}
+	return false
+}
+
+// Pins reports whether a provider must run its last-known-good versions.
+func (in *Instruction) Pins(provider string) bool {
+	if in.Mode == LastKnownGood {
+		return true
+	}
+	for _, name := range in.Orders.LastKnownGood {
+		if name == provider {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,203 @@
+package boot_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keepout-security/keepout/internal/boot"
+)
+
+// story is a machine and what happens to it, one line each.
+type story struct {
+	t *testing.T
+	s boot.State
+	n int // boots
+}
+
+// begin starts a boot that the loader did not count and returns its mode, "recovery" or "menu".
+func (h *story) begin() string { return h.start(boot.Input{Left: -1}) }
+
+func (h *story) start(in boot.Input) string {
+	h.t.Helper()
+	h.n++
+	in.Kind, in.Boot, in.CanRecover = boot.Started, fmt.Sprint("boot-", h.n), true
+	s, out := h.s.Step(now, in)
+	h.s = s
+	for _, e := range out {
+		switch e.Act {
+		case boot.EnterRecovery:
+			return "recovery"
+		case boot.ShowMenu:
+			return "menu"
+		}
+	}
+	return string(out[len(out)-1].Mode)
+}
+
+func (h *story) end(kind boot.Kind) {
+	h.s, _ = h.s.Step(now, boot.Input{Kind: kind, Boot: fmt.Sprint("boot-", h.n)})
+}
+
+// visit is the recovery environment; it returns what it may do.
+func (h *story) visit() boot.Act {
+	h.n++
+	s, out := h.s.Step(now, boot.Input{Kind: boot.RecoveryEntered, Boot: fmt.Sprint("boot-", h.n)})
+	h.s = s
+	return out[len(out)-1].Act
+}
+
+func (h *story) remedy(o boot.Orders) {
+	h.s, _ = h.s.Step(now, boot.Input{Kind: boot.Remedied, Orders: o})
+}
+
+// expect compares the modes of the next boots when each of them fails.
+func (h *story) expect(want ...string) {
+	h.t.Helper()
+	for i, w := range want {
+		if got := h.begin(); got != w {
+			h.t.Fatalf("boot %d of %v: %s\n%+v", i+1, want, got, h.s)
+		}
+	}
+}
+
+func tell(t *testing.T) *story {
+	t.Helper()
+	return &story{t: t, s: boot.New()}
+}
+
+func TestTheWholeLadder(t *testing.T) {
+	t.Parallel()
+	h := tell(t)
+	h.expect("normal", "lkg", "safe", "recovery")
+	if act := h.visit(); act != boot.Repair {
+		t.Fatalf("first visit: %s", act)
+	}
+	h.remedy(boot.Orders{Disabled: []string{"acme-av"}, Source: "local rule"})
+	h.expect("normal", "safe", "recovery")
+	if act := h.visit(); act != boot.Repair {
+		t.Fatalf("second visit: %s", act)
+	}
+	h.remedy(boot.Orders{Safe: true, Source: "local rule"})
+	h.expect("safe", "recovery")
+	if act := h.visit(); act != boot.ShowMenu {
+		t.Fatalf("third visit: %s", act)
+	}
+	h.expect("menu", "menu", "menu")
+	if !slices.Equal(h.s.Orders.Disabled, []string{"acme-av"}) {
+		t.Errorf("orders got lost: %+v", h.s.Orders)
+	}
+	h.end(boot.Good)
+	if h.s.Failures != 0 || h.s.Recoveries != 0 || h.s.Mode != boot.Safe {
+		t.Errorf("after a good boot: %+v", h.s)
+	}
+	h.s, _ = h.s.Step(now, boot.Input{Kind: boot.Release})
+	h.expect("normal", "lkg")
+}
+
+func TestWithoutRecoveryTheMenuFollowsSafeMode(t *testing.T) {
+	t.Parallel()
+	h := tell(t)
+	h.expect("normal", "lkg", "safe")
+	s, out := h.s.Step(now, boot.Input{Kind: boot.Started, Boot: "x", Left: -1})
+	if !did(out, boot.ShowMenu) || did(out, boot.EnterRecovery) || s.Mode != boot.Safe {
+		t.Errorf("%v %+v", out, s)
+	}
+}
+
+// TestALowerRungIsTriedAgain: who had two power cuts does not stay in safe mode for ever, and who really needs safe
+// mode pays for the trial with one boot each, and twice at most.
+func TestALowerRungIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	h := tell(t)
+	h.expect("normal", "lkg", "safe")
+	h.end(boot.Good)
+	h.expect("lkg")
+	h.end(boot.Good)
+	h.expect("normal")
+	h.end(boot.Good)
+	h.expect("normal", "lkg", "safe")
+	h.end(boot.Good)
+	h.expect("lkg", "safe") // the trial fails
+	h.end(boot.Good)
+	h.expect("lkg", "safe") // and again
+	h.end(boot.Good)
+	h.expect("safe")
+	h.end(boot.Good)
+	h.expect("safe", "recovery")
+}
+
+func TestTheLoadersCountIsBelieved(t *testing.T) {
+	t.Parallel()
+	for left, want := range map[int]string{-1: "normal", 2: "normal", 1: "lkg", 0: "safe", 3: "normal"} {
+		if got := tell(t).start(boot.Input{Left: left}); got != want {
+			t.Errorf("%d left: %s, want %s", left, got, want)
+		}
+	}
+	// A boot that both counted counts once.
+	h := tell(t)
+	h.start(boot.Input{Left: 2})
+	if got := h.start(boot.Input{Left: 1}); got != "lkg" {
+		t.Errorf("the second boot: %s, %+v", got, h.s)
+	}
+	h.end(boot.ShutDown)
+	if h.s.Tries() != 2 {
+		t.Errorf("%d tries are left before the same rung", h.s.Tries())
+	}
+}
+
+func TestTheSuspectIsNamed(t *testing.T) {
+	t.Parallel()
+	h := tell(t)
+	h.expect("normal")
+	crumb := boot.Crumb{Boot: "boot-1", Provider: "acme-av", Engine: "7.2", Content: "291"}
+	h.start(boot.Input{Left: -1, Crumb: crumb})
+	if h.s.Suspect != crumb {
+		t.Errorf("suspect %+v", h.s.Suspect)
+	}
+	_, out := h.s.Step(now, boot.Input{Kind: boot.Started, Boot: "boot-2"})
+	if why := out[0].Why; !strings.Contains(why, "while starting acme-av 7.2, content 291") {
+		t.Errorf("reason %q", why)
+	}
+	h.start(boot.Input{Left: -1, Crumb: crumb}) // of an earlier boot: no evidence
+	if h.s.Suspect != (boot.Crumb{}) {
+		t.Errorf("suspect of the second failure %+v", h.s.Suspect)
+	}
+}
+
+func TestAPersonChooses(t *testing.T) {
+	t.Parallel()
+	h := tell(t)
+	h.expect("normal", "lkg", "safe", "recovery")
+	h.s.Next = boot.Menu
+	h.s, _ = h.s.Step(now, boot.Input{Kind: boot.Choose, Mode: boot.Normal})
+	h.expect("normal", "menu")
+	if act := h.visit(); act != boot.ShowMenu {
+		t.Errorf("the recovery environment after the menu: %s", act)
+	}
+	s, out := h.s.Step(now, boot.Input{Kind: boot.Choose, Mode: boot.Recovery})
+	if !did(out, boot.Repair) {
+		t.Errorf("%v", out)
+	}
+	h.s = s
+	h.remedy(boot.Orders{})
+	h.expect("normal", "safe", "recovery")
+	if act := h.visit(); act != boot.ShowMenu {
+		t.Errorf("then %s", act)
+	}
+}
+
+func TestOrdersAreBounded(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprint("provider-", i))
+	}
+	h := tell(t)
+	h.remedy(boot.Orders{Disabled: many})
+	h.remedy(boot.Orders{Disabled: many[:1], LastKnownGood: []string{"a", "a", ""}})
+	if len(h.s.Orders.Disabled) != boot.MaxNamed || !slices.Equal(h.s.Orders.LastKnownGood, []string{"a"}) {
+		t.Errorf("%+v", h.s.Orders)
+	}
+}
