@@ -49,6 +49,8 @@ var places = []place{
 	}},
 
 	{pkg: "internal/recovery/initramfs", layer: base},
+	{pkg: "internal/recovery/modindex", layer: base},
+	{pkg: "internal/recovery/protocol", layer: base},
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
