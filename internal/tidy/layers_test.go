@@ -41,6 +41,7 @@ var places = []place{
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
+	{pkg: "internal/sign", layer: base, peers: []string{"internal/health"}},
 	{pkg: "docs", layer: base},
 	{pkg: "internal/unit", layer: base},
 	{pkg: "internal/content", layer: base, peers: []string{"internal/health", "internal/unit"}},
