@@ -76,6 +76,7 @@ var places = []place{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
 
+	{pkg: "internal/rescue", layer: shell},
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},

@@ -238,10 +238,10 @@ func TestRule(t *testing.T) {
 		facts Facts
 		want  string
 	}{
-		"starting":                {Facts{Suspect: started, Visits: 1}, "start without acme-av"},
-		"it had voted":            {Facts{Suspect: voted, Visits: 1}, "start with last-known-good content"},
-		"nobody known":            {Facts{Visits: 1}, "start with last-known-good content"},
-		"already disabled":        {
+		"starting":     {Facts{Suspect: started, Visits: 1}, "start without acme-av"},
+		"it had voted": {Facts{Suspect: voted, Visits: 1}, "start with last-known-good content"},
+		"nobody known": {Facts{Visits: 1}, "start with last-known-good content"},
+		"already disabled": {
 			Facts{Suspect: started, Orders: boot.Orders{Disabled: []string{"acme-av"}}}, "start without third-party security",
 		},
 		"second visit":            {Facts{Visits: 2}, "start without third-party security"},

@@ -1,0 +1,182 @@
+package rescue
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/recovery/protocol"
+)
+
+// Limits of one request. plan has a limit for all of them together.
+const (
+	requestTime = 45 * time.Second
+	dialTime    = 10 * time.Second
+	headerTime  = 30 * time.Second
+	clockTries  = 3 // certificates of one chain that may be newer than the clock
+)
+
+// Server speaks to the control plane. It may be used from several goroutines.
+type Server struct {
+	base   string
+	client *http.Client
+	time   *clockFloor
+}
+
+// clockFloor is the time by which certificates are judged: the machine's clock, but never before the floor.
+type clockFloor struct {
+	mu    sync.Mutex
+	floor time.Time
+	now   func() time.Time
+}
+
+func (c *clockFloor) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.now(); now.After(c.floor) {
+		return now
+	}
+	return c.floor
+}
+
+// raise moves the floor to the beginning of a certificate's life when the clock is known to be wrong: it showed a time
+// before this image was built. It reports whether that changed anything.
+func (c *clockFloor) raise(to time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.now().Before(c.floor) || !to.After(c.floor) {
+		return false
+	}
+	c.floor = to.Add(time.Minute)
+	return true
+}
+
+// NewServer makes a client. floor is a time that has certainly passed; a clock that shows an earlier one is wrong, and
+// then a certificate that is newer than the floor is taken to be valid from now. That weakens TLS against a thief of an
+// old certificate's key only, and what counts is signed besides.
+func NewServer(base, proxy string, roots *x509.CertPool, floor time.Time, now func() time.Time) (*Server, error) {
+	s := &Server{base: strings.TrimSuffix(base, "/"), time: &clockFloor{floor: floor, now: now}}
+	transport := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTime}).DialContext,
+		TLSClientConfig:     &tls.Config{RootCAs: roots, Time: s.time.Now, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: headerTime,
+		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+	}
+	if proxy != "" {
+		address, err := url.Parse(proxy)
+		if err != nil {
+			return nil, fmt.Errorf("the proxy's address: %w", err)
+		}
+		transport.Proxy = http.ProxyURL(address)
+	}
+	s.client = &http.Client{Transport: transport, Timeout: requestTime, CheckRedirect: refuseRedirect}
+	return s, nil
+}
+
+var errRedirect = errors.New("it sends elsewhere: the network may want somebody to sign in first")
+
+func refuseRedirect(*http.Request, []*http.Request) error { return errRedirect }
+
+// Host is the server's name, for people.
+func (s *Server) Host() string {
+	u, err := url.Parse(s.base)
+	if err != nil {
+		return s.base
+	}
+	return u.Hostname()
+}
+
+// Upload sends a bundle.
+func (s *Server) Upload(ctx context.Context, machine, digest string, test bool, bundle []byte) error {
+	header := http.Header{
+		"Content-Type":         {protocol.BundleType},
+		protocol.MachineHeader: {machine},
+		protocol.DigestHeader:  {digest},
+	}
+	if test {
+		header.Set(protocol.TestHeader, "true")
+	}
+	_, _, err := s.post(ctx, protocol.BundlePath, header, bundle)
+	return err
+}
+
+// Ask asks for a fix. The envelope in the answer is not verified.
+func (s *Server) Ask(ctx context.Context, request protocol.FixRequest) (protocol.FixResponse, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return protocol.FixResponse{}, fmt.Errorf("encode the question: %w", err)
+	}
+	kind, answer, err := s.post(ctx, protocol.FixPath, http.Header{"Content-Type": {protocol.ContentType}}, body)
+	if err != nil {
+		return protocol.FixResponse{}, err
+	}
+	return protocol.DecodeResponse(kind, answer)
+}
+
+// Report tells what became of the visit.
+func (s *Server) Report(ctx context.Context, report protocol.Report) error {
+	body, err := json.Marshal(report)
+	if err != nil {
+		return fmt.Errorf("encode the report: %w", err)
+	}
+	_, _, err = s.post(ctx, protocol.ReportPath, http.Header{"Content-Type": {protocol.ContentType}}, body)
+	return err
+}
+
+// post sends one request, again when a certificate showed that the clock is wrong.
+func (s *Server) post(ctx context.Context, path string, header http.Header, body []byte) (string, []byte, error) {
+	for try := 1; ; try++ {
+		kind, answer, err := s.once(ctx, path, header, body)
+		var invalid x509.CertificateInvalidError
+		if err == nil || try > clockTries || !errors.As(err, &invalid) || invalid.Cert == nil ||
+			!s.time.raise(invalid.Cert.NotBefore) {
+			return kind, answer, plain(err)
+		}
+	}
+}
+
+func (s *Server) once(ctx context.Context, path string, header http.Header, body []byte) (string, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+path, bytes.NewReader(body))
+	if err != nil {
+		return "", nil, err
+	}
+	request.Header = header.Clone()
+	response, err := s.client.Do(request)
+	if err != nil {
+		return "", nil, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, protocol.MaxResponse+1))
+	switch {
+	case err != nil:
+		return "", nil, fmt.Errorf("its answer broke off: %w", err)
+	case len(answer) > protocol.MaxResponse:
+		return "", nil, fmt.Errorf("its answer is longer than %d bytes", protocol.MaxResponse)
+	case response.StatusCode/100 != 2:
+		return "", nil, fmt.Errorf("it answered %s", response.Status)
+	}
+	return response.Header.Get("Content-Type"), answer, nil
+}
+
+// plain takes away what net/http puts before an error: the method and the whole address, which the screen shows already.
+func plain(err error) error {
+	var wrapped *url.Error
+	if !errors.As(err, &wrapped) {
+		return err
+	}
+	if wrapped.Timeout() {
+		return errors.New("it did not answer in time")
+	}
+	return wrapped.Err
+}
