@@ -51,7 +51,7 @@ const (
 	// ShowMenu: stop. The recovery environment shows its menu and waits; in the system, nothing reboots by itself
 	// any more, and the loader shall wait for a person.
 	ShowMenu Act = "show-menu"
-	// Arm: set the boot loader's counter to Effect.Tries.
+	// Arm: set the boot loader's counter to Effect.Tries, and its count of visits to Effect.Visits.
 	Arm Act = "arm"
 )
 
@@ -60,6 +60,8 @@ type Effect struct {
 	Act   Act
 	Mode  Mode   // of Run
 	Tries int    // of Arm
+	// Visits of Arm is how often the recovery environment was started; at MaxRecoveries the loader shows its menu.
+	Visits int
 	Why   string // of Run, EnterRecovery and ShowMenu, for people
 }
 
@@ -180,7 +182,7 @@ func (m *step) good() {
 	if s.Floor != Normal && s.Trials < MaxTrials {
 		s.Next, s.Trial = below(s.Floor), true
 	}
-	m.do(Effect{Act: Keep}, Effect{Act: Arm, Tries: s.Tries()})
+	m.do(Effect{Act: Keep}, s.arm())
 }
 
 // shutDown ends a boot that had no time to be judged; the next one begins on the same rung.
@@ -191,7 +193,7 @@ func (m *step) shutDown() {
 	}
 	m.note(Event{What: Ended, Boot: s.Boot, Mode: s.Mode})
 	s.Boot = ""
-	m.do(Effect{Act: Keep}, Effect{Act: Arm, Tries: s.Tries()})
+	m.do(Effect{Act: Keep}, s.arm())
 }
 
 func (m *step) entered() {
@@ -225,7 +227,7 @@ func (m *step) remedied() {
 		s.Next, s.Once, s.Trial = startOf(m.in.Mode), "", false
 	}
 	m.note(Event{What: Fixed, Mode: s.rung(), Why: m.in.Why})
-	m.do(Effect{Act: Keep}, Effect{Act: Arm, Tries: s.Tries()})
+	m.do(Effect{Act: Keep}, s.arm())
 }
 
 // startOf bounds where a remediation lets the next boot begin.
@@ -245,7 +247,7 @@ func (m *step) chosen() {
 		return
 	}
 	s.Once = startOf(m.in.Mode)
-	m.do(Effect{Act: Keep}, Effect{Act: Arm, Tries: s.Tries()})
+	m.do(Effect{Act: Keep}, s.arm())
 }
 
 func (m *step) released() {
@@ -253,5 +255,10 @@ func (m *step) released() {
 	m.note(Event{What: Released, Why: m.in.Why})
 	s.Orders, s.Floor, s.Next, s.Once = Orders{}, Normal, Normal, ""
 	s.Trial, s.Trials, s.Failures, s.Recoveries, s.Sent = false, 0, 0, 0, 0
-	m.do(Effect{Act: Keep}, Effect{Act: Arm, Tries: s.Tries()})
+	m.do(Effect{Act: Keep}, s.arm())
+}
+
+// arm sets the loader to what the state says.
+func (s *State) arm() Effect {
+	return Effect{Act: Arm, Tries: s.Tries(), Visits: min(s.Recoveries, MaxRecoveries)}
 }

@@ -97,3 +97,28 @@ func CleanTemps(dir string) (int, error) {
 	}
 	return removed, errors.Join(errs...)
 }
+
+// Overwrite writes data over the beginning of a file that is there and at least as long, in place, and syncs it. It
+// is not atomic: a power cut may leave a mixture of old and new bytes. It is for files of which there are two copies
+// with checksums, and for small ones that may get lost, where a rename would be worse: on FAT it changes neither the
+// folder nor the allocation table, and it needs no room on a full disk. A symbolic link is an error.
+func Overwrite(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("overwrite: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || info.Size() < int64(len(data))) {
+		err = fmt.Errorf("it is not a file of %d bytes or more", len(data))
+	}
+	if err == nil {
+		_, err = f.WriteAt(data, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("overwrite %s: %w", path, err)
+	}
+	return nil
+}

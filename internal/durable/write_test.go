@@ -273,3 +273,26 @@ func wantNames(t *testing.T, dir string, want ...string) {
 		t.Errorf("%s holds %q, want %q", dir, got, want)
 	}
 }
+
+func TestOverwrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "f"), filepath.Join(dir, "l")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Overwrite(path, []byte("abc")); err != nil {
+		t.Fatal(err)
+	}
+	for what, name := range map[string]string{"too long": path, "a link": link, "nothing there": path + "x", "a folder": dir} {
+		if err := Overwrite(name, make([]byte, 11)); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+	if got, err := os.ReadFile(path); string(got) != "abc3456789" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}

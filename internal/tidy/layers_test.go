@@ -71,6 +71,8 @@ var places = []place{
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
 	{pkg: "internal/store", layer: runtime},
+	{pkg: "internal/recovery/esp", layer: runtime},
+	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
