@@ -7,12 +7,13 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/crash"
+	"github.com/keepout-security/keepout/internal/recovery/settings"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
 
 // known is what does not change during a visit.
 type known struct {
-	config Config
+	config settings.Config
 	state  boot.State
 	crumb  boot.Crumb
 	panics PanicLog

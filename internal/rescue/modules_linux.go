@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepout-security/keepout/internal/recovery/modindex"
+	"github.com/keepout-security/keepout/internal/recovery/settings"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // loadModules loads what this machine's devices ask for, until no more devices show up. Its errors are for the log: a
 // machine without its sound card still recovers.
 func loadModules(root string, log func(format string, args ...any)) {
-	data, err := os.ReadFile(filepath.Join(root, ModulesFile))
+	data, err := os.ReadFile(filepath.Join(root, settings.ModulesFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/recovery/settings"
 )
 
 const (
@@ -27,11 +29,11 @@ const (
 // wiredLink is a network card that the environment may use.
 type wiredLink struct {
 	netlink.Link
-	fixed Link // zero but for those that the configuration names
+	fixed settings.Link // zero but for those that the configuration names
 }
 
 // connect brings up wired links until one has an address, and says which. It returns only then, or when ctx ends.
-func connect(ctx context.Context, config Network, log func(format string, args ...any)) (string, error) {
+func connect(ctx context.Context, config settings.Network, log func(format string, args ...any)) (string, error) {
 	loopback()
 	for {
 		links, err := wired(config)
@@ -61,7 +63,7 @@ func loopback() {
 
 // wired lists the cards with a cable's socket, those that the configuration names first. Wireless cards are left out:
 // their secrets are not in the image.
-func wired(config Network) ([]wiredLink, error) {
+func wired(config settings.Network) ([]wiredLink, error) {
 	all, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network cards: %w", err)
@@ -72,7 +74,7 @@ func wired(config Network) ([]wiredLink, error) {
 		if link.Type() != "device" || attrs.Flags&net.FlagLoopback != 0 || len(attrs.HardwareAddr) != 6 || wireless(attrs.Name) {
 			continue
 		}
-		i := slices.IndexFunc(config.Links, func(l Link) bool {
+		i := slices.IndexFunc(config.Links, func(l settings.Link) bool {
 			return strings.EqualFold(l.MAC, attrs.HardwareAddr.String())
 		})
 		if i < 0 {

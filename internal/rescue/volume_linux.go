@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/recovery/settings"
 )
 
 const volumeWait = 15 * time.Second // until the disk shows up: USB and RAID controllers take their time
 
 // mountVolume waits for the file system and mounts it. It mounts nothing else: a file system is known by its identity,
 // read from the disk, before it is mounted.
-func mountVolume(ctx context.Context, v Volume, at string) error {
+func mountVolume(ctx context.Context, v settings.Volume, at string) error {
 	ctx, cancel := context.WithTimeout(ctx, volumeWait)
 	defer cancel()
 	for {
@@ -49,7 +51,7 @@ func mountDevice(device, kind, at string) error {
 }
 
 // findVolume looks through all block devices, partitions or not.
-func findVolume(v Volume, sys, dev string) string {
+func findVolume(v settings.Volume, sys, dev string) string {
 	entries, err := os.ReadDir(sys)
 	if err != nil {
 		return ""

@@ -78,6 +78,8 @@ var places = []place{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
 
+	{pkg: "internal/recovery/settings", layer: runtime},
+	{pkg: "internal/recovery/image", layer: shell},
 	{pkg: "internal/rescue", layer: shell},
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},

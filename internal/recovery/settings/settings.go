@@ -1,4 +1,6 @@
-package rescue
+// Package settings is what the recovery image knows of its machine: made when the image is built, read by its init. It
+// guarantees that whatever was read is within its bounds and names one file system, one server and one machine.
+package settings
 
 import (
 	"bytes"
@@ -67,8 +69,8 @@ type Link struct {
 	Resolvers []netip.Addr `json:"resolvers,omitempty"`
 }
 
-// ParseConfig reads and checks a configuration. Unknown fields are an error: image and init are built together.
-func ParseConfig(data []byte) (Config, error) {
+// Parse reads and checks a configuration. Unknown fields are an error: image and init are built together.
+func Parse(data []byte) (Config, error) {
 	var c Config
 	if len(data) > MaxConfig {
 		return c, fmt.Errorf("%d bytes, limit %d", len(data), MaxConfig)
