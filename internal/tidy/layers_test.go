@@ -74,6 +74,10 @@ var places = []place{
 	{pkg: "internal/recovery/esp", layer: runtime},
 	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
 	{pkg: "internal/owned", layer: runtime},
+	{pkg: "internal/crash", layer: base, peers: []string{"internal/health"}},
+	{pkg: "internal/crashscreen", layer: runtime},
+	{pkg: "internal/recovery/remediation", layer: core},
+	{pkg: "internal/recovery/diagnostics", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/roster", layer: runtime, peers: []string{
 		"internal/docket", "internal/journal", "internal/sandbox", "internal/session", "internal/store",
 	}},
