@@ -37,6 +37,9 @@ build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) $(HOSTILE:%=bin/hostil
 $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
 
+# It travels in an image of bounded size.
+bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w'
+
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@
 	$(GO_BUILD) -o $@/keepout-$* ./providers/$*

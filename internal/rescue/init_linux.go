@@ -3,7 +3,6 @@ package rescue
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/intent"
+	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/recovery/settings"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
@@ -105,8 +106,14 @@ func machine(config settings.Config, screen *screen) Machine {
 		Panics:  openPstore(screen.log),
 		Arm:     func(int) error { return nil },
 	}
-	m.Bundle = func(e Evidence) (Bundle, error) { return makeBundle(config, e) }
-	m.Verify = func([]byte, string, bool) (Verified, error) { return Verified{}, errors.New("no key") }
+	bundles, err := newBundler(config, "/")
+	if err != nil {
+		screen.log("the organisation's key for diagnostics: %v", err)
+	}
+	m.Bundle = bundles.make
+	if m.Trust, err = readTrust(); err != nil {
+		screen.log("no fix will be believed: %v", err)
+	}
 	if config.Server == "" {
 		return m
 	}
@@ -123,6 +130,14 @@ func machine(config settings.Config, screen *screen) Machine {
 	}
 	m.Server = server
 	return m
+}
+
+func readTrust() (remediation.Trust, error) {
+	data, err := os.ReadFile(filepath.Join("/", settings.TrustFile))
+	if err != nil {
+		return remediation.Trust{}, err
+	}
+	return intent.ParseTrust(data)
 }
 
 func bootID() string {

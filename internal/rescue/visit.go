@@ -15,17 +15,14 @@ import (
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/intent"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
+	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/recovery/settings"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
-
-// Verified is a fix that may be applied to this machine.
-type Verified struct {
-	ID  string
-	Why string // for people
-}
 
 // Machine is what a visit needs of the machine it runs on.
 type Machine struct {
@@ -35,7 +32,7 @@ type Machine struct {
 	Panics  fs.FS    // a mounted pstore, or nil
 	Forget  func(record string) error
 	Server  *Server // nil: nobody is asked
-	Verify  func(envelope []byte, digest string, test bool) (Verified, error)
+	Trust   remediation.Trust
 	Bundle  func(Evidence) (Bundle, error)
 	Connect func(ctx context.Context) (address string, err error)
 	Screen  func(record *crash.Record, details bool)
@@ -56,8 +53,11 @@ type Evidence struct {
 
 // Bundle is one diagnostics bundle as it is kept and sent.
 type Bundle struct {
-	Sent   []byte // what travels: sealed for the organisation where it has a key
-	Digest string // of its content
+	Off       bool   // diagnostics are switched off: there is nothing else in it
+	Kept      []byte // what stays on the boot file system
+	Sent      []byte // what travels, sealed for the organisation; nil where it has no key
+	Digest    string // of its content
+	Signature string // of the failure
 }
 
 // Visit does what plan decides on one machine. Open makes it.
@@ -68,6 +68,7 @@ type Visit struct {
 	uploaded bool
 	bundle   Bundle
 	envelope []byte // verified, and not yet written
+	failure  intent.Failure
 	facts    plan.Facts
 }
 
@@ -176,9 +177,21 @@ func (v *Visit) Save(context.Context) plan.Saved {
 	if err != nil {
 		return plan.Saved{Trouble: err.Error()}
 	}
-	v.bundle, v.digest, v.bytes = bundle, bundle.Digest, len(bundle.Sent)
+	v.bundle, v.digest, v.bytes = bundle, bundle.Digest, len(bundle.Kept)
 	if v.m.Dir == nil {
 		return plan.Saved{Trouble: "there is no place to keep them"}
+	}
+	v.failure = intent.Failure{
+		Machine: v.config.Machine, Bundle: bundle.Digest, Signature: bundle.Signature, Floor: v.config.Built,
+	}
+	if p := v.crumb.Provider; p != "" {
+		v.failure.Providers = []remediation.Provider{{ID: p, Engine: v.crumb.Engine, Content: v.crumb.Content}}
+	}
+	if err := intent.Note(v.m.Dir, &v.failure); err != nil {
+		return plan.Saved{Trouble: err.Error()}
+	}
+	if bundle.Off {
+		return plan.Saved{}
 	}
 	if err := v.keepBundle(); err != nil {
 		return plan.Saved{Trouble: err.Error()}
@@ -200,7 +213,7 @@ func (v *Visit) keepBundle() error {
 	name := fmt.Sprintf("%s%s-%s", diagPrefix, v.begun.UTC().Format("20060102-150405"), v.digest[:min(8, len(v.digest))])
 	for keep := maxDiag - 1; ; keep /= 2 {
 		removeOldest(dir, keep)
-		err := durable.WriteFileOn(esp.Disk(), filepath.Join(dir, name), v.bundle.Sent, 0o600)
+		err := durable.WriteFileOn(esp.Disk(), filepath.Join(dir, name), v.bundle.Kept, 0o600)
 		if err == nil || keep == 0 {
 			return err
 		}
@@ -248,15 +261,27 @@ func (v *Visit) Ask(ctx context.Context, s plan.State) plan.Answered {
 	if answer.Status == protocol.NoFix {
 		return plan.Answered{Kind: plan.None, Retry: retry}
 	}
-	fix, err := v.m.Verify(answer.Envelope, bundle.Digest, s.Test)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.judge(answer.Envelope, s.Test, retry)
+}
+
+// judge verifies a fix before it looks at it.
+func (v *Visit) judge(envelope []byte, test bool, retry time.Duration) plan.Answered {
+	fix, err := intent.Judge(v.m.Dir, v.m.Trust, &v.failure, test, v.m.Now(), envelope)
+	if err == nil && !test {
+		_, err = intent.Orders(&fix)
+	}
 	if err != nil {
 		v.m.Log("a fix was refused: %v", err)
-		return plan.Answered{Kind: plan.Refused, Why: "what the server sent was refused: " + err.Error(), Retry: retry}
+		return plan.Answered{Kind: plan.Refused, Why: "a fix was refused: " + health.Unadvised(err), Retry: retry}
 	}
-	v.mu.Lock()
-	v.envelope = answer.Envelope
-	v.mu.Unlock()
-	return plan.Answered{Kind: plan.Fix, ID: fix.ID, Why: fix.Why}
+	hold := func(a remediation.Action) bool { return a.Verb == remediation.Hold }
+	if !test && slices.ContainsFunc(fix.Effects, hold) {
+		return plan.Answered{Kind: plan.None, Why: fix.Fix.Reason, Retry: retry}
+	}
+	v.envelope = envelope
+	return plan.Answered{Kind: plan.Fix, ID: fix.Fix.ID, Why: fix.Fix.Reason}
 }
 
 func (v *Visit) failed(err error) plan.Answered {

@@ -83,6 +83,9 @@ var places = []place{
 	}},
 
 	{pkg: "internal/recovery/settings", layer: runtime},
+	{pkg: "internal/recovery/intent", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/remediation",
+	}},
 	{pkg: "internal/recovery/image", layer: shell},
 	{pkg: "internal/rescue", layer: shell},
 	{pkg: "internal/control", layer: shell},

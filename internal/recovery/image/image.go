@@ -42,7 +42,9 @@ type Source struct {
 	Extra    []string // further modules, by name
 	Settings settings.Config
 	Roots    []byte // certification authorities, PEM
-	Trust    []byte // whose fixes are applied
+	Trust    []byte // whose fixes are applied (intent.EncodeTrust)
+	// Recipients are the organisation's keys for diagnostics (age); without any, bundles stay on the machine.
+	Recipients []byte
 }
 
 // Image is a built image.
@@ -139,6 +141,9 @@ func content(s *Source, release string) ([]initramfs.File, error) {
 		initramfs.File{Name: "init", Mode: 0o755, Data: init},
 		initramfs.File{Name: settings.RootsFile, Data: s.Roots},
 		initramfs.File{Name: settings.TrustFile, Data: s.Trust})
+	if len(s.Recipients) > 0 {
+		files = append(files, initramfs.File{Name: settings.RecipientsFile, Data: s.Recipients})
+	}
 	for _, dir := range []string{"dev/", "proc/", "sys/", "esp/", "etc/", "tmp/"} {
 		files = append(files, initramfs.File{Name: dir})
 	}

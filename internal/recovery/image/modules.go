@@ -132,7 +132,7 @@ func survey(folder string) ([]modindex.Module, map[string]string, error) {
 		if err != nil {
 			return err
 		}
-		m, err := modindex.Info(bytes.NewReader(data))
+		m, err := infoOf(bytes.NewReader(data))
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

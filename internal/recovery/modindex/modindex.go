@@ -6,11 +6,9 @@
 package modindex
 
 import (
-	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"regexp"
 	"slices"
@@ -21,7 +19,6 @@ import (
 const (
 	MaxIndex   = 8 << 20 // bytes of its encoding
 	maxModules = 4096
-	maxInfo    = 4 << 20 // bytes of a module's .modinfo
 )
 
 // Module is one kernel module.
@@ -67,42 +64,8 @@ func Parse(data []byte) (Index, error) {
 	return x, nil
 }
 
-// Info reads what a module says of itself: its name, what it needs and which devices it serves. The file must not be
-// compressed. Names of modules that it would only like to have first are left out.
-func Info(r io.ReaderAt) (Module, error) {
-	file, err := elf.NewFile(r)
-	if err != nil {
-		return Module{}, fmt.Errorf("read a module: %w", err)
-	}
-	section := file.Section(".modinfo")
-	if section == nil || section.Size > maxInfo {
-		return Module{}, errors.New("read a module: it has no information that can be read")
-	}
-	data, err := section.Data()
-	if err != nil {
-		return Module{}, fmt.Errorf("read a module: %w", err)
-	}
-	var m Module
-	for field := range strings.SplitSeq(string(data), "\x00") {
-		key, value, _ := strings.Cut(field, "=")
-		switch key {
-		case "name":
-			m.Name = Name(value)
-		case "alias":
-			m.Aliases = append(m.Aliases, value)
-		case "depends":
-			for need := range strings.SplitSeq(value, ",") {
-				if need != "" {
-					m.Needs = append(m.Needs, Name(need))
-				}
-			}
-		}
-	}
-	if !moduleName.MatchString(m.Name) {
-		return Module{}, fmt.Errorf("read a module: its name is %.80q", m.Name)
-	}
-	return m, nil
-}
+// Valid reports whether a name can be a module's.
+func Valid(name string) bool { return moduleName.MatchString(name) }
 
 // Serves reports whether the module serves a device, by what the device's modalias says.
 func (m *Module) Serves(modalias string) bool {

@@ -21,7 +21,9 @@ const (
 	RootsFile   = "keepout/roots.pem"    // certification authorities, one PEM block after the other
 	TrustFile   = "keepout/trust.json"   // whose fixes this machine applies
 	ModulesFile = "keepout/modules.json" // modindex
-	ModulesDir  = "lib/modules"
+	// RecipientsFile holds the organisation's keys for diagnostics (age), one a line. It may be missing.
+	RecipientsFile = "keepout/recipients.txt"
+	ModulesDir     = "lib/modules"
 )
 
 // MaxConfig bounds the configuration, in bytes.
@@ -36,6 +38,10 @@ type Config struct {
 	Volume  Volume    `json:"volume"`
 	// Server is the control plane's address, https://…; empty: nobody is asked and the local rule acts.
 	Server string `json:"server,omitempty"`
+	// Diagnostics is the level of the bundles: off, minimal or full (empty).
+	Diagnostics string `json:"diagnostics,omitempty"`
+	// Entries begins the names of this system's entries of systemd-boot, which are counted again after a repair.
+	Entries string `json:"entries,omitempty"`
 	// Products are what people call the providers, by id.
 	Products map[string]string `json:"products,omitempty"`
 	Network  Network           `json:"network,omitzero"`
