@@ -223,7 +223,7 @@ func (m *step) entered() {
 func (m *step) remedied() {
 	s := &m.s
 	s.Orders = s.Orders.with(m.in.Orders)
-	if s.Mode == Recovery && s.Boot == "" {
+	if s.Next == Recovery && s.Boot == "" {
 		s.Next, s.Once, s.Trial = startOf(m.in.Mode), "", false
 	}
 	m.note(Event{What: Fixed, Mode: s.rung(), Why: m.in.Why})

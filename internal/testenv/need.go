@@ -21,6 +21,7 @@ const (
 	FUSE     Capability = "fuse"     // /dev/fuse opens and bindfs is installed
 	ClamAV   Capability = "clamav"   // clamd is installed and starts
 	YARA     Capability = "yara"     // a C program links with libyara
+	GRUB     Capability = "grub"     // GRUB's tools that check a script and an environment block are installed
 	Python   Capability = "python"   // Python 3.9 or later
 	GCC      Capability = "gcc"      // gcc compiles a C program
 	Git      Capability = "git"      // git runs
@@ -39,6 +40,7 @@ var probes = map[Capability]func() error{
 	FUSE:     sync.OnceValue(probeFUSE),
 	ClamAV:   sync.OnceValue(probeClamAV),
 	YARA:     sync.OnceValue(probeYARA),
+	GRUB:     sync.OnceValue(probeGRUB),
 	Python:   sync.OnceValue(probePython),
 	GCC:      sync.OnceValue(probeGCC),
 	Git:      sync.OnceValue(probeGit),
@@ -96,7 +98,9 @@ func promises(lane string) ([]Capability, error) {
 	case "vm":
 		return []Capability{QEMU}, nil
 	case "all":
-		return []Capability{Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, Python, GCC, Git, QEMU}, nil
+		return []Capability{
+			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, QEMU,
+		}, nil
 	}
 	return nil, fmt.Errorf("%s=%q: want unit, root, vm or all", laneVariable, lane)
 }

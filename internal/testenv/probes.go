@@ -53,6 +53,15 @@ func probeYARA() error {
 
 func probeGCC() error { return compile("int main(void) { return 0; }\n") }
 
+func probeGRUB() error {
+	for _, tool := range []string{"grub-script-check", "grub-editenv"} {
+		if _, err := output(tool, "--version"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func probeGit() error {
 	_, err := output("git", "--version")
 	return err

@@ -73,6 +73,9 @@ var places = []place{
 	{pkg: "internal/store", layer: runtime},
 	{pkg: "internal/recovery/esp", layer: runtime},
 	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
+	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/loader",
+	}},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/crash", layer: base, peers: []string{"internal/health"}},
 	{pkg: "internal/crashscreen", layer: runtime},

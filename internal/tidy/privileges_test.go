@@ -32,7 +32,7 @@ var privileges = []privilege{
 	{
 		what: "mount", pkgs: []string{unixPackage, "syscall"},
 		calls:   []string{"Mount", "Unmount", "PivotRoot", "Chroot", "MoveMount", "OpenTree", "Fsopen", "Fsmount"},
-		homes:   []string{"internal/playground", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
+		homes:   []string{"internal/playground", "internal/rescue", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
 		inTests: true,
 	},
 	{
@@ -68,15 +68,15 @@ var privileges = []privilege{
 	{
 		what: "load a BPF program or a kernel module", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"SYS_BPF", "InitModule", "FinitModule", "DeleteModule"},
-		homes: []string{"test/providers/attacker"}, inTests: true,
+		homes: []string{"internal/rescue", "test/providers/attacker", "test/vm/guest"}, inTests: true,
 	},
 	{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
 			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
-			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
-			"providers/internal/*", "test/testhost", "internal/testvm",
+			"internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm", "provider/conformance",
+			"providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
 		},
 	},
 }

@@ -1,0 +1,12 @@
+// Command keepout-bootguard counts boots and decides how they run; it is the first unit of a boot.
+package main
+
+import (
+	"os"
+
+	"github.com/keepout-security/keepout/internal/recovery/bootguard"
+)
+
+func main() {
+	os.Exit(bootguard.Main(os.Args[1:], os.Stdout, os.Stderr, nil))
+}

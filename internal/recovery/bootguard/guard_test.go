@@ -1,0 +1,283 @@
+//go:build linux
+
+package bootguard_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/recovery/bootguard"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/loader"
+)
+
+// host is a machine on a folder: an ESP that outlives its boots, and a run folder that does not.
+type host struct {
+	t        *testing.T
+	root     string
+	run      string
+	dir      *esp.Dir
+	boots    int
+	restarts int
+	verify   bootguard.Verifier
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{t: t, root: t.TempDir()}
+	h.dir = esp.Open(filepath.Join(h.root, "boot", "efi", "keepout"))
+	if err := h.dir.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *host) write(name, text string) {
+	h.t.Helper()
+	path := filepath.Join(h.root, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// grub arms GRUB's counter and installs a recovery environment.
+func (h *host) grub() {
+	h.t.Helper()
+	var env loader.Env
+	env.Set(loader.EnvLeft, "3")
+	block, err := env.Encode()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.write("boot/efi/keepout/"+esp.GrubEnv, string(block))
+	h.write("boot/efi/keepout/"+esp.KernelA, "kernel")
+	h.write("boot/efi/keepout/"+esp.ImageA, "image")
+}
+
+func (h *host) env() loader.Env {
+	h.t.Helper()
+	block, err := os.ReadFile(h.dir.Join(esp.GrubEnv))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	env, err := loader.ParseEnv(block)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return env
+}
+
+func (h *host) guard() *bootguard.Guard {
+	return &bootguard.Guard{
+		Root: h.root, RunDir: h.run, Verify: h.verify, Now: time.Now,
+		Restart: func() error { h.restarts++; return nil },
+	}
+}
+
+// boot begins a boot and returns the instruction; nothing when the machine restarts instead.
+func (h *host) boot() boot.Instruction {
+	h.t.Helper()
+	h.boots++
+	h.run = filepath.Join(h.root, fmt.Sprint("run-", h.boots))
+	h.write("proc/sys/kernel/random/boot_id", fmt.Sprintf("boot-%d\n", h.boots))
+	h.write("proc/sys/kernel/panic", "10\n")
+	if err := h.guard().Begin(); err != nil {
+		h.t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(h.run, bootguard.InstructionFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return boot.Instruction{}
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	in, err := boot.ParseInstruction(data)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return in
+}
+
+func TestTheLadderOnADisk(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.grub()
+	for i, want := range []boot.Mode{boot.Normal, boot.LastKnownGood, boot.Safe} {
+		if in := h.boot(); in.Mode != want || in.Attempt != i+1 || in.Trouble != "" || in.Dir != h.dir.Path() {
+			t.Fatalf("boot %d: %+v, want %s", i+1, in, want)
+		}
+	}
+	if in := h.boot(); in.Mode != "" || h.restarts != 1 {
+		t.Fatalf("the fourth boot goes on: %+v, %d restarts", in, h.restarts)
+	}
+	if env := h.env(); env.Get(loader.EnvNext) != "recovery" {
+		t.Errorf("the loader was not asked: %+v", env)
+	}
+}
+
+func TestGoodAndShutdownArmTheLoader(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.grub()
+	h.boot()
+	h.boot()
+	if err := h.guard().ShutDown(); err != nil {
+		t.Fatal(err)
+	}
+	if env := h.env(); env.Get(loader.EnvLeft) != "2" {
+		t.Errorf("after a shutdown on the second rung: %+v", env)
+	}
+	if in := h.boot(); in.Mode != boot.LastKnownGood {
+		t.Errorf("after a shutdown: %+v", in)
+	}
+	if err := h.guard().Good(); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.ReadFile(filepath.Join(h.run, bootguard.InstructionFile))
+	if err != nil || !strings.Contains(string(in), `"good": true`) {
+		t.Errorf("the core is not told: %s %v", in, err)
+	}
+	if err := h.guard().ShutDown(); err != nil {
+		t.Fatal(err)
+	}
+	if env := h.env(); env.Get(loader.EnvLeft) != "3" || env.Get(loader.EnvVisits) != "0" {
+		t.Errorf("after a good boot: %+v", env)
+	}
+	if in := h.boot(); in.Mode != boot.Normal || in.Attempt != 1 {
+		t.Errorf("a rung lower is not tried again: %+v", in)
+	}
+}
+
+func TestTheSameBootCountsOnce(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.boot()
+	h.boots--
+	if in := h.boot(); in.Attempt != 1 || in.Mode != boot.Normal {
+		t.Errorf("%+v", in)
+	}
+}
+
+// TestAnythingOnTheDiskBoots: whatever the partition is like, there is an instruction, it says what is wrong, and the
+// machine does not restart.
+func TestAnythingOnTheDiskBoots(t *testing.T) {
+	t.Parallel()
+	inPlaceOf := func(h *host, names ...string) {
+		for _, name := range names {
+			if err := errors.Join(os.RemoveAll(h.dir.Join(name)), os.MkdirAll(h.dir.Join(name)+"/x", 0o700)); err != nil {
+				h.t.Fatal(err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		damage  func(h *host)
+		trouble string
+	}{
+		"nothing was armed": {func(h *host) { _ = os.RemoveAll(h.dir.Path()) }, ""},
+		"one copy torn":     {func(h *host) { h.write("boot/efi/keepout/state-a.json", "{") }, "copy a"},
+		"both copies torn": {func(h *host) {
+			h.write("boot/efi/keepout/state-a.json", "{")
+			h.write("boot/efi/keepout/state-b.json", "garbage\n{}")
+		}, "copy b"},
+		"a newer format": {func(h *host) {
+			h.write("boot/efi/keepout/state-a.json", `{"version":7,"sequence":1,"length":2,"crc32c":"x"}`+"\n{}")
+			h.write("boot/efi/keepout/state-b.json", "")
+		}, "another version"},
+		"it cannot be written": {func(h *host) { inPlaceOf(h, esp.StateA, esp.StateB) }, "keep boot state"},
+		"grubenv torn":         {func(h *host) { h.write("boot/efi/keepout/grubenv", "# GRUB") }, ""},
+		"a torn crumb":         {func(h *host) { h.write("boot/efi/keepout/crumb", "x") }, ""},
+		"an intent nobody can verify": {func(h *host) {
+			h.write("boot/efi/keepout/intents/1.json", "x")
+		}, "cannot verify"},
+	} {
+		h := newHost(t)
+		c.damage(h)
+		for n := range 6 {
+			in := h.boot()
+			if h.restarts > 0 || in.Boot == "" {
+				t.Fatalf("%s: boot %d restarts", name, n+1)
+			}
+			if n == 0 && !strings.Contains(in.Trouble, c.trouble) || c.trouble == "" && in.Trouble != "" {
+				t.Errorf("%s: trouble %q, want %q", name, in.Trouble, c.trouble)
+			}
+		}
+	}
+}
+
+// TestAnUnknownLoaderStopsRestarts: without a recovery environment, after safe mode the machine stays where it fails.
+func TestAnUnknownLoaderStopsRestarts(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	var last boot.Instruction
+	for range 4 {
+		last = h.boot()
+	}
+	panics, err := os.ReadFile(filepath.Join(h.root, "proc", "sys", "kernel", "panic"))
+	if !last.Menu || last.Mode != boot.Safe || string(panics) != "0\n" || err != nil || h.restarts != 0 {
+		t.Errorf("%+v, kernel.panic %q", last, panics)
+	}
+	if err := h.guard().Deadline(); err != nil || h.restarts != 0 {
+		t.Errorf("the deadline restarts: %v", err)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.boot()
+	if err := h.guard().Deadline(); err != nil || h.restarts != 1 {
+		t.Errorf("a system that has not come up: %v, %d restarts", err, h.restarts)
+	}
+	if err := os.WriteFile(filepath.Join(h.run, bootguard.Reached), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.guard().Deadline(); err != nil || h.restarts != 1 {
+		t.Errorf("a system that came up: %v, %d restarts", err, h.restarts)
+	}
+	_ = os.RemoveAll(h.run)
+	if err := h.guard().Deadline(); err == nil || h.restarts != 1 {
+		t.Errorf("a boot that was not counted restarts: %v", err)
+	}
+}
+
+func TestIntentsBecomeOrders(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.verify = func(envelope []byte, _ string) (boot.Orders, error) {
+		if string(envelope) != "signed" {
+			return boot.Orders{}, errors.New("not signed")
+		}
+		return boot.Orders{Disabled: []string{"acme-av"}, Source: "campaign 7"}, nil
+	}
+	for name, text := range map[string]string{"1": "signed", "2": "forged"} {
+		if err := h.dir.LeaveIntent(esp.Intent{Name: name, Data: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := h.boot()
+	if !slices.Equal(in.Orders.Disabled, []string{"acme-av"}) || !strings.Contains(in.Trouble, "2 is refused") {
+		t.Errorf("%+v", in)
+	}
+	if left, err := h.dir.Intents(); len(left) > 0 || err != nil {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	if in = h.boot(); !in.Disables("acme-av") || in.Disables("other") {
+		t.Errorf("the orders do not stay: %+v", in)
+	}
+	if err := h.guard().Release("test"); err != nil {
+		t.Fatal(err)
+	}
+	if in = h.boot(); in.Disables("acme-av") {
+		t.Errorf("the orders were not taken back: %+v", in)
+	}
+}
