@@ -38,7 +38,7 @@ $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
 
 # It travels in an image of bounded size.
-bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w'
+bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -tags nethttpomithttp2
 
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@

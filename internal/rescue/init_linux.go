@@ -104,7 +104,7 @@ func machine(config settings.Config, screen *screen) Machine {
 		Leave:   screen.leave,
 		Forget:  func(name string) error { return os.Remove(filepath.Join(pstoreDir, name)) },
 		Panics:  openPstore(screen.log),
-		Arm:     func(int) error { return nil },
+		Arm:     func(int, int) error { return nil },
 	}
 	bundles, err := newBundler(config, "/")
 	if err != nil {

@@ -37,7 +37,7 @@ type Machine struct {
 	Connect func(ctx context.Context) (address string, err error)
 	Screen  func(record *crash.Record, details bool)
 	Leave   func(plan.Act)
-	Arm     func(tries int) error // sets the boot loader's counter
+	Arm     func(tries, visits int) error // sets the boot loader's counters
 	Now     func() time.Time
 	Log     func(format string, args ...any)
 }
@@ -133,7 +133,7 @@ func (v *Visit) carryOut(effects []boot.Effect) error {
 				return err
 			}
 		case boot.Arm:
-			if err := v.m.Arm(e.Tries); err != nil {
+			if err := v.m.Arm(e.Tries, e.Visits); err != nil {
 				v.note("the boot loader's counter: %v", err)
 			}
 		case boot.Run, boot.EnterRecovery, boot.Repair, boot.ShowMenu:
