@@ -45,15 +45,16 @@ func Init() {
 		screen.show(broken(err), false)
 		waitForPowerOff()
 	}
-	raiseClock(config.Built, log)
-	loadModules("/", log)
+	wrong := raiseClock(config.Built, log)
+	LoadModules("/", log)
 	screen.reopen()
-	m := machine(config, screen)
+	m := machine(config, screen, wrong)
 	ctx := context.Background()
 	m.Dir, err = openDir(ctx, config.Volume)
 	if err != nil {
 		log("boot file system: %v", err)
 	}
+	m.Arm = func(tries, visits int) error { return arm(m.Dir, config.Entries, tries, visits) }
 	visit, facts := Open(m)
 	ticker := time.NewTicker(500 * time.Millisecond)
 	keys := listen(screen.consoles...)
@@ -85,18 +86,19 @@ func readConfig() (settings.Config, error) {
 
 // raiseClock sets the clock to a time that has certainly passed, when it shows an earlier one: FAT keeps times, and
 // certificates are judged by it.
-func raiseClock(floor time.Time, log func(string, ...any)) {
+func raiseClock(floor time.Time, log func(string, ...any)) (wrong bool) {
 	if !time.Now().Before(floor) {
-		return
+		return false
 	}
 	log("the clock shows %v and is set to the time when this environment was built", time.Now().UTC().Year())
 	t := unix.NsecToTimeval(floor.UnixNano())
 	if err := unix.Settimeofday(&t); err != nil {
 		log("clock: %v", err)
 	}
+	return true
 }
 
-func machine(config settings.Config, screen *screen) Machine {
+func machine(config settings.Config, screen *screen, wrongClock bool) Machine {
 	m := Machine{
 		Config: config, BootID: bootID(), Now: time.Now, Log: screen.log,
 		Connect: func(ctx context.Context) (string, error) { return connect(ctx, config.Network, screen.log) },
@@ -104,7 +106,6 @@ func machine(config settings.Config, screen *screen) Machine {
 		Leave:   screen.leave,
 		Forget:  func(name string) error { return os.Remove(filepath.Join(pstoreDir, name)) },
 		Panics:  openPstore(screen.log),
-		Arm:     func(int, int) error { return nil },
 	}
 	bundles, err := newBundler(config, "/")
 	if err != nil {
@@ -122,8 +123,8 @@ func machine(config settings.Config, screen *screen) Machine {
 	if err != nil || !roots.AppendCertsFromPEM(pem) {
 		screen.log("certification authorities: none could be read (%v)", err)
 	}
-	// A clock that was before the build time was raised to it, so both count as wrong.
-	server, err := NewServer(config.Server, config.Network.Proxy, roots, config.Built.Add(time.Minute), time.Now)
+	server, err := NewServer(config.Server, config.Network.Proxy, roots,
+		ServerClock{Floor: config.Built, Wrong: wrongClock, Now: time.Now})
 	if err != nil {
 		screen.log("server: %v", err)
 		return m

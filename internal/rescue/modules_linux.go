@@ -20,9 +20,9 @@ const (
 	moduleRounds = 6 // a module may bring devices that other modules serve: bus, controller, disk
 )
 
-// loadModules loads what this machine's devices ask for, until no more devices show up. Its errors are for the log: a
-// machine without its sound card still recovers.
-func loadModules(root string, log func(format string, args ...any)) {
+// LoadModules loads those of the image's modules that this machine's devices ask for, until no more devices show up. Its
+// errors are for the log: a machine without one of its cards still recovers. root is where the image was unpacked.
+func LoadModules(root string, log func(format string, args ...any)) {
 	data, err := os.ReadFile(filepath.Join(root, settings.ModulesFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -49,7 +49,8 @@ func loadModules(root string, log func(format string, args ...any)) {
 			}
 			loaded[m.Name] = true
 			more++
-			if err := loadModule(filepath.Join(root, m.File)); err != nil {
+			// Without such a device or such firmware, some modules refuse to be loaded.
+			if err := loadModule(filepath.Join(root, m.File)); err != nil && !errors.Is(err, unix.ENODEV) {
 				log("module %s: %v", m.Name, err)
 			}
 		}

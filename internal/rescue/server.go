@@ -34,42 +34,47 @@ type Server struct {
 	time   *clockFloor
 }
 
-// clockFloor is the time by which certificates are judged: the machine's clock, but never before the floor.
-type clockFloor struct {
-	mu    sync.Mutex
-	floor time.Time
-	now   func() time.Time
+// ServerClock is the time by which certificates are judged: the machine's clock, but never before the floor.
+type ServerClock struct {
+	Floor time.Time // a time that has certainly passed
+	Wrong bool      // the clock is known to be wrong: it showed a time before the floor
+	Now   func() time.Time
 }
 
-func (c *clockFloor) Now() time.Time {
+type clockFloor struct {
+	mu sync.Mutex
+	ServerClock
+}
+
+func (c *clockFloor) Time() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.now(); now.After(c.floor) {
+	if now := c.Now(); now.After(c.Floor) {
 		return now
 	}
-	return c.floor
+	c.Wrong = true
+	return c.Floor
 }
 
-// raise moves the floor to the beginning of a certificate's life when the clock is known to be wrong: it showed a time
-// before this image was built. It reports whether that changed anything.
+// raise moves the floor to the beginning of a certificate's life when the clock is known to be wrong. It reports whether
+// that changed anything.
 func (c *clockFloor) raise(to time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.now().Before(c.floor) || !to.After(c.floor) {
+	if !c.Wrong || !to.After(c.Floor) {
 		return false
 	}
-	c.floor = to.Add(time.Minute)
+	c.Floor = to.Add(time.Minute)
 	return true
 }
 
-// NewServer makes a client. floor is a time that has certainly passed; a clock that shows an earlier one is wrong, and
-// then a certificate that is newer than the floor is taken to be valid from now. That weakens TLS against a thief of an
-// old certificate's key only, and what counts is signed besides.
-func NewServer(base, proxy string, roots *x509.CertPool, floor time.Time, now func() time.Time) (*Server, error) {
-	s := &Server{base: strings.TrimSuffix(base, "/"), time: &clockFloor{floor: floor, now: now}}
+// NewServer makes a client. Where the clock is known to be wrong, a certificate that is newer than the floor is taken to
+// be valid from now. That weakens TLS against a thief of an old certificate's key only, and what counts is signed besides.
+func NewServer(base, proxy string, roots *x509.CertPool, clock ServerClock) (*Server, error) {
+	s := &Server{base: strings.TrimSuffix(base, "/"), time: &clockFloor{ServerClock: clock}}
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTime}).DialContext,
-		TLSClientConfig:     &tls.Config{RootCAs: roots, Time: s.time.Now, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:     &tls.Config{RootCAs: roots, Time: s.time.Time, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: headerTime,
 		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 	}

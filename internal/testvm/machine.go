@@ -1,6 +1,7 @@
 package testvm
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -247,4 +248,26 @@ func (m *Machine) Press(key string) {
 	if err := m.qmp.do("human-monitor-command", map[string]any{"command-line": "sendkey " + key}); err != nil {
 		m.t.Fatalf("press %s: %v", key, err)
 	}
+}
+
+// CPU is the processor time that the machine has used. Unlike time by the clock it hardly depends on what else this host
+// does, so that it can be compared.
+func (m *Machine) CPU() time.Duration {
+	m.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+	if err != nil {
+		m.t.Fatalf("the machine's processor time: %v", err)
+	}
+	// proc(5): utime and stime are fields 14 and 15; the name in field 2 may hold spaces and ends with ")".
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const utime, stime, before, perSecond = 14, 15, 3, 100
+	var ticks int
+	for _, i := range []int{utime, stime} {
+		n, err := strconv.Atoi(fields[i-before])
+		if err != nil {
+			m.t.Fatalf("the machine's processor time: %v", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / perSecond
 }

@@ -117,11 +117,7 @@ func (m *Manifest) check(kernel, archive []byte) error {
 	if release, err := releaseOf(kernel); err != nil || release != m.Release {
 		return fmt.Errorf("the kernel is %q, the manifest says %s", release, m.Release)
 	}
-	plain, err := unpackArchive(archive)
-	if err != nil {
-		return fmt.Errorf("unpack the archive: %w", err)
-	}
-	files, err := initramfs.Read(bytes.NewReader(plain), maxContent)
+	files, err := Files(archive)
 	if err != nil {
 		return err
 	}
@@ -148,6 +144,15 @@ func (m *Manifest) check(kernel, archive []byte) error {
 		}
 	}
 	return nil
+}
+
+// Files unpacks an archive.
+func Files(archive []byte) ([]initramfs.File, error) {
+	plain, err := unpackArchive(archive)
+	if err != nil {
+		return nil, fmt.Errorf("unpack the archive: %w", err)
+	}
+	return initramfs.Read(bytes.NewReader(plain), maxContent)
 }
 
 func (p *Part) matches(data []byte) error {
