@@ -123,8 +123,9 @@ func machine(config settings.Config, screen *screen, wrongClock bool) Machine {
 	if err != nil || !roots.AppendCertsFromPEM(pem) {
 		screen.log("certification authorities: none could be read (%v)", err)
 	}
-	server, err := NewServer(config.Server, config.Network.Proxy, roots,
-		ServerClock{Floor: config.Built, Wrong: wrongClock, Now: time.Now})
+	server, err := NewServer(config.Server, ServerOptions{
+		Roots: roots, Proxy: config.Network.Proxy, Floor: config.Built, Wrong: wrongClock, Now: time.Now,
+	})
 	if err != nil {
 		screen.log("server: %v", err)
 		return m

@@ -2,6 +2,7 @@ package rescue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -34,16 +35,20 @@ type Server struct {
 	time   *clockFloor
 }
 
-// ServerClock is the time by which certificates are judged: the machine's clock, but never before the floor.
-type ServerClock struct {
+// ServerOptions say how a server is reached and by which time its certificate is judged: the machine's clock, but never
+// before the floor.
+type ServerOptions struct {
+	Roots *x509.CertPool
+	Proxy string    // http://host:port; empty: none
 	Floor time.Time // a time that has certainly passed
 	Wrong bool      // the clock is known to be wrong: it showed a time before the floor
 	Now   func() time.Time
+	Limit time.Duration // of one request; 0: requestTime
 }
 
 type clockFloor struct {
 	mu sync.Mutex
-	ServerClock
+	ServerOptions
 }
 
 func (c *clockFloor) Time() time.Time {
@@ -70,22 +75,22 @@ func (c *clockFloor) raise(to time.Time) bool {
 
 // NewServer makes a client. Where the clock is known to be wrong, a certificate that is newer than the floor is taken to
 // be valid from now. That weakens TLS against a thief of an old certificate's key only, and what counts is signed besides.
-func NewServer(base, proxy string, roots *x509.CertPool, clock ServerClock) (*Server, error) {
-	s := &Server{base: strings.TrimSuffix(base, "/"), time: &clockFloor{ServerClock: clock}}
+func NewServer(base string, o ServerOptions) (*Server, error) {
+	s := &Server{base: strings.TrimSuffix(base, "/"), time: &clockFloor{ServerOptions: o}}
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTime}).DialContext,
-		TLSClientConfig:     &tls.Config{RootCAs: roots, Time: s.time.Time, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:     &tls.Config{RootCAs: o.Roots, Time: s.time.Time, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: headerTime,
-		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute,
 	}
-	if proxy != "" {
-		address, err := url.Parse(proxy)
+	if o.Proxy != "" {
+		address, err := url.Parse(o.Proxy)
 		if err != nil {
 			return nil, fmt.Errorf("the proxy's address: %w", err)
 		}
 		transport.Proxy = http.ProxyURL(address)
 	}
-	s.client = &http.Client{Transport: transport, Timeout: requestTime, CheckRedirect: refuseRedirect}
+	s.client = &http.Client{Transport: transport, Timeout: cmp.Or(o.Limit, requestTime), CheckRedirect: refuseRedirect}
 	return s, nil
 }
 
@@ -174,14 +179,17 @@ func (s *Server) once(ctx context.Context, path string, header http.Header, body
 	return response.Header.Get("Content-Type"), answer, nil
 }
 
+var errLate = errors.New("it did not answer in time")
+
 // plain takes away what net/http puts before an error: the method and the whole address, which the screen shows already.
 func plain(err error) error {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errLate
+	}
 	var wrapped *url.Error
-	if !errors.As(err, &wrapped) {
-		return err
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
 	}
-	if wrapped.Timeout() {
-		return errors.New("it did not answer in time")
-	}
-	return wrapped.Err
+	return err
 }

@@ -3,6 +3,7 @@ package vm
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,9 +53,9 @@ func guestArchive(t testing.TB, img image.Image) []byte {
 }
 
 // machineFiles is the EFI system partition of an armed machine, but for its loader.
-func machineFiles(t testing.TB, img image.Image, trust []byte) map[string][]byte {
+func machineFiles(t testing.TB, img image.Image, trust []byte, state boot.State) map[string][]byte {
 	t.Helper()
-	files := espFiles(t, boot.New())
+	files := espFiles(t, state)
 	dir := t.TempDir()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -79,13 +80,14 @@ func machineFiles(t testing.TB, img image.Image, trust []byte) map[string][]byte
 	return files
 }
 
-// grubMachine is a BIOS machine with GRUB, armed as "keepout recovery arm" does.
-func grubMachine(t testing.TB, img image.Image, trust []byte) *testvm.Disk {
+// grubMachine is a BIOS machine with GRUB, armed as "keepout recovery arm" does. state is that of its boots so far; extra
+// are further kernel parameters of the system.
+func grubMachine(t testing.TB, img image.Image, trust []byte, state boot.State, extra string) *testvm.Disk {
 	t.Helper()
-	files := machineFiles(t, img, trust)
+	files := machineFiles(t, img, trust, state)
 	var env loader.Env
-	env.Set(loader.EnvLeft, "3")
-	env.Set(loader.EnvVisits, "0")
+	env.Set(loader.EnvLeft, strconv.Itoa(state.Tries()))
+	env.Set(loader.EnvVisits, strconv.Itoa(state.Recoveries))
 	block, err := env.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -98,11 +100,18 @@ func grubMachine(t testing.TB, img image.Image, trust []byte) *testvm.Disk {
 	}
 	snippet = strings.NewReplacer("@REL@", "/keepout", "quiet loglevel=3", consoles).Replace(snippet)
 	files["grub.cfg"] = []byte("set timeout=0\nset default=system\nset keepout_esp=\"${root}\"\n" +
-		"menuentry 'Debian' --id system --unrestricted {\n  linux /vmlinuz " + systemParameters +
+		"menuentry 'Debian' --id system --unrestricted {\n  linux /vmlinuz " + systemParameters + extra +
 		"\n  initrd /guest.cpio\n}\n" + snippet + "\n")
 	disk := testvm.NewDisk(t, files)
 	disk.InstallGRUB("search --file --set=root /keepout/" + esp.StateA + "\nconfigfile (${root})/grub.cfg\n")
 	return disk
+}
+
+// worn is a machine that has failed on every rung but the last before the recovery environment.
+func worn() boot.State {
+	s := boot.New()
+	s.Failures, s.Mode, s.Next = 2, boot.LastKnownGood, boot.Safe
+	return s
 }
 
 // threeFailures follows the machine through the rungs of the ladder.
@@ -123,7 +132,7 @@ func TestRecoveryBIOS(t *testing.T) {
 		return o.seal(o.targeted("fix-bios", q.Digest, q.Suspect), o.keys[0], o.keys[1])
 	}
 	img := buildImage(t, o.source())
-	disk := grubMachine(t, img, o.trustText())
+	disk := grubMachine(t, img, o.trustText(), boot.New(), "")
 	m := testvm.Start(t, "bios", testvm.Spec{Disk: disk.File, ERST: testvm.NewERST(t), Reboots: true})
 	threeFailures(m)
 	begun := m.CPU()

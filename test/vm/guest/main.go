@@ -3,7 +3,8 @@
 // provider that ends the machine, and is healthy when that provider was disabled.
 //
 // Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one that a
-// vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode.
+// vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode. guest.stubborn=1 starts
+// it whatever the platform says.
 package main
 
 import (
@@ -31,6 +32,7 @@ const (
 
 func main() {
 	say("guest: init runs")
+	mount("proc", "/proc", "proc")
 	if provider := parameter("guest.provider"); provider != "" {
 		if err := system(provider); err != nil {
 			say("guest: error: %v", err)
@@ -45,7 +47,6 @@ func main() {
 func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 
 func parameter(name string) string {
-	mount("proc", "/proc", "proc")
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return ""
@@ -88,7 +89,7 @@ func system(provider string) error {
 		return err
 	}
 	say("guest: boot is %s, attempt %d, disabled %q: %s", in.Mode, in.Attempt, in.Orders.Disabled, in.Reason)
-	if slices.Contains(in.Orders.Disabled, provider) {
+	if slices.Contains(in.Orders.Disabled, provider) && parameter("guest.stubborn") == "" {
 		return healthy()
 	}
 	return start(provider, in.Boot)
