@@ -11,11 +11,12 @@ GO_BUILD  := CGO_ENABLED=0 go build -trimpath
 TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 
 # What a fresh Debian lacks: clamd and libyara are engines of shipped providers; gcc links libyara and the race
-# detector; python3, bindfs and fuse3 stage a vendor in another language and a slow file system for the tests.
+# detector; python3, bindfs and fuse3 stage a vendor in another language and a slow file system for the tests, and
+# grub-common checks what is written for GRUB.
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
-DEBIAN  := $(ENGINES) python3 bindfs fuse3
+DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
 # What "make test-vm" boots machines with.
-MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-common grub-pc-bin systemd-boot-efi shim-signed
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -65,7 +66,7 @@ run: build ## show it working on this machine: bin/keepout demo (as root)
 deps: ## install what this Debian machine lacks (as root), or say what
 	$(call install,$(DEBIAN))
 
-deps-vm: # install what boots test machines
+deps-vm: deps # install what boots test machines
 	$(call install,$(MACHINES))
 
 install-engines: ## install clamd and libyara only

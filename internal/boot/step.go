@@ -58,11 +58,11 @@ const (
 // Effect is one thing to do.
 type Effect struct {
 	Act   Act
-	Mode  Mode   // of Run
-	Tries int    // of Arm
+	Mode  Mode // of Run
+	Tries int  // of Arm
 	// Visits of Arm is how often the recovery environment was started; at MaxRecoveries the loader shows its menu.
 	Visits int
-	Why   string // of Run, EnterRecovery and ShowMenu, for people
+	Why    string // of Run, EnterRecovery and ShowMenu, for people
 }
 
 // Step returns the state after in at time now, and what to do, in order. now is for the history only: no decision

@@ -50,6 +50,7 @@ type Daemon struct {
 	since time.Time
 
 	reloading sync.Mutex
+	boot      bootOrder
 	config    atomic.Pointer[config.Loaded]
 	mode      atomic.Pointer[event.Mode] // set by an administrator since the last load; nil: as configured
 
@@ -116,6 +117,7 @@ func (d *Daemon) start() error {
 	if err != nil {
 		return err
 	}
+	d.boot = readBoot(d.opt.RunDir)
 	// Before anything is made, which who may not watch may not make either.
 	if d.guard, err = link.Attach(); err != nil {
 		return guardProblem(err)
@@ -130,6 +132,7 @@ func (d *Daemon) start() error {
 	d.roster, err = roster.New(roster.Config{
 		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
 		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned, Store: d.store,
+		Caution: d.boot.caution, Crumb: d.leaveCrumb,
 	})
 	if err != nil {
 		return err
@@ -320,6 +323,9 @@ func (d *Daemon) Policy() arbiter.Policy {
 	p := arbiter.Policy{Mode: c.Mode, Quorum: c.Quorum}
 	if m := d.mode.Load(); m != nil {
 		p.Mode = *m
+	}
+	if d.boot.failOpen() {
+		p.Mode = event.Monitor
 	}
 	return p
 }

@@ -287,7 +287,9 @@ func TestOverwrite(t *testing.T) {
 	if err := Overwrite(path, []byte("abc")); err != nil {
 		t.Fatal(err)
 	}
-	for what, name := range map[string]string{"too long": path, "a link": link, "nothing there": path + "x", "a folder": dir} {
+	for what, name := range map[string]string{
+		"too long": path, "a link": link, "nothing there": path + "x", "a folder": dir,
+	} {
 		if err := Overwrite(name, make([]byte, 11)); err == nil {
 			t.Errorf("%s: no error", what)
 		}

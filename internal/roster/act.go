@@ -9,6 +9,9 @@ import (
 // act does what was decided, in order.
 func (l *lineage) act(todo []rollback.Effect) {
 	for _, e := range todo {
+		if l.caution.any() && (e.Act == rollback.Check || e.Act == rollback.StartBeside) {
+			continue // nothing new is run while the machine has trouble starting
+		}
 		switch e.Act {
 		case rollback.Keep:
 			l.keep()
@@ -85,7 +88,8 @@ func (l *lineage) compose(engine, content rollback.Version) (config.Installed, e
 // activate makes the active versions run. If they run beside already, that process takes over. Where they cannot run
 // under this configuration, nothing does: what ran before is not active any more.
 func (l *lineage) activate() {
-	want := [2]rollback.Digest{l.state.Engine.Active.Digest, l.state.Content.Active.Digest}
+	engine, content := l.wanted()
+	want := [2]rollback.Digest{engine.Digest, content.Digest}
 	if l.active != nil && l.active.runs == want { // both parts became active at once
 		l.active.generation = l.state.Generation
 		return
@@ -99,7 +103,7 @@ func (l *lineage) activate() {
 		l.replace(m)
 		return
 	}
-	in, err := l.compose(l.state.Engine.Active, l.state.Content.Active)
+	in, err := l.compose(engine, content)
 	l.misfits(err)
 	if err != nil {
 		l.replace(nil)

@@ -56,8 +56,9 @@ type lineage struct {
 	past       session.Counters // of members that have ended
 	trial      *trial
 	stopping   bool
-	lastCause  string // how the last process of the active version ended
-	restarts   int    // of members that were active
+	caution    Caution // of this boot; Off ends when somebody enables the provider
+	lastCause  string  // how the last process of the active version ended
+	restarts   int     // of members that were active
 
 	pins []func() // let go of the packages that the state names; the goroutine's own
 }
@@ -70,6 +71,8 @@ func newLineage(r *Roster, id string, slots [lanes]int, predecessor *lineage) *l
 	l.standing = docket.NewStanding(docket.Watch{
 		ID: id, Numbers: docket.DefaultNumbers(), Owned: r.c.Owned, Tell: l.heard,
 	})
+	l.caution = r.caution(id)
+	l.off = l.caution.Off
 	go func() {
 		if predecessor != nil {
 			<-predecessor.gone
@@ -118,7 +121,7 @@ func (l *lineage) live() {
 func (l *lineage) configure(in config.Installed) {
 	l.mail.put(func() {
 		l.mu.Lock()
-		l.configured, l.off = in, false
+		l.configured, l.off = in, l.caution.Off
 		l.mu.Unlock()
 		if l.beside != nil {
 			_ = l.reconfigure(l.beside, in) // it says so itself when it becomes active
@@ -141,9 +144,11 @@ func (l *lineage) reconfigure(m *member, in config.Installed) error {
 	again, err := in.Under(old.Manifest)
 	if err == nil {
 		again.Content = old.Content
-		m.configure(again, false)
+		m.configure(again, l.isOff())
 	}
-	m.enable(true)
+	if !l.isOff() {
+		m.enable(true)
+	}
 	return err
 }
 
@@ -212,6 +217,8 @@ func (l *lineage) take(v rollback.Versions) {
 		in := rollback.Input{Kind: rollback.Offered, Part: rollback.Parts()[i], Version: version}
 		if l.state.Slots(in.Part).Active.None() {
 			in.Kind = rollback.Installed
+		} else if l.caution.any() {
+			continue // nothing new while the machine has trouble starting
 		}
 		if !version.None() {
 			l.step(in)
@@ -245,7 +252,7 @@ func (l *lineage) resume(installed rollback.Versions) {
 
 // step feeds one input to the decision and does what it says.
 func (l *lineage) step(in rollback.Input) {
-	if !l.resumed {
+	if !l.resumed || l.idle(in.Kind) {
 		return
 	}
 	l.mu.Lock()
@@ -267,7 +274,7 @@ func (l *lineage) tick() {
 	if beside != nil && t.Beside {
 		l.measure(beside, t)
 	}
-	l.step(rollback.Input{Kind: rollback.Tick, Serving: serving})
+	l.step(rollback.Input{Kind: rollback.Tick, Serving: serving && !l.caution.Pinned})
 }
 
 // minMeasured is how many votes are enough to say that a candidate does not meet its budget, and badPercent how many
@@ -312,6 +319,7 @@ func (l *lineage) ended(m *member, cause string) {
 func (l *lineage) ready(m *member) {
 	l.mail.put(func() {
 		t := l.state.Trial
+		l.starting(m.runs, true)
 		if m == l.active {
 			l.tick() // from now on it serves, which is what makes it last-known-good
 		}
@@ -363,6 +371,7 @@ func (l *lineage) enable(on bool) {
 	l.mail.put(func() {
 		l.mu.Lock()
 		l.off = !on
+		l.caution.Off = l.caution.Off && !on
 		members := []*member{l.active, l.beside}
 		l.mu.Unlock()
 		for _, m := range members {

@@ -20,6 +20,7 @@ func (m *member) start() {
 	in := m.installed
 	m.mu.Unlock()
 	key := laneKey(m.id, m.lane)
+	m.of.starting(m.runs, false)
 	proc, err := m.r.spawn(in, key, m.of.slots[m.lane])
 	if err != nil {
 		m.take(happening{Input: supervisor.Input{Kind: supervisor.Ended, Cause: err.Error()}})

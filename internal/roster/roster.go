@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/docket"
 	"github.com/keepout-security/keepout/internal/health"
@@ -46,6 +47,10 @@ type Config struct {
 	Supervisor supervisor.Config
 	Owned      func(path string) bool // whether the distribution's packages own a path; may be nil. It must not block
 	Store      *store.Store           // of the providers' versions
+	// Caution says what this boot wants of a provider; may be nil. It must give the same answer each time.
+	Caution func(id string) Caution
+	// Crumb is told before each start of a provider, and when it is ready, and returns when that is kept; may be nil.
+	Crumb func(boot.Crumb)
 }
 
 // Roster is safe for concurrent use.

@@ -179,14 +179,21 @@ func newRig(t testing.TB) *rig {
 // open makes a roster on the rig's state folder.
 func (g *rig) open() *roster.Roster {
 	g.t.Helper()
+	return g.openWith(func(*roster.Config) {})
+}
+
+func (g *rig) openWith(change func(*roster.Config)) *roster.Roster {
+	g.t.Helper()
 	numbers := supervisor.Defaults()
 	numbers.FirstWait, numbers.MaxWait = 50*time.Millisecond, time.Second
 	st, err := store.Open(store.Config{Dir: filepath.Join(g.state, "store")})
 	must(g.t, err)
-	r, err := roster.New(roster.Config{
+	c := roster.Config{
 		Store: st, StateDir: g.state, Court: g.court, Notes: g.notes, Supervisor: numbers,
 		Log: slog.New(slog.NewTextHandler(g.log, nil)),
-	})
+	}
+	change(&c)
+	r, err := roster.New(c)
 	must(g.t, err)
 	return r
 }

@@ -135,6 +135,7 @@ func (r *Roster) try(ctx context.Context, l *lineage, in config.Installed, patie
 	if err := os.RemoveAll(dir); err != nil {
 		return hostError{fmt.Errorf("clear the trial's folder: %w", err)}
 	}
+	l.startingTrial()
 	proc, err := r.spawn(in, laneKey(l.id, laneTrial), l.slots[laneTrial])
 	if err != nil {
 		return err

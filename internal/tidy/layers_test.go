@@ -76,6 +76,10 @@ var places = []place{
 	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
 		"internal/recovery/esp", "internal/recovery/loader",
 	}},
+	{pkg: "internal/recovery/arming", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/loader",
+	}},
+	{pkg: "packaging", layer: base},
 	{pkg: "internal/owned", layer: runtime},
 	{pkg: "internal/crash", layer: base, peers: []string{"internal/health"}},
 	{pkg: "internal/crashscreen", layer: runtime},

@@ -281,3 +281,53 @@ func TestIntentsBecomeOrders(t *testing.T) {
 		t.Errorf("the orders were not taken back: %+v", in)
 	}
 }
+
+// systemdBoot makes systemd-boot the loader, with a recovery environment.
+func (h *host) systemdBoot() {
+	h.t.Helper()
+	h.write("boot/efi/loader/entries/"+loader.RecoveryEntry, "title x\n")
+	h.write("boot/efi/loader/entries/debian+3.conf", "title x\n")
+	h.write("boot/efi/keepout/"+esp.KernelA, "kernel")
+	h.write("boot/efi/keepout/"+esp.ImageA, "image")
+	vars := h.vars()
+	if err := os.MkdirAll(vars.Dir, 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	for name, text := range map[string]string{"LoaderInfo": "systemd-boot 252", "LoaderEntrySelected": "debian.conf"} {
+		if err := vars.Set(name, text); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+func (h *host) vars() loader.Variables {
+	return loader.Variables{Dir: filepath.Join(h.root, "sys", "firmware", "efi", "efivars")}
+}
+
+// TestSystemdBootIsAsked: the fourth boot asks for the recovery environment's entry, once. Where the firmware's memory
+// takes nothing more, the machine boots in safe mode, says so, and does not restart.
+func TestSystemdBootIsAsked(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.systemdBoot()
+	for range 4 {
+		h.boot()
+	}
+	if id, err := h.vars().Get("LoaderEntryOneShot"); id != loader.RecoveryEntry || err != nil || h.restarts != 1 {
+		t.Errorf("asked for %q, %v, %d restarts", id, err, h.restarts)
+	}
+
+	h = newHost(t)
+	h.systemdBoot()
+	full := filepath.Join(h.vars().Dir, "LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")
+	if err := os.MkdirAll(full, 0o700); err != nil { // a file that cannot be written
+		t.Fatal(err)
+	}
+	var last boot.Instruction
+	for range 4 {
+		last = h.boot()
+	}
+	if last.Mode != boot.Safe || !last.Menu || !strings.Contains(last.Trouble, "LoaderEntryOneShot") || h.restarts != 0 {
+		t.Errorf("with a full NVRAM: %+v, %d restarts", last, h.restarts)
+	}
+}

@@ -100,7 +100,7 @@ func (s *systemdBoot) rename(folder string, name EntryName, tries int) error {
 // exactly one is left: two would be two entries for the loader, one of them without a counter (systemd issue 33504).
 // The newest file wins. The error matches fs.ErrNotExist when there is none.
 func Count(dir string, name EntryName, tries int) error {
-	names, err := namesOf(dir, name)
+	names, err := NamesOf(dir, name)
 	if err != nil {
 		return err
 	}
@@ -123,8 +123,9 @@ func Count(dir string, name EntryName, tries int) error {
 	return errors.Join(append(errs, durable.SyncDir(dir))...)
 }
 
-// namesOf lists the names that an entry has in dir, the newest file first.
-func namesOf(dir string, name EntryName) ([]string, error) {
+// NamesOf lists the names that an entry has in dir, with and without a counter, the newest file first. The error
+// matches fs.ErrNotExist when there is none.
+func NamesOf(dir string, name EntryName) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("entries: %w", err)
@@ -167,7 +168,7 @@ func (s *systemdBoot) recoveryEntry() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if _, err := namesOf(dir, name); err == nil {
+		if _, err := NamesOf(dir, name); err == nil {
 			return id, nil
 		}
 	}
