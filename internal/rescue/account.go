@@ -53,6 +53,20 @@ func (k *known) product() *crash.Product {
 	}
 }
 
+// What the screen says of the time after which the local rule acts.
+const (
+	ifNone      = "If none is found in"
+	ifNoNetwork = "If there is no network in"
+)
+
+// named calls the suspect what people call it.
+func (k *known) named(text string) string {
+	if name := k.config.Products[k.crumb.Provider]; name != "" {
+		return strings.ReplaceAll(text, k.crumb.Provider, name)
+	}
+	return text
+}
+
 func steps(k *known, s *plan.State, now time.Time) []crash.Step {
 	out := []crash.Step{saving(k, s)}
 	if s.Phase == plan.Saving {
@@ -62,20 +76,24 @@ func steps(k *known, s *plan.State, now time.Time) []crash.Step {
 		return append(out, crash.Step{Progress: crash.Skipped, Text: "Automatic repair", Detail: stopped(k, s)})
 	}
 	if k.config.Server != "" {
-		out = append(out, connecting(s, now), searching(k, s, now))
+		out = append(out, connecting(s), searching(k, s, now))
 	}
 	switch s.Phase {
 	case plan.Connecting, plan.Asking, plan.Waiting:
-		rule := plan.Rule(s.Facts, "").String()
+		rule := k.named(plan.Rule(s.Facts, "").String())
 		if s.Test {
 			rule = "start as usual, this is only a rehearsal"
 		}
-		out = append(out, crash.Step{Text: fmt.Sprintf("If none is found in %s: %s", span(s.GiveUp.Sub(now)), rule)})
+		what := ifNone
+		if s.Phase == plan.Connecting {
+			what = ifNoNetwork
+		}
+		out = append(out, crash.Step{Text: fmt.Sprintf("%s %s: %s", what, span(s.Until().Sub(now)), rule)})
 	case plan.Applying:
-		out = append(out, crash.Step{Progress: crash.Running, Text: "Writing down for the next start: " + s.Remedy.String()})
+		out = append(out, crash.Step{Progress: crash.Running, Text: "Writing down for the next start: " + k.named(s.Remedy.String())})
 	case plan.Reporting, plan.Leaving:
 		out = append(out,
-			crash.Step{Progress: crash.Done, Text: "Next start: " + s.Remedy.String(), Detail: s.Remedy.Why},
+			crash.Step{Progress: crash.Done, Text: "Next start: " + k.named(s.Remedy.String()), Detail: s.Remedy.Why},
 			crash.Step{Progress: crash.Running, Text: "Restarting"})
 	case plan.Menu:
 		out = append(out, crash.Step{Progress: crash.Failed, Text: "Repair", Detail: s.Trouble})
@@ -96,14 +114,13 @@ func saving(k *known, s *plan.State) crash.Step {
 	return step
 }
 
-func connecting(s *plan.State, now time.Time) crash.Step {
+func connecting(s *plan.State) crash.Step {
 	switch {
 	case s.Address != "":
 		return crash.Step{Progress: crash.Done, Text: "Network: wired", Detail: s.Address}
 	case s.Phase == plan.Connecting:
 		return crash.Step{Progress: crash.Running, Text: "Connecting to the wired network"}
 	}
-	_ = now
 	return crash.Step{Progress: crash.Failed, Text: "No wired network", Detail: "Wi-Fi is not used here"}
 }
 

@@ -1,13 +1,11 @@
 package rescue
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +14,6 @@ import (
 )
 
 const (
-	maxDevices   = 8192
 	moduleRounds = 6 // a module may bring devices that other modules serve: bus, controller, disk
 )
 
@@ -38,7 +35,7 @@ func LoadModules(root string, log func(format string, args ...any)) {
 	}
 	loaded := map[string]bool{}
 	for range moduleRounds {
-		modules, err := index.For(modaliases("/sys/devices"))
+		modules, err := index.For(modindex.Devices("/sys/devices"))
 		if err != nil {
 			log("modules: %v", err)
 		}
@@ -71,34 +68,4 @@ func loadModule(file string) error {
 		return fmt.Errorf("load: %w", err)
 	}
 	return nil
-}
-
-// modaliases lists what the devices below a folder of sysfs say they are.
-func modaliases(dir string) []string {
-	var out []string
-	seen := map[string]bool{}
-	_ = filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Name() != "modalias" {
-			return nil //nolint:nilerr // a device that went away meanwhile is of no interest
-		}
-		text, err := os.ReadFile(file)
-		if alias := string(bytes.TrimSpace(text)); err == nil && alias != "" && !seen[alias] {
-			seen[alias] = true
-			out = append(out, alias)
-		}
-		if len(out) >= maxDevices {
-			return fs.SkipAll
-		}
-		return nil
-	})
-	return out
-}
-
-// commandLine returns the kernel's parameters.
-func commandLine() []string {
-	text, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(text))
 }

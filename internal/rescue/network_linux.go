@@ -35,17 +35,24 @@ type wiredLink struct {
 // connect brings up wired links until one has an address, and says which. It returns only then, or when ctx ends.
 func connect(ctx context.Context, config settings.Network, log func(format string, args ...any)) (string, error) {
 	loopback()
+	said := map[string]bool{} // each trouble once: it is tried again every second
+	once := func(text string) {
+		if !said[text] {
+			said[text] = true
+			log("network: %s", text)
+		}
+	}
 	for {
 		links, err := wired(config)
 		if err != nil {
-			log("network: %v", err)
+			once(err.Error())
 		}
 		for _, l := range links {
 			address, err := l.bringUp(ctx)
 			if err == nil {
 				return address, nil
 			}
-			log("network: %s: %v", l.Attrs().Name, err)
+			once(l.Attrs().Name + ": " + err.Error())
 		}
 		select {
 		case <-ctx.Done():

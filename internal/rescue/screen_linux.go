@@ -98,9 +98,11 @@ func (s *screen) tell(r *crash.Record) {
 	for i := range quiet.Steps {
 		step := &quiet.Steps[i]
 		step.Detail, _, _ = strings.Cut(step.Detail, "; next in ")
-		if before, after, found := strings.Cut(step.Text, "If none is found in "); found && before == "" {
-			_, rule, _ := strings.Cut(after, ": ")
-			step.Text = "If none is found: " + rule
+		for _, what := range []string{ifNone, ifNoNetwork} {
+			if strings.HasPrefix(step.Text, what) {
+				_, rule, _ := strings.Cut(step.Text, ": ")
+				step.Text = what + " time: " + rule
+			}
 		}
 	}
 	text := crashscreen.Serial(&quiet)

@@ -28,7 +28,7 @@ func TestRecoveryOffline(t *testing.T) {
 	m.ExpectWithin("recovery environment: ", storyTime)
 	m.ExpectWithin("there is no wired network card", storyTime)
 	testvm.WantPicture(t, m.Screenshot("offline"))
-	m.ExpectWithin("Next start: start without "+guilty, storyTime)
+	m.ExpectWithin("Next start: start without ACME AV", storyTime)
 	m.ExpectWithin(`disabled \["`+guilty+`"\]`, storyTime)
 	m.ExpectWithin("guest: healthy", storyTime)
 	m.WaitExit(storyTime)

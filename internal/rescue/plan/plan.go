@@ -143,6 +143,14 @@ type State struct {
 	retry time.Duration
 }
 
+// Until is when the local rule acts if nothing happens before: without a network sooner than without a fix.
+func (s *State) Until() time.Time {
+	if s.Phase == Connecting && s.limit.Before(s.GiveUp) {
+		return s.limit
+	}
+	return s.GiveUp
+}
+
 // Facts are what is known when the environment starts.
 type Facts struct {
 	Menu     bool       // too many recoveries: nothing is tried by itself
