@@ -1,6 +1,8 @@
 package vm
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,4 +27,35 @@ func TestRecoveryEnvironmentAlone(t *testing.T) {
 	m.Screenshot("screen")
 	m.WaitExit(time.Minute)
 	t.Log(asJSON(t, stateOf(t, disk)))
+}
+
+// TestRecoveryImage builds the image of Debian's generic kernel, twice, and holds its sizes against the limits.
+func TestRecoveryImage(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, testenv.QEMU)
+	for _, kernel := range []string{testvm.Cloud, testvm.Generic} {
+		source := image.Source{Settings: baseSettings()}
+		first := buildFrom(t, testvm.DebianKernel(t, kernel), source)
+		if kernel == testvm.Cloud && !bytes.Equal(first.Archive, buildFrom(t, testvm.DebianKernel(t, kernel), source).Archive) {
+			t.Error("two builds differ")
+		}
+		files, err := image.Files(first.Archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules := 0
+		for _, f := range files {
+			if f.Mode&0o111 != 0 && f.Name != "init" && f.Data != nil {
+				t.Errorf("%s can be run", f.Name)
+			}
+			if f.Name == "init" {
+				t.Logf("%s: init %.2f MB", kernel, float64(len(f.Data))/1e6)
+			}
+			if strings.HasPrefix(f.Name, "lib/modules/") {
+				modules++
+			}
+		}
+		t.Logf("%s: image %.2f MB with %d modules, kernel %.2f MB beside it", kernel, float64(len(first.Archive))/1e6, modules,
+			float64(len(first.Kernel))/1e6)
+	}
 }

@@ -36,7 +36,11 @@ var building sync.Mutex
 // buildImage builds a recovery image for the cloud kernel.
 func buildImage(t testing.TB, source image.Source) image.Image {
 	t.Helper()
-	kernel := testvm.DebianKernel(t, testvm.Cloud)
+	return buildFrom(t, testvm.DebianKernel(t, testvm.Cloud), source)
+}
+
+func buildFrom(t testing.TB, kernel testvm.Kernel, source image.Source) image.Image {
+	t.Helper()
 	source.Kernel, source.Modules = kernel.Image, kernel.Modules
 	source.Init = filepath.Join(testenv.Build(t, "./cmd/keepout-rescue"), "keepout-rescue")
 	if source.Trust == nil {
