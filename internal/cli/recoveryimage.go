@@ -50,7 +50,8 @@ func (a *app) recoveryImageBuildCommand() *cobra.Command {
 	flags.StringVar(&f.roots, "roots", "/etc/ssl/certs/ca-certificates.crt", "PEM `file` of certification authorities")
 	flags.StringVar(&f.keys, "keys", "", "`file` with the keys of remediations (default: trust/keys.json in the folder)")
 	flags.StringVar(&f.recipients, "recipients", "/etc/keepout/recipients.txt", "`file` with the keys for diagnostics")
-	flags.Int64Var(&f.built, "time", 0, "build time in `seconds` since 1970: the same one gives the same image (default: now)")
+	flags.Int64Var(&f.built, "time", 0,
+		"build time in `seconds` since 1970: the same one gives the same image (default: now)")
 	flags.BoolVar(&f.unproven, "unproven", false, "use the running kernel although this boot was not judged good yet")
 	return cmd
 }
@@ -154,7 +155,8 @@ func (f *imageFlags) source() (image.Source, error) {
 		file     string
 		optional bool
 	}{
-		{&s.Roots, f.roots, s.Settings.Server == ""}, {&s.Recipients, f.recipients, true},
+		{&s.Roots, f.roots, s.Settings.Server == ""},
+		{&s.Recipients, f.recipients, true},
 		{&s.Trust, orElse(f.keys, filepath.Join(f.dir, esp.Trust, intent.TrustFile)), s.Settings.Server == ""},
 	} {
 		data, err := os.ReadFile(part.file)
@@ -218,7 +220,8 @@ func (f *imageFlags) config() (settings.Config, error) {
 			return c, err
 		}
 	}
-	return c, c.Check()
+	err = c.Check()
+	return c, err
 }
 
 func (a *app) recoveryImageVerifyCommand() *cobra.Command {

@@ -24,7 +24,8 @@ type known struct {
 	notes  []string // what went wrong on the way, for the details
 }
 
-// account tells a visit as a crash record: the screen, the serial line and later "keepout crash show" tell it from that.
+// account tells a visit as a crash record: the screen, the serial line and later "keepout crash show" tell it from
+// that.
 func account(k *known, s *plan.State, now time.Time) *crash.Record {
 	r := &crash.Record{
 		Format: crash.Format, Code: crash.CodeOf(k.digest), Time: k.begun, Attempts: k.state.Failures,
@@ -90,13 +91,15 @@ func steps(k *known, s *plan.State, now time.Time) []crash.Step {
 		}
 		out = append(out, crash.Step{Text: fmt.Sprintf("%s %s: %s", what, span(s.Until().Sub(now)), rule)})
 	case plan.Applying:
-		out = append(out, crash.Step{Progress: crash.Running, Text: "Writing down for the next start: " + k.named(s.Remedy.String())})
+		text := "Writing down for the next start: " + k.named(s.Remedy.String())
+		out = append(out, crash.Step{Progress: crash.Running, Text: text})
 	case plan.Reporting, plan.Leaving:
 		out = append(out,
 			crash.Step{Progress: crash.Done, Text: "Next start: " + k.named(s.Remedy.String()), Detail: s.Remedy.Why},
 			crash.Step{Progress: crash.Running, Text: "Restarting"})
 	case plan.Menu:
 		out = append(out, crash.Step{Progress: crash.Failed, Text: "Repair", Detail: s.Trouble})
+	default:
 	}
 	return out
 }
@@ -141,6 +144,7 @@ func searching(k *known, s *plan.State, now time.Time) crash.Step {
 		}
 	case plan.Menu:
 		step.Progress = crash.Failed
+	default:
 	}
 	return step
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/loader"
 )
 
-// arm lets the boot loader try the system again. With GRUB that is a number; with systemd-boot, which counts in the names
-// of entries and has put the system's at 0, it is those names that begin as the settings say: another installation may
-// lie on the same partition.
+// arm lets the boot loader try the system again. With GRUB that is a number; with systemd-boot, which counts in the
+// names of entries and has put the system's at 0, it is those names that begin as the settings say: another
+// installation may lie on the same partition.
 func arm(dir *esp.Dir, entries string, tries, visits int) error {
 	if _, err := os.Stat(dir.Join(esp.GrubEnv)); err == nil {
 		return loader.Detect("/", dir).Arm(tries, visits)

@@ -76,8 +76,11 @@ func mountBasics() {
 	}
 }
 
+// inImage is the path of one of the image's files.
+func inImage(name string) string { return "/" + name }
+
 func readConfig() (settings.Config, error) {
-	data, err := os.ReadFile(filepath.Join("/", settings.ConfigFile))
+	data, err := os.ReadFile(inImage(settings.ConfigFile))
 	if err != nil {
 		return settings.Config{}, err
 	}
@@ -119,7 +122,7 @@ func machine(config settings.Config, screen *screen, wrongClock bool) Machine {
 		return m
 	}
 	roots := x509.NewCertPool()
-	pem, err := os.ReadFile(filepath.Join("/", settings.RootsFile))
+	pem, err := os.ReadFile(inImage(settings.RootsFile))
 	if err != nil || !roots.AppendCertsFromPEM(pem) {
 		screen.log("certification authorities: none could be read (%v)", err)
 	}
@@ -135,7 +138,7 @@ func machine(config settings.Config, screen *screen, wrongClock bool) Machine {
 }
 
 func readTrust() (remediation.Trust, error) {
-	data, err := os.ReadFile(filepath.Join("/", settings.TrustFile))
+	data, err := os.ReadFile(inImage(settings.TrustFile))
 	if err != nil {
 		return remediation.Trust{}, err
 	}

@@ -17,8 +17,9 @@ const (
 	moduleRounds = 6 // a module may bring devices that other modules serve: bus, controller, disk
 )
 
-// LoadModules loads those of the image's modules that this machine's devices ask for, until no more devices show up. Its
-// errors are for the log: a machine without one of its cards still recovers. root is where the image was unpacked.
+// LoadModules loads those of the image's modules that this machine's devices ask for, until no more devices show up.
+// Its errors are for the log: a machine without one of its cards still recovers. root is where the image was
+// unpacked.
 func LoadModules(root string, log func(format string, args ...any)) {
 	data, err := os.ReadFile(filepath.Join(root, settings.ModulesFile))
 	if errors.Is(err, fs.ErrNotExist) {

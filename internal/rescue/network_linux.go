@@ -78,7 +78,8 @@ func wired(config settings.Network) ([]wiredLink, error) {
 	var named, others []wiredLink
 	for _, link := range all {
 		attrs := link.Attrs()
-		if link.Type() != "device" || attrs.Flags&net.FlagLoopback != 0 || len(attrs.HardwareAddr) != 6 || wireless(attrs.Name) {
+		ethernet := attrs.Flags&net.FlagLoopback == 0 && len(attrs.HardwareAddr) == 6
+		if link.Type() != "device" || !ethernet || wireless(attrs.Name) {
 			continue
 		}
 		i := slices.IndexFunc(config.Links, func(l settings.Link) bool {
@@ -96,8 +97,11 @@ func wired(config settings.Network) ([]wiredLink, error) {
 	return append(named, others...), nil
 }
 
+// sysNet is where the kernel lists network cards.
+const sysNet = "/sys/class/net"
+
 func wireless(name string) bool {
-	_, err := os.Stat(filepath.Join("/sys/class/net", name, "phy80211"))
+	_, err := os.Stat(filepath.Join(sysNet, name, "phy80211"))
 	return err == nil
 }
 
@@ -152,7 +156,8 @@ func (l *wiredLink) vlan() (netlink.Link, error) {
 	name := fmt.Sprintf("vlan%d", l.fixed.VLAN)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex = name, l.Attrs().Index
-	err := netlink.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: l.fixed.VLAN, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q})
+	vlan := &netlink.Vlan{LinkAttrs: attrs, VlanId: l.fixed.VLAN, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}
+	err := netlink.LinkAdd(vlan)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make VLAN %d: %w", l.fixed.VLAN, err)
 	}
@@ -169,7 +174,7 @@ func lease(ctx context.Context, link netlink.Link) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask for an address: %w", err)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // the lease is there or not
 	got, err := client.Request(ctx, dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
 		dhcpv4.OptionDomainNameServer))
 	if err != nil {
@@ -209,7 +214,8 @@ func configure(link netlink.Link, address *net.IPNet, gateway net.IP, resolvers 
 	return address.IP.String(), nil
 }
 
-// route sets the default route, and first one to a gateway that is not on the link's own network, as some clouds have it.
+// route sets the default route, and first one to a gateway that is not on the link's own network, as some clouds have
+// it.
 func route(link netlink.Link, gateway net.IP) error {
 	index := link.Attrs().Index
 	err := netlink.RouteReplace(&netlink.Route{LinkIndex: index, Gw: gateway})

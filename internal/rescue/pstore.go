@@ -28,8 +28,8 @@ type PanicLog struct {
 	Files []string  // all records, to be removed when the text is kept
 }
 
-// partHeader is how the kernel begins each part of a dump (fs/pstore/platform.c, pstore_dump): the parts count backwards
-// from the end of the log.
+// partHeader is how the kernel begins each part of a dump (fs/pstore/platform.c, pstore_dump): the parts count
+// backwards from the end of the log.
 var partHeader = regexp.MustCompile(`^(Panic|Oops|Emergency|Shutdown|Unknown)#\d+ Part(\d+)\n`)
 
 type part struct {
@@ -75,7 +75,7 @@ func readPart(dir fs.FS, name string) (part, bool) {
 	if err != nil {
 		return part{}, false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return part{}, false

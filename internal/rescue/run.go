@@ -91,8 +91,7 @@ func (r *runner) start(e plan.Effect) {
 	t := task{number: r.number, cancel: cancel}
 	r.tasks[e.Act] = t
 	state := r.state
-	switch e.Act {
-	case plan.Restart, plan.PowerOff:
+	if e.Act == plan.Restart || e.Act == plan.PowerOff {
 		r.hands.Leave(e.Act)
 		return
 	}
@@ -129,6 +128,8 @@ func (r *runner) perform(ctx context.Context, e plan.Effect, s plan.State) (in p
 	case plan.Report:
 		r.hands.Report(ctx, s)
 		in.Reported = true
+	default:
+		return in, false
 	}
 	return in, true
 }

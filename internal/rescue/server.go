@@ -61,8 +61,8 @@ func (c *clockFloor) Time() time.Time {
 	return c.Floor
 }
 
-// raise moves the floor to the beginning of a certificate's life when the clock is known to be wrong. It reports whether
-// that changed anything.
+// raise moves the floor to the beginning of a certificate's life when the clock is known to be wrong. It reports
+// whether that changed anything.
 func (c *clockFloor) raise(to time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,8 +73,9 @@ func (c *clockFloor) raise(to time.Time) bool {
 	return true
 }
 
-// NewServer makes a client. Where the clock is known to be wrong, a certificate that is newer than the floor is taken to
-// be valid from now. That weakens TLS against a thief of an old certificate's key only, and what counts is signed besides.
+// NewServer makes a client. Where the clock is known to be wrong, a certificate that is newer than the floor is taken
+// to be valid from now. That weakens TLS against a thief of an old certificate's key only, and what counts is signed
+// besides.
 func NewServer(base string, o ServerOptions) (*Server, error) {
 	s := &Server{base: strings.TrimSuffix(base, "/"), time: &clockFloor{ServerOptions: o}}
 	transport := &http.Transport{
@@ -181,7 +182,8 @@ func (s *Server) once(ctx context.Context, path string, header http.Header, body
 
 var errLate = errors.New("it did not answer in time")
 
-// plain takes away what net/http puts before an error: the method and the whole address, which the screen shows already.
+// plain takes away what net/http puts before an error: the method and the whole address, which the screen shows
+// already.
 func plain(err error) error {
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {

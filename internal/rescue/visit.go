@@ -78,8 +78,8 @@ const (
 	diagPrefix    = "bundle-"
 )
 
-// Open counts this visit and returns what is to be decided on. It always returns a visit: where the state cannot be kept,
-// the facts say so and the visit ends at the menu.
+// Open counts this visit and returns what is to be decided on. It always returns a visit: where the state cannot be
+// kept, the facts say so and the visit ends at the menu.
 func Open(m Machine) (*Visit, plan.Facts) {
 	v := &Visit{m: m}
 	v.config, v.begun = m.Config, m.Now()

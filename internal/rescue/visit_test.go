@@ -94,7 +94,7 @@ func newRig(t *testing.T, answer http.HandlerFunc) *rig {
 func (r *rig) serve(answer http.HandlerFunc, o ServerOptions) *httptest.Server {
 	r.t.Helper()
 	server := httptest.NewUnstartedServer(answer)
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse its certificate are what some tests are about
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // some tests are about refused certificates
 	server.StartTLS()
 	r.t.Cleanup(server.Close)
 	r.use(server, o)
@@ -275,7 +275,9 @@ func TestServersThatHelpNobody(t *testing.T) {
 		answer http.HandlerFunc
 		told   string
 	}{
-		"500": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, "it answered 500"},
+		"500": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+		}, "it answered 500"},
 		"slow": {func(_ http.ResponseWriter, req *http.Request) {
 			_, _ = io.Copy(io.Discard, req.Body) // else the server does not notice that the client went away
 			<-req.Context().Done()

@@ -46,7 +46,8 @@ func NewDisk(t testing.TB, files map[string][]byte) *Disk {
 	table := fmt.Sprintf("label: gpt\nstart=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649\n"+
 		"start=%d, size=%d, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n", grubStart, grubSize, espStart, espSectors)
 	d.run(table, "sfdisk", "--quiet", "--no-reread", d.File)
-	d.run("", "mformat", "-i", d.at(), "-F", "-N", strings.ReplaceAll(EFIVolume, "-", ""), "-T", strconv.Itoa(espSectors), "::")
+	serial := strings.ReplaceAll(EFIVolume, "-", "")
+	d.run("", "mformat", "-i", d.at(), "-F", "-N", serial, "-T", strconv.Itoa(espSectors), "::")
 	for _, name := range sortedNames(files) {
 		d.Put(name, files[name])
 	}

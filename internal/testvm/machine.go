@@ -250,8 +250,8 @@ func (m *Machine) Press(key string) {
 	}
 }
 
-// CPU is the processor time that the machine has used. Unlike time by the clock it hardly depends on what else this host
-// does, so that it can be compared.
+// CPU is the processor time that the machine has used. Unlike time by the clock it hardly depends on what else this
+// host does, so that it can be compared.
 func (m *Machine) CPU() time.Duration {
 	m.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))

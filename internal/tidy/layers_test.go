@@ -103,6 +103,7 @@ var places = []place{
 	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/cli", layer: shell, peers: []string{
 		"internal/control", "internal/demo", "internal/doctor", "internal/drill", "internal/playground",
+		"internal/recovery/image",
 	}},
 
 	{pkg: "cmd/*", layer: program},

@@ -31,8 +31,10 @@ var privileges = []privilege{
 	},
 	{
 		what: "mount", pkgs: []string{unixPackage, "syscall"},
-		calls:   []string{"Mount", "Unmount", "PivotRoot", "Chroot", "MoveMount", "OpenTree", "Fsopen", "Fsmount"},
-		homes:   []string{"internal/playground", "internal/rescue", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
+		calls: []string{"Mount", "Unmount", "PivotRoot", "Chroot", "MoveMount", "OpenTree", "Fsopen", "Fsmount"},
+		homes: []string{
+			"internal/playground", "internal/rescue", "internal/sandbox", "internal/testenv", "test/*", "test/*/*",
+		},
 		inTests: true,
 	},
 	{
@@ -76,7 +78,7 @@ var privileges = []privilege{
 		homes: []string{
 			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
 			"internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm", "provider/conformance",
-			"providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost",
+			"providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost", "test/vm/guest",
 		},
 	},
 }

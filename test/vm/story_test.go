@@ -80,8 +80,8 @@ func machineFiles(t testing.TB, img image.Image, trust []byte, state boot.State)
 	return files
 }
 
-// grubMachine is a BIOS machine with GRUB, armed as "keepout recovery arm" does. state is that of its boots so far; extra
-// are further kernel parameters of the system.
+// grubMachine is a BIOS machine with GRUB, armed as "keepout recovery arm" does. state is that of its boots so far;
+// extra are further kernel parameters of the system.
 func grubMachine(t testing.TB, img image.Image, trust []byte, state boot.State, extra string) *testvm.Disk {
 	t.Helper()
 	files := machineFiles(t, img, trust, state)
@@ -122,8 +122,9 @@ func threeFailures(m *testvm.Machine) {
 	}
 }
 
-// TestRecoveryBIOS is the whole story on a BIOS machine: a provider ends the machine three times, on three rungs of the
-// ladder; the recovery environment sends the panic home, gets a signed fix, and the machine starts without the provider.
+// TestRecoveryBIOS is the whole story on a BIOS machine: a provider ends the machine three times, on three rungs of
+// the ladder; the recovery environment sends the panic home, gets a signed fix, and the machine starts without the
+// provider.
 func TestRecoveryBIOS(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.QEMU)

@@ -25,8 +25,8 @@ func efiMachine(t testing.TB, img image.Image, trust []byte) *testvm.Disk {
 	files := machineFiles(t, img, trust, boot.New())
 	files["EFI/BOOT/BOOTX64.EFI"] = program
 	files["loader/loader.conf"] = []byte("timeout 0\n")
-	files["loader/entries/debian+3.conf"] = []byte("title Debian\nsort-key debian\nlinux /vmlinuz\ninitrd /guest.cpio\noptions " +
-		systemParameters + "\n")
+	files["loader/entries/debian+3.conf"] = []byte("title Debian\nsort-key debian\nlinux /vmlinuz\n" +
+		"initrd /guest.cpio\noptions " + systemParameters + "\n")
 	recovery := []byte("title Keepout recovery environment\nlinux /keepout/vmlinuz-a\n" +
 		"initrd /keepout/recovery-a.cpio\noptions panic=10 " + consoles + "\n")
 	files["loader/entries/0-keepout-recovery-2+1.conf"] = recovery

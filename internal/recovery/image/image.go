@@ -137,7 +137,8 @@ func content(s *Source, release string) ([]initramfs.File, error) {
 	if err := s.Settings.Check(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	files := append(modules,
+	files := modules
+	files = append(files,
 		initramfs.File{Name: "init", Mode: 0o755, Data: init},
 		initramfs.File{Name: settings.RootsFile, Data: s.Roots},
 		initramfs.File{Name: settings.TrustFile, Data: s.Trust})
@@ -180,8 +181,8 @@ func readInit(file string) ([]byte, error) {
 
 var releasePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}$`)
 
-// releaseOf reads the release from an x86 kernel's setup header (Documentation/arch/x86/boot.rst: "HdrS" at 0x202, and at
-// 0x20e the place of the version string, counted from 0x200).
+// releaseOf reads the release from an x86 kernel's setup header (Documentation/arch/x86/boot.rst: "HdrS" at 0x202,
+// and at 0x20e the place of the version string, counted from 0x200).
 func releaseOf(kernel []byte) (string, error) {
 	const signature, pointer, base = 0x202, 0x20e, 0x200
 	if len(kernel) < 0x1000 || string(kernel[signature:signature+4]) != "HdrS" {

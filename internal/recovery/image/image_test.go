@@ -70,7 +70,7 @@ func write(t testing.TB, file string, content []byte) string {
 func source(t testing.TB) Source {
 	t.Helper()
 	root := t.TempDir()
-	modules := filepath.Join(root, "lib/modules", release)
+	modules := filepath.Join(root, "lib", "modules", release)
 	packed, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,8 @@ func source(t testing.TB) Source {
 		Init:    write(t, filepath.Join(root, "keepout-rescue"), object(".text", "x")),
 		Devices: []string{"pci:v00001234d00005678"}, Trust: []byte("{}"),
 		Settings: settings.Config{
-			Version: 1, Built: time.Unix(1_800_000_000, 0), Machine: "m", Volume: settings.Volume{Type: "vfat", ID: "1-2", Dir: "keepout"},
+			Version: 1, Built: time.Unix(1_800_000_000, 0), Machine: "m",
+			Volume: settings.Volume{Type: "vfat", ID: "1-2", Dir: "keepout"},
 		},
 	}
 }
@@ -143,30 +144,42 @@ func TestBuildRefuses(t *testing.T) {
 		change func(t *testing.T, s *Source)
 		want   string
 	}{
-		"no kernel":              {func(t *testing.T, s *Source) { write(t, s.Kernel, []byte("MZ")) }, "no Linux kernel"},
-		"modules of another one": {func(_ *testing.T, s *Source) { s.Modules = filepath.Dir(s.Modules) }, "the modules are of"},
+		"no kernel": {func(t *testing.T, s *Source) {
+			t.Helper()
+			write(t, s.Kernel, []byte("MZ"))
+		}, "no Linux kernel"},
+		"modules of another one": {
+			func(_ *testing.T, s *Source) { s.Modules = filepath.Dir(s.Modules) }, "the modules are of",
+		},
 		"a dynamic init": {func(t *testing.T, s *Source) {
+			t.Helper()
 			program, err := os.ReadFile("/bin/sh")
 			if err != nil {
 				t.Fatal(err)
 			}
 			write(t, s.Init, program)
 		}, "linked dynamically"},
-		"a script as init": {func(t *testing.T, s *Source) { write(t, s.Init, []byte("#!/bin/sh\n")) }, "read the init"},
+		"a script as init": {func(t *testing.T, s *Source) {
+			t.Helper()
+			write(t, s.Init, []byte("#!/bin/sh\n"))
+		}, "read the init"},
 		"no file system": {func(t *testing.T, s *Source) {
+			t.Helper()
 			for _, name := range []string{"vfat.ko", "fat.ko.zst"} {
-				if err := os.Remove(filepath.Join(s.Modules, "kernel/fs/fat", name)); err != nil {
+				if err := os.Remove(filepath.Join(s.Modules, "kernel", "fs", "fat", name)); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}, "has no vfat"},
 		"a missing need": {func(t *testing.T, s *Source) {
-			if err := os.Remove(filepath.Join(s.Modules, "kernel/fs/fat/fat.ko.zst")); err != nil {
+			t.Helper()
+			if err := os.Remove(filepath.Join(s.Modules, "kernel", "fs", "fat", "fat.ko.zst")); err != nil {
 				t.Fatal(err)
 			}
 		}, "fat is not there"},
 		"a damaged module": {func(t *testing.T, s *Source) {
-			write(t, filepath.Join(s.Modules, "kernel/fs/fat/fat.ko.zst"), []byte("junk"))
+			t.Helper()
+			write(t, filepath.Join(s.Modules, "kernel", "fs", "fat", "fat.ko.zst"), []byte("junk"))
 		}, "unpack"},
 		"settings without a machine": {func(_ *testing.T, s *Source) { s.Settings.Machine = "" }, "pseudonym"},
 	} {
@@ -186,14 +199,22 @@ func TestVerify(t *testing.T) {
 	img := build(t, source(t))
 	for name, damage := range map[string]func(t *testing.T, dir string){
 		"nothing": nil,
-		"kernel":  func(t *testing.T, dir string) { flip(t, filepath.Join(dir, "vmlinuz-a")) },
-		"image":   func(t *testing.T, dir string) { flip(t, filepath.Join(dir, "recovery-a.cpio")) },
+		"kernel": func(t *testing.T, dir string) {
+			t.Helper()
+			flip(t, filepath.Join(dir, "vmlinuz-a"))
+		},
+		"image": func(t *testing.T, dir string) {
+			t.Helper()
+			flip(t, filepath.Join(dir, "recovery-a.cpio"))
+		},
 		"no manifest": func(t *testing.T, dir string) {
+			t.Helper()
 			if err := os.Remove(filepath.Join(dir, "manifest-a.json")); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"torn": func(t *testing.T, dir string) {
+			t.Helper()
 			if err := os.Truncate(filepath.Join(dir, "recovery-a.cpio"), 100); err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,9 @@ const maxModule = 32 << 20 // bytes of one module, unpacked
 
 // always are loaded whatever the devices: file systems, keys, the firmware's variables and panic logs.
 func always() []string {
-	return []string{"vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "efivarfs", "efi_pstore", "evdev", "sd_mod"}
+	return []string{
+		"vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "efivarfs", "efi_pstore", "evdev", "sd_mod",
+	}
 }
 
 // carried are in every image although this machine may not need them: a disk that is moved to another machine, and
@@ -40,9 +42,10 @@ func carried() []string {
 func useful() []string {
 	return []string{
 		"drivers/ata/", "drivers/block/", "drivers/nvme/", "drivers/scsi/", "drivers/message/", "drivers/virtio/",
-		"drivers/mmc/", "drivers/hid/", "drivers/input/", "drivers/usb/host/", "drivers/usb/storage/", "drivers/net/ethernet/",
-		"drivers/net/virtio_net", "drivers/net/vmxnet3/", "drivers/net/xen-netfront", "drivers/net/phy/", "drivers/net/hyperv/",
-		"drivers/hv/", "drivers/pci/controller/", "drivers/firmware/", "drivers/char/hw_random/virtio",
+		"drivers/mmc/", "drivers/hid/", "drivers/input/", "drivers/usb/host/", "drivers/usb/storage/",
+		"drivers/net/ethernet/", "drivers/net/virtio_net", "drivers/net/vmxnet3/", "drivers/net/xen-netfront",
+		"drivers/net/phy/", "drivers/net/hyperv/", "drivers/hv/", "drivers/pci/controller/", "drivers/firmware/",
+		"drivers/char/hw_random/virtio",
 	}
 }
 
@@ -116,7 +119,8 @@ func haveFileSystem(s *Source, chosen []modindex.Module) error {
 	return fmt.Errorf("this kernel has no %s, on which the boot state lies; choose another place for it", kind)
 }
 
-// survey reads what every module says of itself. Only the folders of use are read in full: a distribution has thousands.
+// survey reads what every module says of itself. Only the folders of use are read in full: a distribution has
+// thousands.
 func survey(folder string) ([]modindex.Module, map[string]string, error) {
 	var all []modindex.Module
 	paths := map[string]string{}
@@ -199,7 +203,7 @@ func pack(archive []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compress the archive: %w", err)
 	}
-	defer enc.Close()
+	defer func() { _ = enc.Close() }() // EncodeAll has no stream to end
 	return enc.EncodeAll(archive, nil), nil
 }
 

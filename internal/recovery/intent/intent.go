@@ -1,5 +1,6 @@
-// Package intent stands between a signed fix and the next boot: the recovery environment judges a fix and leaves it on
-// the boot file system, bootguard judges it again, because anybody may have written there since, and makes orders of it.
+// Package intent stands between a signed fix and the next boot: the recovery environment judges a fix and leaves it
+// on the boot file system, bootguard judges it again, because anybody may have written there since, and makes orders
+// of it.
 //
 // It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that a
 // power cut while it is being applied does not lose it; that what cannot be done before the core runs is said.
@@ -120,7 +121,8 @@ func Note(dir *esp.Dir, f *Failure) error {
 	return durable.WriteFileOn(esp.Disk(), dir.Join(failureFile), data, 0o600)
 }
 
-// memory is what was believed before. Last and Before let a fix be applied again whose orders a power cut may have lost.
+// memory is what was believed before. Last and Before let a fix be applied again whose orders a power cut may have
+// lost.
 type memory struct {
 	State  remediation.State `json:"state"`
 	Last   string            `json:"last,omitempty"` // SHA-256 of the envelope that led to State

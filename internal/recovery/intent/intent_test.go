@@ -101,21 +101,25 @@ func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, dir *esp.Dir) []byte{
 		"without keys": func(t *testing.T, dir *esp.Dir) []byte {
+			t.Helper()
 			if err := os.Remove(filepath.Join(dir.Join(esp.Trust), TrustFile)); err != nil {
 				t.Fatal(err)
 			}
 			return nil
 		},
 		"without a failure": func(t *testing.T, dir *esp.Dir) []byte {
+			t.Helper()
 			if err := os.Remove(dir.Join(failureFile)); err != nil {
 				t.Fatal(err)
 			}
 			return nil
 		},
 		"changed": func(t *testing.T, _ *esp.Dir) []byte {
+			t.Helper()
 			return []byte(strings.Replace(string(sealed(t, "x", strings.Repeat("2", 64), disable)), "e", "f", 1))
 		},
 		"for another failure": func(t *testing.T, _ *esp.Dir) []byte {
+			t.Helper()
 			return sealed(t, "x", strings.Repeat("9", 64), disable)
 		},
 	} {

@@ -11,8 +11,10 @@ func sample() Index {
 		{Name: "vfat", File: "lib/modules/vfat.ko", Needs: []string{"fat"}, Always: true},
 		{Name: "fat", File: "lib/modules/fat.ko"},
 		{Name: "virtio", File: "lib/modules/virtio.ko"},
-		{Name: "virtio_net", File: "lib/modules/virtio-net.ko", Needs: []string{"virtio"},
-			Aliases: []string{"virtio:d00000001v*"}},
+		{
+			Name: "virtio_net", File: "lib/modules/virtio-net.ko", Needs: []string{"virtio"},
+			Aliases: []string{"virtio:d00000001v*"},
+		},
 		{Name: "a", File: "a.ko", Needs: []string{"b"}, Aliases: []string{"cycle"}},
 		{Name: "b", File: "b.ko", Needs: []string{"a"}},
 		{Name: "lost", File: "lost.ko", Needs: []string{"gone"}, Aliases: []string{"lost"}},

@@ -8,7 +8,8 @@ import (
 
 func valid() Config {
 	return Config{
-		Version: 1, Machine: "m", Server: "https://fleet.example.org", Volume: Volume{Type: "vfat", ID: "1-2", Dir: "keepout"},
+		Version: 1, Machine: "m", Server: "https://fleet.example.org",
+		Volume: Volume{Type: "vfat", ID: "1-2", Dir: "keepout"},
 	}
 }
 
@@ -60,8 +61,12 @@ func TestIdentityOf(t *testing.T) {
 		kind string
 		want string
 	}{
-		{fat32, "vfat", "4B45-4550"}, {ext4, "ext4", "01020304-0506-0708-090a-0b0c0d0e0f10"}, {fat32, "ext4", ""},
-		{ext4, "vfat", ""}, {make([]byte, 4096), "vfat", ""}, {fat32, "btrfs", ""},
+		{fat32, "vfat", "4B45-4550"},
+		{ext4, "ext4", "01020304-0506-0708-090a-0b0c0d0e0f10"},
+		{fat32, "ext4", ""},
+		{ext4, "vfat", ""},
+		{make([]byte, 4096), "vfat", ""},
+		{fat32, "btrfs", ""},
 	} {
 		if got, err := identityOf(c.head, c.kind); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v; want %q", c.kind, got, err, c.want)

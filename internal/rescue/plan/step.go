@@ -197,6 +197,7 @@ func (m *move) limits() {
 		if late {
 			m.leave(Restart)
 		}
+	default:
 	}
 }
 

@@ -2,12 +2,13 @@
 // does as far as recovery is concerned: it mounts the EFI system partition, lets bootguard count the boot, starts a
 // provider that ends the machine, and is healthy when that provider was disabled.
 //
-// Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one that a
-// vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode. guest.stubborn=1 starts
-// it whatever the platform says.
+// Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one
+// that a vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode.
+// guest.stubborn=1 starts it whatever the platform says.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -77,7 +78,7 @@ func system(provider string) error {
 	mount("/dev/vda2", efi, "vfat")
 
 	begun := time.Now()
-	out, err := exec.Command("/bin/keepout-bootguard", "--run-dir", runDir, "begin").CombinedOutput()
+	out, err := exec.CommandContext(context.Background(), "/bin/keepout-bootguard", "--run-dir", runDir, "begin").CombinedOutput()
 	say("guest: bootguard: %s (%v, %v)", strings.TrimSpace(string(out)), err, time.Since(begun).Round(time.Millisecond))
 	text, err := os.ReadFile(runDir + "/" + bootguard.InstructionFile)
 	if err != nil {
