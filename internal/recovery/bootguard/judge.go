@@ -104,8 +104,11 @@ func (w *watcher) facts(ctx context.Context, up time.Duration) boot.Facts {
 			}
 			w.crashed[p.ID] = seen
 		}
+		if p.State == "disabled" {
+			continue // it is not to run, so that there is nothing to wait for
+		}
 		f.Providers = append(f.Providers, boot.ProviderFact{
-			ID: p.ID, Required: p.Mode == "enforce" && p.State != "disabled", Connected: p.State == "running",
+			ID: p.ID, Required: p.Mode == "enforce", Connected: p.State == "running",
 			Degraded: p.State == "degraded", Calm: now.Sub(seen.since),
 		})
 	}
