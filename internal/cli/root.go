@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.statusCommand(), a.eventsCommand(), a.explainCommand(), a.modeCommand(), a.allowCommand(),
 		a.providerCommand(), a.configCommand(), a.journalCommand(), a.topCommand(), a.doctorCommand(), a.demoCommand(),
-		a.drillCommand(), a.recoveryCommand(),
+		a.drillCommand(), a.recoveryCommand(), a.crashCommand(), a.diagnosticsCommand(), a.remediationCommand(),
 	)
 	return root
 }

@@ -41,8 +41,8 @@ func Encode(r *Record) ([]byte, error) {
 	}
 }
 
-// Decode reads a record that may have been torn or written by somebody else, and cleans it. Fields that it does not know
-// are ignored: a newer recovery image may have written them.
+// Decode reads a record that may have been torn or written by somebody else, and cleans it. Fields that it does not
+// know are ignored: a newer recovery image may have written them.
 func Decode(data []byte) (Record, error) {
 	if len(data) > MaxEncoded {
 		return Record{}, fmt.Errorf("decode crash record: %d bytes, at most %d are read", len(data), MaxEncoded)
@@ -130,9 +130,8 @@ func readRecord(dir fs.FS, name string) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("open crash record: %w", err)
 	}
-	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, MaxEncoded+1))
-	if err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return Record{}, fmt.Errorf("read crash record: %w", err)
 	}
 	return Decode(data)

@@ -107,6 +107,7 @@ type Outcome struct {
 	Time      time.Time `json:"time,omitzero"`
 	// Action is what brought it back, such as "acme-edr content 291 was rolled back to 290".
 	Action string `json:"action,omitempty"`
-	// By is who decided: "the fix 2026-07-19.1, signed by two keys of the organisation", "the local rule", "a person at the machine".
+	// By is who decided: "the fix 2026-07-19.1, signed by two keys of the organisation", "the local rule", "a person at
+	// the machine".
 	By string `json:"by,omitempty"`
 }

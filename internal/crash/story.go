@@ -109,9 +109,9 @@ func (r *Record) outcome() string {
 	return text
 }
 
-// Label is a product as one line: "ACME AV 7.2, content 291". What is not known is said; a product without a name goes
-// by its id. Names and versions are cut so that the end of the line, which tells versions apart, is seen. It is empty for
-// the zero Product.
+// Label is a product as one line: "ACME AV 7.2, content 291". What is not known is said; a product without a name
+// goes by its id. Names and versions are cut so that the end of the line, which tells versions apart, is seen. It is
+// empty for the zero Product.
 func (p *Product) Label() string {
 	const most = 40
 	name := cut(p.Name, most)

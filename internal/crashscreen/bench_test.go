@@ -2,7 +2,8 @@ package crashscreen
 
 import "testing"
 
-// BenchmarkImage draws the first screen of a recovery environment, typefaces included, and the change of one step after it.
+// BenchmarkImage draws the first screen of a recovery environment, typefaces included, and the change of one step
+// after it.
 func BenchmarkImage(b *testing.B) {
 	record := stories()["looking"]
 	for _, size := range []struct {

@@ -42,8 +42,9 @@ func (p *Pixels) check() error {
 	return nil
 }
 
-// Encode writes line y of an image in the framebuffer's format to dst, which must hold Stride bytes; what the image does
-// not cover is black. With 8 bits a pixel the shade itself is written, which is right for grey scales and palettes of them.
+// Encode writes line y of an image in the framebuffer's format to dst, which must hold Stride bytes; what the image
+// does not cover is black. With 8 bits a pixel the shade itself is written, which is right for grey scales and
+// palettes of them.
 func (p *Pixels) Encode(dst []byte, img *image.Gray, y int) {
 	clear(dst)
 	if y < 0 || y >= img.Rect.Dy() {

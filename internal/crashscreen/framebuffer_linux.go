@@ -2,6 +2,7 @@ package crashscreen
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image"
 	"os"
@@ -42,8 +43,8 @@ type fixedInfo struct {
 	_          [28]byte
 }
 
-// Framebuffer is a screen that is written to through its device, whatever is behind it: efifb, simpledrm and every other
-// kernel module for screens offers one. It is not safe for concurrent use.
+// Framebuffer is a screen that is written to through its device, whatever is behind it: efifb, simpledrm and every
+// other kernel module for screens offers one. It is not safe for concurrent use.
 type Framebuffer struct {
 	file   *os.File
 	pixels Pixels
@@ -61,8 +62,7 @@ func OpenFramebuffer(path string) (*Framebuffer, error) {
 		err = pixels.check()
 	}
 	if err != nil {
-		file.Close()
-		return nil, err
+		return nil, errors.Join(err, file.Close())
 	}
 	return &Framebuffer{file: file, pixels: pixels}, nil
 }
@@ -127,16 +127,15 @@ func (f *Framebuffer) Forget() { f.last = nil }
 // Close leaves what is on the screen there.
 func (f *Framebuffer) Close() error { return f.file.Close() }
 
-// KeepConsoleOff stops the kernel's text console, such as /dev/tty0, from drawing over the framebuffer, until restore is
-// called. Without a console there is nothing to stop.
+// KeepConsoleOff stops the kernel's text console, such as /dev/tty0, from drawing over the framebuffer, until restore
+// is called. Without a console there is nothing to stop.
 func KeepConsoleOff(tty string) (restore func() error, err error) {
 	file, err := os.OpenFile(tty, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open console: %w", err)
 	}
 	if err := unix.IoctlSetInt(int(file.Fd()), kdSetMode, kdGraphics); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("set console to graphics: %w", err)
+		return nil, errors.Join(fmt.Errorf("set console to graphics: %w", err), file.Close())
 	}
 	return func() error {
 		defer file.Close()

@@ -34,7 +34,10 @@ func stories() map[string]crash.Record {
 			{Text: "If none is found by 14:35: start without third-party security"},
 		},
 		Address: "https://fleet.example.org/r/2FB4-12B9",
-		Details: []string{"[    3.412] BUG: kernel NULL pointer dereference", "[    3.413] RIP: 0010:acme_scan+0x2a/0x90 [acme]"},
+		Details: []string{
+			"[    3.412] BUG: kernel NULL pointer dereference",
+			"[    3.413] RIP: 0010:acme_scan+0x2a/0x90 [acme]",
+		},
 	}
 	nothing := crash.Record{
 		Code: "77AA-0102", Attempts: 3,
@@ -50,12 +53,15 @@ func stories() map[string]crash.Record {
 	menu.Choices = []crash.Key{
 		{Name: "1", Text: "Start without third-party security"},
 		{Name: "2", Text: "Start with the versions of 12 July, the last that started well"},
-		{Name: "3", Text: "Look for a fix again"},
+		{Name: "Enter", Text: "Look for a fix again"},
 		{Name: "4", Text: "Try to start once more, unchanged"},
 	}
 	long := looking
 	longName := strings.Repeat("Enterprise Endpoint Protection ", 4) + "Platform"
-	product := crash.Product{ID: "eepp", Name: longName, Engine: "2026.11.22.1-build.998877665544", Content: strings.Repeat("9", 90)}
+	product := crash.Product{
+		ID: "eepp", Name: longName, Engine: "2026.11.22.1-build.998877665544",
+		Content: strings.Repeat("9", 90),
+	}
 	long.Starting, long.Suspect = &product, &crash.Suspect{Product: product, Reason: strings.Repeat("it changed and ", 30)}
 	long.Cause = strings.Repeat("Unable to handle kernel paging request at ffffdeadbeef0000 ", 8)
 	long.Steps = append(long.Steps, long.Steps...)
@@ -146,7 +152,6 @@ func comparePicture(t *testing.T, name string, img *image.Gray) {
 func TestTexts(t *testing.T) {
 	t.Parallel()
 	for name, record := range stories() {
-		record := record
 		for _, size := range []image.Point{{80, 25}, {40, 12}} {
 			lines := Text(&record, Main, size.X, size.Y)
 			if len(lines) != size.Y {

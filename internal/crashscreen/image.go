@@ -28,8 +28,8 @@ const (
 )
 
 // Type sizes are fractions of the screen's height, so that what can be read from two metres on one screen can be on
-// another of the same size with more pixels. The body begins at a 25th of the height. On a screen 17 cm high, which is a
-// laptop's, a 32nd has capitals of 3.8 mm, and who sees well reads 3 mm from two metres; only what does not fit
+// another of the same size with more pixels. The body begins at a 25th of the height. On a screen 17 cm high, which
+// is a laptop's, a 32nd has capitals of 3.8 mm, and who sees well reads 3 mm from two metres; only what does not fit
 // otherwise gets smaller than that, down to a 44th.
 const (
 	bodyLargest  = 25
@@ -37,8 +37,8 @@ const (
 	bodySmallest = 44
 )
 
-// Renderer draws records. It keeps the typefaces of the sizes that it has used; make one and use it for a whole session.
-// It is not safe for concurrent use.
+// Renderer draws records. It keeps the typefaces of the sizes that it has used; make one and use it for a whole
+// session. It is not safe for concurrent use.
 type Renderer struct {
 	regular, bold *sfnt.Font
 	faces         map[faceKey]font.Face
@@ -90,8 +90,8 @@ func (r *Renderer) can(c rune) bool {
 	return err == nil && i != 0
 }
 
-// Image draws a page on a screen of so many pixels. The image has exactly that size, unless it is smaller than 320×200 or
-// larger than 8192×4320.
+// Image draws a page on a screen of so many pixels. The image has exactly that size, unless it is smaller than
+// 320×200 or larger than 8192×4320.
 func (r *Renderer) Image(record *crash.Record, page Page, width, height int) *image.Gray {
 	width = min(max(width, minWidth), maxWidth)
 	height = min(max(height, minHeight), maxHeight)
@@ -111,10 +111,11 @@ type sheet struct {
 	rows   []row
 	code   *square
 	codeAt image.Point
+	body   int // size of the type
 }
 
-// fit tries the type sizes from the largest down to the middle, then less text, then smaller type, then ever less text, and
-// takes what fits first.
+// fit tries the type sizes from the largest down to the middle, then less text, then smaller type, then ever less
+// text, and takes what fits first.
 func (r *Renderer) fit(record *crash.Record, page Page, width, height int) sheet {
 	largest, smallest := min(height/bodyLargest, width/34), max(min(height/bodySmallest, width/56), 9)
 	if page == Details {
@@ -129,7 +130,13 @@ func (r *Renderer) fit(record *crash.Record, page Page, width, height int) sheet
 	}
 	var s sheet
 	for _, try := range []struct{ squeeze, body int }{
-		{0, middle}, {1, middle}, {2, middle}, {2, (middle + smallest) / 2}, {2, smallest}, {3, smallest}, {4, smallest},
+		{0, middle},
+		{1, middle},
+		{2, middle},
+		{2, (middle + smallest) / 2},
+		{2, smallest},
+		{3, smallest},
+		{4, smallest},
 		{squeezes, smallest},
 	} {
 		c := compose(record, page, r.can, try.squeeze)
@@ -204,7 +211,7 @@ func (c *column) add(blocks []block) {
 		case roleStep:
 			left += c.body * 17 / 5
 		case roleChoice:
-			left += c.body * 2
+			left += c.choice(blocks)
 		case roleStrong, rolePlain, roleFaint, roleHeading, roleDetail:
 		}
 		for n, line := range wrap(b.text, c.right-left, b.rows, measure(f), "…") {
@@ -213,7 +220,8 @@ func (c *column) add(blocks []block) {
 				c.mark(b.mark, baseline)
 			}
 			if n == 0 && b.role == roleChoice {
-				c.rows = append(c.rows, row{x: c.left + c.body/2, y: baseline, text: b.mark, face: c.r.face(true, c.body), shade: shadeWhite})
+				key := row{x: c.left + c.body/2, y: baseline, text: b.mark, face: c.r.face(true, c.body), shade: shadeWhite}
+				c.rows = append(c.rows, key)
 			}
 			if b.role == roleStep && b.mark == ".." {
 				shade = shadeWhite
@@ -225,6 +233,17 @@ func (c *column) add(blocks []block) {
 			c.y += leading / 4
 		}
 	}
+}
+
+// choice is how far the texts of a menu are indented: past the widest of its keys.
+func (c *column) choice(blocks []block) int {
+	wide := c.body
+	for i := range blocks {
+		if blocks[i].role == roleChoice {
+			wide = max(wide, measure(c.r.face(true, c.body))(blocks[i].mark))
+		}
+	}
+	return wide + c.body*3/2
 }
 
 // title takes the largest size at which a title fits on one line, within limits.
@@ -276,21 +295,29 @@ func (r *Renderer) layOut(c *composed, width, height, body int) (s sheet, ok boo
 	bottom := keysTop - body/2
 	ok = foot.y <= bottom && (s.code == nil || s.codeAt.Y >= top.y)
 	if !ok {
-		// The foot goes where it fits, the middle loses what would lie under it, the square code goes if it is in the way.
-		shift := min(bottom-foot.y, 0)
+		// The foot goes to the bottom, what would lie under it is left out, and the square code goes if it is in the way.
+		shift := bottom - foot.y
 		for i := range foot.rows {
 			foot.rows[i].y += shift
 		}
-		limit := middle.y + shift
-		for len(middle.rows) > 0 && middle.rows[len(middle.rows)-1].y > limit {
-			middle.rows = middle.rows[:len(middle.rows)-1]
-		}
+		top.rows, middle.rows = above(top.rows, middle.y+shift), above(middle.rows, middle.y+shift)
 		if s.code != nil && s.codeAt.Y < top.y {
 			s.code = nil
 		}
 	}
+	s.body = body
 	s.rows = append(append(append(top.rows, middle.rows...), foot.rows...), keys...)
 	return s, ok
+}
+
+// above are the rows whose baselines are above a line.
+func above(rows []row, y int) []row {
+	for i := range rows {
+		if rows[i].y > y {
+			return rows[:i]
+		}
+	}
+	return rows
 }
 
 // keyCaps lays the keys out above bottom, in as many rows as they need, and returns where the first row begins.

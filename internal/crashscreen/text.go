@@ -45,8 +45,8 @@ func Text(record *crash.Record, page Page, columns, rows int) []string {
 	return append(lines, keys...)
 }
 
-// Console is Text with the escape sequences of a Linux console or any ANSI terminal around it: it clears the screen, hides
-// the cursor and writes white on black.
+// Console is Text with the escape sequences of a Linux console or any ANSI terminal around it: it clears the screen,
+// hides the cursor and writes white on black.
 func Console(record *crash.Record, page Page, columns, rows int) []byte {
 	var b strings.Builder
 	b.WriteString("\x1b[0;1;37;40m\x1b[2J\x1b[H\x1b[?25l")
@@ -70,8 +70,8 @@ func Serial(record *crash.Record) string {
 	return b.String()
 }
 
-// SerialChange is what is new since before, one line for each step or sentence that changed; it is empty when nothing did.
-// A serial line has no screen to draw again.
+// SerialChange is what is new since before, one line for each step or sentence that changed; it is empty when nothing
+// did. A serial line has no screen to draw again.
 func SerialChange(before, after *crash.Record) string {
 	known := map[string]bool{}
 	for line := range strings.Lines(Serial(before)) {
@@ -110,13 +110,19 @@ func plainText(text string) string {
 // textBlocks wraps blocks into lines of text.
 func textBlocks(blocks []block, columns int) []string {
 	var lines []string
+	widest := 1 // of the menu's keys
+	for i := range blocks {
+		if blocks[i].role == roleChoice {
+			widest = max(widest, len(plainText(blocks[i].mark)))
+		}
+	}
 	for _, b := range blocks {
 		first, rest := "", ""
 		switch b.role {
 		case roleStep:
 			first, rest = fmt.Sprintf("  [%-4s] ", centred(b.mark)), "         "
 		case roleChoice:
-			first = fmt.Sprintf("  %-4s ", b.mark)
+			first = fmt.Sprintf("  %-*s  ", widest, plainText(b.mark))
 			rest = strings.Repeat(" ", len(first))
 		case roleFaint, roleDetail:
 			first, rest = "  ", "    "
@@ -125,7 +131,8 @@ func textBlocks(blocks []block, columns int) []string {
 		if b.gap {
 			lines = append(lines, "")
 		}
-		for i, line := range wrap(plainText(b.text), columns-max(len(first), len(rest)), b.rows, utf8.RuneCountInString, "...") {
+		for i, line := range wrap(plainText(b.text), columns-max(len(first), len(rest)), b.rows, utf8.RuneCountInString,
+			"...") {
 			if i > 0 {
 				first = rest
 			}

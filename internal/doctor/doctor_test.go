@@ -12,6 +12,7 @@ import (
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/roster"
 	"github.com/keepout-security/keepout/internal/sandbox"
@@ -230,6 +231,13 @@ func TestFindings(t *testing.T) {
 			func(f *facts) { f.checkup.Config.Wrong = "k:1:1: KO-1001: x. Next: y" },
 			"core.config error KO-1817", "refused at the next start: k:1:1: KO-1001: x",
 		},
+		"could not start": {
+			func(f *facts) { f.host.crashes = []crash.Record{{Code: "2FB4-12B9", Time: f.now.Add(-time.Hour)}} },
+			"start warning KO-2501", "could not start",
+		},
+		"could not start and recovered": {func(f *facts) {
+			f.host.crashes = []crash.Record{{Time: f.now, Outcome: &crash.Outcome{Recovered: true}}}
+		}, "start warning KO-2502", "it has recovered"},
 		"open socket":   {func(f *facts) { f.socket.mode = 0o666 }, "core.socket error KO-1818", "everybody"},
 		"open folder":   {func(f *facts) { f.socket.dirMode = 0o777 }, "core.socket error KO-1818", "replace"},
 		"foreign group": {func(f *facts) { f.socket.gid, f.socket.group = 5, 7 }, "core.socket warning KO-1818", "group 5"},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/crash"
 )
 
 // facts is everything that the checks look at.
@@ -81,7 +82,8 @@ type hostFacts struct {
 	fileOpen   uint64 // open files of all processes
 	fileMax    uint64 // fs.file-max
 	fileNrErr  error
-	stateFound bool // whether state was looked at
+	stateFound bool           // whether state was looked at
+	crashes    []crash.Record // failures to start, the newest first
 }
 
 // diskFacts is one file system; bytes and inodes that are not reserved for root.

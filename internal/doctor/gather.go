@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/sensor"
 )
@@ -78,6 +79,7 @@ func gatherHost(c *control.Checkup) hostFacts {
 		_, err = fmt.Sscan(text, &h.fileOpen, &unused, &h.fileMax)
 	}
 	h.fileNrErr = err
+	h.crashes, _ = crash.Saved("") // unreadable without root, and then there is nothing to tell
 	return h
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/internal/crash"
 )
 
 // Limits of what the host must have left.
@@ -23,6 +24,9 @@ func checkHost(f *facts) []Finding {
 	checkDisk(&n, f)
 	checkClock(&n, f)
 	checkFiles(&n, f)
+	if p, found := crash.Problem(f.host.crashes, f.now); found {
+		n.warning("start", p.Code, p.Title, p.Fix).Subject = p.Subject
+	}
 	return n.all
 }
 

@@ -40,8 +40,8 @@ func ParseLevel(text string) (Level, error) {
 	return "", fmt.Errorf("level %.20q is not known: off, minimal or full", text)
 }
 
-// Bundle is a report. What a field may hold is said by its tag: a name is an identifier or a version, a digest is SHA-256
-// in hexadecimal, own is made by this package; every other text is free, and all rules are applied to it.
+// Bundle is a report. What a field may hold is said by its tag: a name is an identifier or a version, a digest is
+// SHA-256 in hexadecimal, own is made by this package; every other text is free, and all rules are applied to it.
 type Bundle struct {
 	Format  int       `json:"format"`
 	Level   Level     `json:"level" redact:"own"`
@@ -196,8 +196,8 @@ func Decode(data []byte) (Bundle, error) {
 	return b, nil
 }
 
-// Digest is the SHA-256 of an encoded bundle, in hexadecimal. A targeted remediation names it, and crash.CodeOf makes the
-// report code of it.
+// Digest is the SHA-256 of an encoded bundle, in hexadecimal. A targeted remediation names it, and crash.CodeOf makes
+// the report code of it.
 func Digest(encoded []byte) string {
 	sum := sha256.Sum256(encoded)
 	return hex.EncodeToString(sum[:])

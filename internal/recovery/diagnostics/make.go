@@ -96,7 +96,7 @@ func Make(in *Input, level Level) (Bundle, []byte, error) {
 		b.minimal()
 	}
 	b.Redacted = red.tally()
-	shorten(&b)
+	shorten(&b, maxWord)
 	encoded, err := b.fit()
 	return b, encoded, err
 }
@@ -170,7 +170,8 @@ func panicLines(b *Bundle, log []byte) []string {
 	}
 	lines := split(head)
 	if len(tail) > 0 {
-		lines = append(append(lines, fmt.Sprintf("--- %d bytes left out here ---", len(log)-len(head)-len(tail))), split(tail)...)
+		lines = append(append(lines, fmt.Sprintf("--- %d bytes left out here ---", len(log)-len(head)-len(tail))),
+			split(tail)...)
 	}
 	long := 0
 	for i := range lines {
@@ -180,7 +181,10 @@ func panicLines(b *Bundle, log []byte) []string {
 		}
 	}
 	if long > 0 {
-		b.Cuts = append(b.Cuts, Cut{What: "panic text (lines too long)", Kept: int64(len(lines) - long), Of: int64(len(lines)), Unit: "lines"})
+		b.Cuts = append(b.Cuts, Cut{
+			What: "panic text (lines too long)", Kept: int64(len(lines) - long),
+			Of: int64(len(lines)), Unit: "lines",
+		})
 	}
 	return lines
 }
@@ -205,7 +209,8 @@ func split(text []byte) []string {
 }
 
 // shorten bounds every text but the panic's lines. It comes after redaction: half of a secret is no longer recognised.
-func shorten(b *Bundle) {
+func shorten(b *Bundle, most int) {
+	word := func(text string) string { return word(text, most) }
 	for _, text := range []*string{
 		&b.Failure.Starting, &b.Failure.Suspect, &b.Failure.Reason, &b.Failure.Cause, &b.Signature.Title,
 		&b.Versions.Keepout, &b.Versions.Recovery, &b.Versions.Kernel, &b.Versions.System,
@@ -248,20 +253,21 @@ func shorten(b *Bundle) {
 	}
 }
 
-func word(text string) string {
-	if len(text) <= maxWord {
+func word(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxWord], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
-// fit encodes the bundle and takes away lines of the panic, from its middle, then older changes and the rest of the lists,
-// until it is small enough.
+// fit encodes the bundle and takes away lines of the panic, from its middle, then older changes, then the ends of
+// texts, until it is small enough.
 func (b *Bundle) fit() ([]byte, error) {
-	lines, changes := len(b.Panic), len(b.Changes)
+	lines, changes, texts := len(b.Panic), len(b.Changes), maxWord
 	for {
 		b.noteCut("panic text (to fit)", len(b.Panic), lines, "lines")
 		b.noteCut("changes (to fit)", len(b.Changes), changes, "entries")
+		b.noteCut("texts (to fit)", texts, maxWord, "bytes each")
 		encoded, err := b.Encode()
 		if err != nil || len(encoded) <= MaxBundle {
 			return encoded, err
@@ -276,6 +282,9 @@ func (b *Bundle) fit() ([]byte, error) {
 			b.Panic = nil
 		case len(b.Changes) > 0:
 			b.Changes = b.Changes[(len(b.Changes)+1)/2:]
+		case texts > 16:
+			texts /= 2
+			shorten(b, texts)
 		default:
 			return nil, fmt.Errorf("make bundle: %d bytes without panic text and changes, at most %d", len(encoded), MaxBundle)
 		}

@@ -16,6 +16,9 @@ type Panic struct {
 	Tainted string   // "OE", as far as the text says
 }
 
+// kernelPanic begins what the kernel prints last.
+const kernelPanic = "Kernel panic - "
+
 // maxFrames are the functions that are kept; the five innermost make the signature.
 const (
 	maxFrames       = 32
@@ -26,11 +29,12 @@ const (
 var (
 	// printed is what the kernel and pstore put before a line: <6>, the time, the processor or task.
 	printed = regexp.MustCompile(`^(?:<\d+>)?(?:\[\s*\d+\.\d+\])?(?:\[\s*[CT]\d+\])?\s?`)
-	frame   = regexp.MustCompile(`^\s*(?:\[<[0-9a-f]+>\]\s*)?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+(?: (\[[\w-]+)(?: [0-9a-f]+)?\]?)?`)
+	frame   = regexp.MustCompile(`^\s*(?:\[<[0-9a-f]+>\]\s*)?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+` +
+		`(?: (\[[\w-]+)(?: [0-9a-f]+)?\]?)?`)
 	// pointer is the instruction pointer's line on x86 (RIP: 0010:f+0x1/0x2) and on arm64 (pc : f+0x1/0x2).
 	pointer = regexp.MustCompile(`^(?:RIP: (?:[0-9a-f]{4}:)?|pc : )(.*)`)
 	taint   = regexp.MustCompile(`\bTainted: ((?:\[?[A-Z]\]?=?\w*[ ,]*)+)`)
-	number  = regexp.MustCompile(`\b(?:0x)?[0-9a-fA-F]*[0-9][0-9a-fA-F]*\b`)
+	number  = regexp.MustCompile(`\b(?:0x)?[0-9a-fA-F]*\d[0-9a-fA-F]*\b`)
 )
 
 // passing are functions that are in every trace: they report, and are no cause.
@@ -48,12 +52,14 @@ func ParsePanic(lines []string) Panic {
 	for _, raw := range lines[max(len(lines)-maxScanned, 0):] {
 		line := strings.TrimRight(raw[len(printed.FindString(raw)):], " \r")
 		switch {
-		case strings.Contains(line, "Kernel panic - "):
-			p.Cause, tracing = line[strings.Index(line, "Kernel panic - "):], false
+		case strings.Contains(line, kernelPanic):
+			_, message, _ := strings.Cut(line, kernelPanic)
+			p.Cause, tracing = kernelPanic+message, false
 		case p.Bug == "" && begins(line, "BUG: ", "Oops: ", "general protection fault", "Unable to handle kernel",
 			"watchdog: BUG", "Internal error: ", "kernel BUG at "):
 			p.Bug = line
-		case strings.HasPrefix(strings.TrimSpace(line), "Call Trace:"), strings.HasPrefix(strings.TrimSpace(line), "Call trace:"):
+		case strings.HasPrefix(strings.TrimSpace(line), "Call Trace:"), strings.HasPrefix(strings.TrimSpace(line),
+			"Call trace:"):
 			tracing = true
 		case strings.Contains(line, "---[ end"):
 			tracing = false
@@ -70,8 +76,8 @@ func ParsePanic(lines []string) Panic {
 	return p
 }
 
-func begins(line string, any ...string) bool {
-	return slices.ContainsFunc(any, func(prefix string) bool { return strings.HasPrefix(line, prefix) })
+func begins(line string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(line, prefix) })
 }
 
 // addFrame takes a line of a trace. A line with a question mark is a guess of the kernel's, and does not match.
@@ -122,6 +128,9 @@ func Sign(p *Panic, f *Failure) Signature {
 	case f.Starting != "":
 		parts = []string{"starting", f.Starting}
 		s.Title = "stopped without a message while starting " + f.Starting
+	case f.Attempts == 0 && f.Visits == 0:
+		parts = []string{"none"}
+		s.Title = "no failure is known"
 	default:
 		parts = []string{"nothing"}
 		s.Title = "stopped without a message"

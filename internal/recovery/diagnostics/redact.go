@@ -1,7 +1,6 @@
 package diagnostics
 
 import (
-	"net/netip"
 	"reflect"
 	"regexp"
 	"slices"
@@ -9,18 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 )
-
-// Rule is one rule of redaction, as it is shown to who looks at a preview.
-type Rule struct {
-	Name string `json:"name"`
-	What string `json:"what"` // what it takes away, for people
-	Mark string `json:"mark"` // what is there instead
-	// Names says that the rule is also applied to identifiers and versions, not to free text only.
-	Names bool `json:"names"`
-
-	pattern *regexp.Regexp
-	only    func(match string) bool // when set, what else a match must fulfil
-}
 
 // Known are values of this machine that no bundle may hold. Values of fewer than two characters are ignored, and so are
 // "localhost" and "(none)", which are nobody's.
@@ -39,51 +26,31 @@ const (
 	markOther   = "[removed]"
 )
 
-// MinKnown is the fewest bytes of a known value that is found inside of words. A shorter one is found as a whole word.
-const MinKnown = 3
+// MinKnown is the fewest bytes of a known value that is found inside of words. A shorter one is found as a whole
+// word: a person called Ann must not be found in every scanner.
+const MinKnown = 6
 
 // Rules lists all rules in the order in which they are applied; the first four need the values of the machine.
 func Rules() []Rule { return newRedactor(Known{}).rules }
 
-// patterns are the rules that need no knowledge of the machine.
-func patterns() []Rule {
-	rule := func(name, mark, what, pattern string, names bool) Rule {
-		return Rule{Name: name, What: what, Mark: mark, Names: names, pattern: regexp.MustCompile(pattern)}
+// patternRules are compiled once; nothing changes them.
+var patternRules = patterns()
+
+// knownRules is how many rules come before them.
+const knownRules = 4
+
+// allMarks finds what redaction has written.
+var allMarks = regexp.MustCompile(marksPattern())
+
+func marksPattern() string {
+	marks := append(make([]string, 0, knownRules+len(patternRules)), markHost, markUser, markMachine, markOther)
+	for i := range patternRules {
+		marks = append(marks, patternRules[i].Mark)
 	}
-	address := func(r Rule) Rule {
-		r.only = func(match string) bool {
-			a, err := netip.ParseAddr(match)
-			if err != nil {
-				a, err = netip.ParseAddr(strings.TrimRight(match, ".:"))
-			}
-			return err == nil && !a.IsUnspecified()
-		}
-		return r
+	for i := range marks {
+		marks[i] = regexp.QuoteMeta(marks[i])
 	}
-	return []Rule{
-		rule("command-line", "[command-line]", "the kernel's command line",
-			`(?i)\b(?:kernel )?command line: .*`, false),
-		rule("audit", "[audit record]", "records of the audit subsystem",
-			`(?i)\baudit(?:\([0-9.:]+\))?: .*|\btype=[0-9]{4,5} .*`, false),
-		rule("secret", "[secret]", "what follows password, token, key and the like, to the end of the line",
-			`(?i)\b(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|private[-_ ]key|psk|authorization|bearer|cookie)\b["']?\s*[:= ].*`, false),
-		rule("key-material", "[key]", "PEM blocks and long runs of hexadecimal or base64",
-			`-----BEGIN .*|\b[0-9A-Fa-f]{32,}\b|[A-Za-z0-9+/_-]{48,}={0,2}|AGE-SECRET-KEY-1[0-9A-Z]*`, false),
-		rule("file-of-a-person", "[file]", "paths below the folders of people, to the end of the quotation or line",
-			`(?i)/(?:var/)?(?:home|users|export/home)/[^"'`+"`"+`\n]*|\bhome-[^\s]*\.(?:mount|automount|swap)\b`, true),
-		rule("credentials-in-address", "[credentials]@", "user and password in an address", `//[^/\s@]*@`, true),
-		rule("mail", "[mail]", "mail addresses", `[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+`, true),
-		rule("hardware-address", "[hardware-address]", "MAC and InfiniBand addresses",
-			`(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5,}\b`, true),
-		address(rule("network-address", "[address]", "IPv6 addresses", `(?i)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:\.[0-9]{1,3}){0,3}`, true)),
-		address(rule("network-address-4", "[address]", "IPv4 addresses; a version of four numbers in a text looks like one and goes, too",
-			`\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b`, false)),
-		rule("uuid", "[uuid]", "identifiers of disks and file systems",
-			`(?i)\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`, true),
-		rule("serial", "[serial]", "serial numbers and asset tags, to the end of the line",
-			`(?i)\b(?:serial ?(?:number|no)?|s/n|asset ?tag|service ?tag)\b\s*[:=#].*`, false),
-		rule("wireless", "[network-name]", "names of wireless networks, to the end of the line", `(?i)\b(?:e?ssid)\b.*`, false),
-	}
+	return strings.Join(marks, "|")
 }
 
 // redactor applies the rules and counts. It is not safe for concurrent use.
@@ -101,34 +68,52 @@ func newRedactor(known Known) *redactor {
 		{"known-machine", markMachine, "the machine id, boot ids and serial numbers of this machine", known.Machines},
 		{"known-host", markHost, "the host's name", known.Hosts},
 		{"known-user", markUser, "login and real names of this machine's people", known.Users},
-		{"known-other", markOther, "what the administrator named (diagnostics.redact)", known.Others},
+		{"known-other", markOther, "what the administrator named (--redact)", known.Others},
 	} {
-		r.rules = append(r.rules, Rule{Name: k.name, What: k.what, Mark: k.mark, Names: true, pattern: anyOf(k.values)})
+		pattern, may := anyOf(k.values)
+		r.rules = append(r.rules, Rule{
+			Name: k.name, What: k.what, Mark: k.mark, Names: true, pattern: pattern, may: may,
+		})
 	}
-	r.rules = append(r.rules, patterns()...)
+	r.rules = append(r.rules, patternRules...)
 	return r
 }
 
-// anyOf matches any of the values, whatever their case; nil where there is none.
-func anyOf(values []string) *regexp.Regexp {
-	var parts []string
+// anyOf matches any of the values, whatever their case, and has a cheap look for them; nil where there is none.
+func anyOf(values []string) (pattern *regexp.Regexp, may func(lower string) bool) {
 	// The longest first: a pattern takes the first of its alternatives that fits.
 	sorted := slices.Clone(values)
+	parts, lowered := make([]string, 0, len(sorted)), make([]string, 0, len(sorted))
 	slices.SortFunc(sorted, func(a, b string) int { return len(b) - len(a) })
 	for _, v := range sorted {
 		v = strings.TrimSpace(clean(v))
+		lower, plain := folded(v)
+		if !plain {
+			lower = "" // to be found everywhere
+		}
+		lowered = append(lowered, lower)
 		switch {
 		case len(v) < 2 || strings.EqualFold(v, "localhost") || v == "(none)":
 		case len(v) < MinKnown:
-			parts = append(parts, `\b`+regexp.QuoteMeta(v)+`\b`)
+			parts = append(parts, boundary(v[0])+regexp.QuoteMeta(v)+boundary(v[len(v)-1]))
 		default:
 			parts = append(parts, regexp.QuoteMeta(v))
 		}
 	}
 	if len(parts) == 0 {
-		return nil
+		return nil, nil
 	}
-	return regexp.MustCompile(`(?i)(?:` + strings.Join(parts, "|") + `)`)
+	return regexp.MustCompile(`(?i)(?:` + strings.Join(parts, "|") + `)`), func(lower string) bool {
+		return slices.ContainsFunc(lowered, func(v string) bool { return strings.Contains(lower, v) })
+	}
+}
+
+// boundary is what must stand beside a short value's first or last byte for it to be a word of its own.
+func boundary(c byte) string {
+	if c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' {
+		return `\b`
+	}
+	return ""
 }
 
 // clean makes a text one line of valid UTF-8 without control characters. It comes before the rules, so that nothing can
@@ -147,12 +132,15 @@ func clean(text string) string {
 	}, text)
 }
 
-// text applies the rules to a text; names spares what the rules for free text would take from an identifier.
+// text applies the rules to a text; names spares what the rules for free text would take from an identifier. The
+// known values come first, so that a pattern cannot take a part of one, and once more at the end: what a pattern took
+// may have been what made a short value part of a longer word.
 func (r *redactor) text(text string, names bool) string {
-	text = clean(text)
-	for i := range r.rules {
+	text = r.withoutKnown(clean(text))
+	lower, plain := folded(text)
+	for i := knownRules; i < len(r.rules); i++ {
 		rule := &r.rules[i]
-		if rule.pattern == nil || names && !rule.Names {
+		if names && !rule.Names || rule.cannot(lower, plain) {
 			continue
 		}
 		text = rule.pattern.ReplaceAllStringFunc(text, func(match string) string {
@@ -162,8 +150,58 @@ func (r *redactor) text(text string, names bool) string {
 			r.counts[rule.Name]++
 			return rule.Mark
 		})
+		lower, plain = folded(text)
+	}
+	return r.withoutKnown(text)
+}
+
+// withoutKnown takes the known values out until none is left. It looks between the marks only, because a host may be
+// called "host".
+func (r *redactor) withoutKnown(text string) string {
+	lower, plain := folded(text)
+	if !slices.ContainsFunc(r.rules[:knownRules], func(rule Rule) bool { return !rule.cannot(lower, plain) }) {
+		return text
+	}
+	const rounds = 16
+	for round := range rounds + 1 {
+		var b strings.Builder
+		found := false
+		last := 0
+		piece := func(part string) {
+			for i := range knownRules {
+				part, found = r.piece(&r.rules[i], part, found)
+				if round == rounds && found {
+					part = markOther // somebody made a text of nothing else
+				}
+			}
+			b.WriteString(part)
+		}
+		for _, at := range allMarks.FindAllStringIndex(text, -1) {
+			piece(text[last:at[0]])
+			b.WriteString(text[at[0]:at[1]])
+			last = at[1]
+		}
+		piece(text[last:])
+		if !found {
+			return text
+		}
+		text = b.String()
 	}
 	return text
+}
+
+// piece applies one rule for known values to a part of a text, unless an earlier rule has already put a mark there: the
+// next round sees that.
+func (r *redactor) piece(rule *Rule, part string, found bool) (string, bool) {
+	if rule.pattern == nil || allMarks.MatchString(part) {
+		return part, found
+	}
+	out := rule.pattern.ReplaceAllStringFunc(part, func(string) string {
+		r.counts[rule.Name]++
+		found = true
+		return rule.Mark
+	})
+	return out, found
 }
 
 // bundle redacts every text of a bundle, by its tag.

@@ -82,7 +82,7 @@ func DecodeHeader(parcel []byte) (Header, []byte, error) {
 	if len(parcel) > MaxParcel {
 		return Header{}, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrFormat, len(parcel), MaxParcel)
 	}
-	line, rest, found := bytes.Cut(parcel[:], []byte{'\n'})
+	line, rest, found := bytes.Cut(parcel, []byte{'\n'})
 	if !found || len(line) > maxHeader {
 		return Header{}, nil, fmt.Errorf("%w: no header", ErrFormat)
 	}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Target is what carries a plan out: in the recovery environment it writes the sealed fix down as an intent, in bootguard
-// it changes the machine. Each call must be able to be repeated: a power cut may come after any of them.
+// Target is what carries a plan out: in the recovery environment it writes the sealed fix down as an intent, in
+// bootguard it changes the machine. Each call must be able to be repeated: a power cut may come after any of them.
 type Target interface {
 	DisableProvider(id string) error
 	RollbackContent(id string) error
@@ -20,9 +20,9 @@ type Target interface {
 	Keep(State) error
 }
 
-// Apply carries a plan out in order, and then keeps its state. It goes on after an error, because half a fix with a provider
-// disabled helps more than none, and returns all of them. The state is kept then, too: what cannot be done now is not done
-// again for ever.
+// Apply carries a plan out in order, and then keeps its state. It goes on after an error, because half a fix with a
+// provider disabled helps more than none, and returns all of them. The state is kept then, too: what cannot be done
+// now is not done again for ever.
 func Apply(p *Plan, t Target) error {
 	var errs []error
 	for _, a := range p.Effects {

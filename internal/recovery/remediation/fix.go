@@ -190,7 +190,7 @@ func (f *Fix) checkKind() error {
 			return errors.New("a targeted fix has the digest of a bundle, no sequence number and no symptom")
 		}
 	case Revocation:
-		if f.Sequence == 0 || f.Sequence > MaxSequence || f.Bundle != "" || !f.Symptom.None() || len(f.Actions) > 0 || f.Vendor != "" ||
+		if f.Sequence != 0 || f.Bundle != "" || !f.Symptom.None() || len(f.Actions) > 0 || f.Vendor != "" ||
 			len(f.Revokes) == 0 || len(f.Revokes) > MaxRevoked || !all(f.Revokes, identifier.MatchString) {
 			return fmt.Errorf("a revocation has 1 to %d ids, no sequence number, and nothing to do", MaxRevoked)
 		}

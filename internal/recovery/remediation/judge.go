@@ -52,8 +52,8 @@ type State struct {
 	Floor time.Time `json:"floor,omitzero"`
 }
 
-// Bounds of a state. A floor is not moved further at once than leap: a fix that was issued by a wrong clock must not make
-// all later ones look expired.
+// Bounds of a state. A floor is not moved further at once than leap: a fix that was issued by a wrong clock must not
+// make all later ones look expired.
 const (
 	maxApplied = 64
 	maxRevoked = 256
@@ -111,11 +111,12 @@ func Judge(trust Trust, state State, machine Machine, sealed []byte) (Plan, erro
 	return plan, nil
 }
 
-// open verifies the signatures of whoever could have made the fix, and only then decodes it. Which role that is must not
-// be taken from the fix before it is verified, so every role is tried.
+// open verifies the signatures of whoever could have made the fix, and only then decodes it. Which role that is must
+// not be taken from the fix before it is verified, so every role is tried.
 func open(trust Trust, sealed []byte) (Fix, []sign.KeyID, error) {
 	if len(sealed) > MaxEnvelope {
-		return Fix{}, nil, refuse(CodeMalformed, "get the fix again", "a fix of %d bytes, at most %d are read", len(sealed), MaxEnvelope)
+		return Fix{}, nil, refuse(CodeMalformed, "get the fix again", "a fix of %d bytes, at most %d are read",
+			len(sealed), MaxEnvelope)
 	}
 	var firstErr error
 	try := func(role sign.Role, least int, fits func(f *Fix) bool) (Fix, []sign.KeyID, bool, error) {
@@ -131,7 +132,8 @@ func open(trust Trust, sealed []byte) (Fix, []sign.KeyID, error) {
 			return Fix{}, nil, true, refuse(CodeMalformed, "this machine needs a newer Keepout, or its author another try",
 				"signed, but no fix that this version understands: %v", err)
 		}
-		return f, signers, fits(&f), nil
+		ok := fits(&f)
+		return f, signers, ok, nil
 	}
 	if f, signers, ok, err := try(trust.Organisation, minimumSigners, func(f *Fix) bool { return f.Vendor == "" }); ok {
 		return f, signers, err
@@ -162,7 +164,8 @@ func mayDo(f *Fix) error {
 			return refuse(CodeOverreach, "let the organisation sign it", "the vendor of %s may not %s", f.Vendor, a.Verb)
 		}
 		if a.Provider != f.Vendor {
-			return refuse(CodeOverreach, "let the organisation sign it", "the vendor of %s may not %s %s", f.Vendor, a.Verb, a.Provider)
+			return refuse(CodeOverreach, "let the organisation sign it", "the vendor of %s may not %s %s", f.Vendor, a.Verb,
+				a.Provider)
 		}
 	}
 	return nil
@@ -219,7 +222,8 @@ func isFresh(f *Fix, s *State) error {
 			return refuse(CodeReplay, "nothing; it is in force", "revocation %s was taken already", f.ID)
 		}
 		if len(s.Revoked)+len(f.Revokes) > maxRevoked {
-			return refuse(CodeReplay, "issue the next campaign", "%d fixes are revoked, and no more are remembered", len(s.Revoked))
+			return refuse(CodeReplay, "issue the next campaign", "%d fixes are revoked, and no more are remembered",
+				len(s.Revoked))
 		}
 		return nil
 	case Campaign:
@@ -237,8 +241,8 @@ func (s *State) last(vendor string) uint64 {
 	return s.Vendors[vendor]
 }
 
-// inTime holds the expiry against a time that has passed for certain, and, for a campaign, against the clock as well. What
-// answers this very failure cannot be old, so that a clock in the future does not keep a machine from its fix.
+// inTime holds the expiry against a time that has passed for certain, and, for a campaign, against the clock as well.
+// What answers this very failure cannot be old, so that a clock in the future does not keep a machine from its fix.
 func inTime(p *Plan, s *State, now time.Time) error {
 	const next = "have it issued again"
 	f := &p.Fix
@@ -246,16 +250,19 @@ func inTime(p *Plan, s *State, now time.Time) error {
 		return refuse(CodeExpired, next, "fix %s expired on %s", f.ID, f.Expires.UTC().Format(time.DateOnly))
 	}
 	if now.Before(s.Floor) {
-		p.Notes = append(p.Notes, "the clock is behind a time that has passed for certain ("+s.Floor.UTC().Format(time.DateOnly)+")")
+		p.Notes = append(p.Notes, "the clock is behind "+s.Floor.UTC().Format(time.DateOnly)+
+			", which has passed for certain")
 		return nil
 	}
 	if !now.After(f.Expires) {
 		return nil
 	}
 	if f.Kind != Targeted {
-		return refuse(CodeExpired, next, "fix %s expired on %s by this machine's clock", f.ID, f.Expires.UTC().Format(time.DateOnly))
+		return refuse(CodeExpired, next, "fix %s expired on %s by this machine's clock", f.ID,
+			f.Expires.UTC().Format(time.DateOnly))
 	}
-	p.Notes = append(p.Notes, "by this machine's clock the fix has expired; it answers this failure, so the clock is taken to be wrong")
+	p.Notes = append(p.Notes, "by this machine's clock the fix has expired; it answers this failure, "+
+		"so the clock is taken to be wrong")
 	return nil
 }
 
