@@ -114,4 +114,5 @@ func raw(fd int) {
 	t.Iflag &^= unix.ICRNL
 	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
 	_ = unix.IoctlSetTermios(fd, unix.TCSETS, t)
+	_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH) // what was typed before this screen was meant for another
 }

@@ -230,6 +230,15 @@ func (m *Machine) ExpectWithin(pattern string, within time.Duration) string {
 	return line
 }
 
+// ExpectText waits for a text that the serial port writes from now on, wherever it stands.
+func (m *Machine) ExpectText(text string, within time.Duration) {
+	m.t.Helper()
+	if err := m.Serial.expectText(text, within); err != nil {
+		m.Screenshot("failed")
+		m.t.Fatalf("%v\n%s", err, m.Serial.Tail())
+	}
+}
+
 // Screenshot keeps a picture of the machine's screen among the artefacts and returns its file, or "" with a log line.
 func (m *Machine) Screenshot(name string) string {
 	m.t.Helper()

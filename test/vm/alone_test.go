@@ -89,6 +89,11 @@ func TestRecoveryBadFixesAndLoopGuard(t *testing.T) {
 		m.ExpectWithin("guest: boot is normal", storyTime)
 		m.ExpectWithin("guest: boot is safe", storyTime)
 	}
+	m.ExpectWithin("guest: starting "+guilty, storyTime)
+	m.ExpectText("(second copy)", storyTime) // GRUB's menu: the loader, too, starts nothing by itself any more
+	m.Screenshot("loader")
+	m.Press("down")
+	m.Press("ret")
 	m.ExpectWithin("recovery environment: ", storyTime)
 	m.ExpectWithin("Nothing more happens by itself", storyTime)
 	testvm.WantPicture(t, m.Screenshot("menu"))

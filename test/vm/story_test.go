@@ -99,7 +99,8 @@ func grubMachine(t testing.TB, img image.Image, trust []byte, state boot.State, 
 		t.Fatal("the snippet for GRUB has another shape")
 	}
 	snippet = strings.NewReplacer("@REL@", "/keepout", "quiet loglevel=3", consoles).Replace(snippet)
-	files["grub.cfg"] = []byte("set timeout=0\nset default=system\nset keepout_esp=\"${root}\"\n" +
+	files["grub.cfg"] = []byte("serial --unit=0 --speed=115200\nterminal_output console serial\n" +
+		"set timeout=0\nset default=system\nset keepout_esp=\"${root}\"\n" +
 		"menuentry 'Debian' --id system --unrestricted {\n  linux /vmlinuz " + systemParameters + extra +
 		"\n  initrd /guest.cpio\n}\n" + snippet + "\n")
 	disk := testvm.NewDisk(t, files)
