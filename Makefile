@@ -39,7 +39,7 @@ $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
 
 # It travels in an image of bounded size.
-bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -tags nethttpomithttp2
+bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -gcflags=all=-l -tags nethttpomithttp2
 
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@

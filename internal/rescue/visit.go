@@ -70,12 +70,12 @@ type Visit struct {
 	envelope []byte // verified, and not yet written
 	failure  intent.Failure
 	facts    plan.Facts
+	recorded plan.Phase // for which the story was kept
 }
 
 const (
-	maxDiag       = 8 // bundles that stay on the boot file system
-	rehearsalFile = "rehearsal"
-	diagPrefix    = "bundle-"
+	maxDiag    = 8 // bundles that stay on the boot file system
+	diagPrefix = "bundle-"
 )
 
 // Open counts this visit and returns what is to be decided on. It always returns a visit: where the state cannot be
@@ -144,7 +144,7 @@ func (v *Visit) carryOut(effects []boot.Effect) error {
 
 // takeRehearsal reports whether a person asked for a rehearsal, and forgets it: the next visit is a real one.
 func (v *Visit) takeRehearsal() bool {
-	file := v.m.Dir.Join(rehearsalFile)
+	file := v.m.Dir.Join(esp.Rehearsal)
 	if _, err := os.Lstat(file); err != nil {
 		return false
 	}
@@ -352,6 +352,8 @@ func (v *Visit) Report(ctx context.Context, s plan.State) {
 func (v *Visit) Show(s plan.State) {
 	v.mu.Lock()
 	record := account(&v.known, &s, v.m.Now())
+	kept := *record
+	v.keepRecord(&kept, &s)
 	v.mu.Unlock()
 	v.m.Screen(record, s.Details)
 }

@@ -262,6 +262,10 @@ func TestVisitWithAFix(t *testing.T) {
 	if s := r.dir.State().State; s.Next != boot.Normal || s.Recoveries != 1 || s.Failures != 3 {
 		t.Errorf("state %+v", s)
 	}
+	records, err := crash.List(os.DirFS(r.dir.Join(esp.Diag)))
+	if err != nil || len(records) != 1 || records[0].Outcome == nil || records[0].Starting.ID != "acme-av" {
+		t.Errorf("records %+v, %v", records, err)
+	}
 	bundles, err := filepath.Glob(r.dir.Join("diag/bundle-*"))
 	if err != nil || len(bundles) != 1 {
 		t.Errorf("bundles %q, %v", bundles, err)
@@ -416,7 +420,7 @@ func TestUnusableDisks(t *testing.T) {
 func TestRehearsal(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, answerWith(func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }))
-	if err := os.WriteFile(r.dir.Join(rehearsalFile), nil, 0o600); err != nil {
+	if err := os.WriteFile(r.dir.Join(esp.Rehearsal), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	before := r.dir.State()
@@ -428,7 +432,7 @@ func TestRehearsal(t *testing.T) {
 	if after := r.dir.State(); after.Sequence != before.Sequence {
 		t.Error("a rehearsal changed the boot state")
 	}
-	if _, err := os.Stat(r.dir.Join(rehearsalFile)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(r.dir.Join(esp.Rehearsal)); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the next visit would be a rehearsal, too")
 	}
 }
