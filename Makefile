@@ -16,7 +16,7 @@ TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
 # What "make test-vm" boots machines with.
-MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-common grub-pc-bin systemd-boot-efi shim-signed
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -37,6 +37,9 @@ build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) $(HOSTILE:%=bin/hostil
 
 $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
+
+# It travels in an image of bounded size.
+bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -gcflags=all=-l -tags nethttpomithttp2
 
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@
@@ -63,7 +66,7 @@ run: build ## show it working on this machine: bin/keepout demo (as root)
 deps: ## install what this Debian machine lacks (as root), or say what
 	$(call install,$(DEBIAN))
 
-deps-vm: # install what boots test machines
+deps-vm: deps # install what boots test machines
 	$(call install,$(MACHINES))
 
 install-engines: ## install clamd and libyara only

@@ -163,6 +163,10 @@ func goBuild(root, target, pkg string) error {
 	if path.Clean(pkg) == "providers/yara" {
 		args, cgo = append(args, "-tags", "yara"), "1"
 	}
+	if path.Clean(pkg) == "cmd/keepout-rescue" {
+		// It travels in an image of bounded size.
+		args = append(args, "-ldflags", "-s -w", "-gcflags", "all=-l", "-tags", "nethttpomithttp2")
+	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)

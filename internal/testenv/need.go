@@ -98,7 +98,9 @@ func promises(lane string) ([]Capability, error) {
 	case "vm":
 		return []Capability{QEMU}, nil
 	case "all":
-		return []Capability{Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, QEMU}, nil
+		return []Capability{
+			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, QEMU,
+		}, nil
 	}
 	return nil, fmt.Errorf("%s=%q: want unit, root, vm or all", laneVariable, lane)
 }
