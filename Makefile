@@ -147,11 +147,11 @@ lane-vet-windows lane-vet-darwin: lane-vet-%:
 
 lane-unit:
 	@$(TALLY) run -dir $(RESULTS) -lane unit -- $(GO_TEST) -timeout 5m \
-		$$(go list ./... | grep -vE '/keepout/(test/(root|vm|icount)|providers|internal/(tidy|sim))(/|$$)')
+		$$(go list ./... | grep -vE '/keepout/(test/(root|vm|icount)|providers|internal/(tidy|sim|rollout))(/|$$)')
 
 # Without the race detector: one goroutine plays each history, and there are thousands.
 lane-sim:
-	@$(TALLY) run -dir $(RESULTS) -lane sim -- go test -json -count=1 -timeout 15m ./internal/sim -args -seed $(SEED)
+	@$(TALLY) run -dir $(RESULTS) -lane sim -- go test -json -count=1 -timeout 15m ./internal/rollout/... ./internal/sim -args -seed $(SEED)
 
 lane-providers:
 	@$(TALLY) run -dir $(RESULTS) -lane providers -- $(GO_TEST) -timeout 10m $(YARA_TAG) ./providers/...
