@@ -103,7 +103,9 @@ func TestFleetCommands(t *testing.T) {
 			t.Errorf("%s: code %d, want %d; wanted %q in\n%s%s", c.line, code, c.code, c.says, out, errs)
 		}
 	}
-	for _, line := range []string{"fleet hosts", "fleet status", "rollout status", "rollout status sigs", "fleet audit list"} {
+	for _, line := range []string{
+		"fleet hosts", "fleet status", "rollout status", "rollout status sigs", "fleet audit list",
+	} {
 		code, out, errs := keepout(t, append(strings.Fields(line), "-o", "json", "--login", login)...)
 		if code != exitOK || !json.Valid([]byte(out)) {
 			t.Errorf("%s as JSON: %d %s%s", line, code, out, errs)
