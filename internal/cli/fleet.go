@@ -187,8 +187,8 @@ func (f *fleetAPI) serve() *cobra.Command {
 			c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 			c.WaitDelay = time.Minute
 			err := c.Run()
-			if cmd.Context().Err() != nil {
-				return nil // somebody ended it
+			if errors.Is(err, context.Canceled) {
+				return nil // somebody ended it, and it ended in order
 			}
 			var ended *exec.ExitError
 			if errors.As(err, &ended) {

@@ -24,7 +24,7 @@ func (a *app) report(err error) int {
 	if errors.As(err, &told) {
 		return int(told)
 	}
-	code := exitFailure
+	var code int
 	var usage usageError
 	switch {
 	case errors.Is(err, control.ErrUnreachable):

@@ -311,7 +311,7 @@ func (s *Server) again(wish time.Duration) time.Duration {
 }
 
 // connectTime is what a new connection of a host may cost this server, with room for others.
-const connectTime = 2 * time.Millisecond
+const connectTime = 4 * time.Millisecond
 
 // spread is how long hosts should take to come back, all of them, when connections break.
 func (s *Server) spread() time.Duration {

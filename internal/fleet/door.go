@@ -158,6 +158,7 @@ func (s *Server) identifyHost(r *http.Request, c *caller) error {
 	switch m.recognise(c.serial) {
 	case promoted:
 		return s.persistHost(r.Context(), m, "", "")
+	case current:
 	case clone:
 		return s.quarantine(r.Context(), m, "a replaced certificate was used again: two machines have this identity")
 	}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -128,7 +129,7 @@ func TestDuplicateIdentity(t *testing.T) {
 		t.Errorf("a quarantined host is told %v", out)
 	}
 
-	t.Run("two fetchers in turns", func(t *testing.T) {
+	{ // two fetchers in turns
 		m := p.machine(first)
 		for _, c := range []struct{ instance, state string }{
 			{"a", store.Active}, {"b", store.Active}, {"b", store.Active}, {"a", store.Quarantined}, {"a", store.Quarantined},
@@ -142,8 +143,8 @@ func TestDuplicateIdentity(t *testing.T) {
 		if out := m.checkIn(0); out.GetState() != store.Active {
 			t.Errorf("after its release: %v", out)
 		}
-	})
-	t.Run("a replaced certificate", func(t *testing.T) {
+	}
+	{ // a replaced certificate
 		m, old := p.machine(first), p.machine(first)
 		keep := func(*client.Identity) error { return nil }
 		if err := m.Renew(t.Context(), keep); err != nil {
@@ -158,13 +159,13 @@ func TestDuplicateIdentity(t *testing.T) {
 		if out := old.checkIn(0); out.GetState() != store.Quarantined {
 			t.Errorf("the old certificate after it: %v", out)
 		}
-	})
-	t.Run("retired", func(t *testing.T) {
+	}
+	{ // retired
 		p.setState(first.HostID, store.Retired)
 		if _, err := p.machine(first).try(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "KO-2203") {
 			t.Errorf("a retired host: %v", err)
 		}
-	})
+	}
 }
 
 // TestCertificateLives: seven days, asked to renew after two thirds; past its end it is good for renewal only, and
@@ -207,7 +208,7 @@ func TestSignedTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := statement.OpenTime(m.key, out.GetSignedTime())
-	if err != nil || string(got.Nonce) != string(req.GetNonce()) || !got.Now.Equal(p.hands.read()) {
+	if err != nil || !bytes.Equal(got.Nonce, req.GetNonce()) || !got.Now.Equal(p.hands.read()) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -2,11 +2,11 @@ package fleet
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,8 +86,9 @@ func TestLongPollEnds(t *testing.T) {
 	}
 	ends := make(chan error, 2)
 	poll := func() {
-		_, err := m.CheckIn(t.Context(), &fleetpb.CheckInRequest{Instance: "i-" + m.Identity().HostID, Revision: m.revision,
-			WaitSeconds: 300})
+		_, err := m.CheckIn(t.Context(), &fleetpb.CheckInRequest{
+			Instance: "i-" + m.Identity().HostID, Revision: m.revision, WaitSeconds: 300,
+		})
 		ends <- err
 	}
 	go poll()
@@ -143,7 +144,7 @@ func TestBadRequests(t *testing.T) {
 		"many labels":      `{"labels": {` + strings.TrimSuffix(strings.Repeat(`"%d":"",`, 40), ",") + `}}`,
 	} {
 		for i := range 40 {
-			body = strings.Replace(body, "%d", fmt.Sprint(i), 1)
+			body = strings.Replace(body, "%d", strconv.Itoa(i), 1)
 		}
 		res, err := browser.Post(url, "application/json", bytes.NewReader([]byte(body)))
 		if err != nil {

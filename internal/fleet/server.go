@@ -99,7 +99,8 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 		Store: s.store, Bus: s.bus, Clock: cfg.Clock, Director: s.authority.Director, Schedule: cfg.Schedule,
 		Hosts: s.activeHosts, Lookup: s.lookupHost, Tick: cfg.Tick, Log: cfg.Log,
 	})
-	return s, s.firstLogin(ctx, s.URL())
+	err = s.firstLogin(ctx, s.URL())
+	return s, err
 }
 
 // URL is where the server listens.

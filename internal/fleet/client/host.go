@@ -141,7 +141,7 @@ func NewHost(id *Identity) (*Host, error) {
 	config.GetClientCertificate = h.certificate
 	h.base = &http.Transport{
 		TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, MaxIdleConns: 2,
-		TLSHandshakeTimeout: 20 * time.Second, IdleConnTimeout: 15 * time.Minute,
+		TLSHandshakeTimeout: time.Minute, IdleConnTimeout: 15 * time.Minute,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Minute, PingTimeout: 20 * time.Second},
 	}
 	h.http = &http.Client{Transport: h.base}

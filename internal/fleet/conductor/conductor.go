@@ -136,9 +136,9 @@ func (c *Conductor) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			c.transact(ctx, []*job{{do: c.tick}})
+			_ = c.transact(ctx, []*job{{do: c.tick}}) // it was logged, and the next tick is soon
 		case first := <-c.jobs:
-			c.transact(ctx, c.collect(first))
+			_ = c.transact(ctx, c.collect(first)) // whoever submitted the jobs is told
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 // Meta implements Reader.
 func (t *tx) Meta(key string) (string, error) {
-	return one(t, func(s scanner) (v string, err error) { return v, s.Scan(&v) },
+	return one(t, scanText,
 		"SELECT value FROM meta WHERE key = ?", key)
 }
 

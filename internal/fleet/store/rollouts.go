@@ -79,8 +79,7 @@ func (t *tx) PutRows(rows []Row) error {
 
 // Signatures implements Reader.
 func (t *tx) Signatures(provider, notDigest string, limit int) ([]string, error) {
-	return all(t, func(s scanner) (v string, err error) { return v, s.Scan(&v) },
-		"SELECT DISTINCT signature FROM buckets WHERE provider = ? AND digest <> ? ORDER BY signature LIMIT ?",
+	return all(t, scanText, "SELECT DISTINCT signature FROM buckets WHERE provider = ? AND digest <> ? ORDER BY signature LIMIT ?",
 		provider, notDigest, limit)
 }
 
@@ -101,7 +100,10 @@ func (t *tx) Buckets(provider, digest string, limit int) ([]Bucket, error) {
 
 // KnownSignature implements Reader.
 func (t *tx) KnownSignature(provider, signature, notDigest string, before time.Time) (bool, error) {
-	return one(t, func(s scanner) (known bool, err error) { return known, s.Scan(&known) },
+	return one(t, func(s scanner) (known bool, err error) {
+		err = s.Scan(&known)
+		return known, err
+	},
 		`SELECT EXISTS (SELECT 1 FROM buckets WHERE provider = ? AND signature = ? AND digest <> ? AND first_seen < ?)`,
 		provider, signature, notDigest, millis(before))
 }
@@ -129,7 +131,8 @@ func (t *tx) AddBuckets(reports []BucketReport) error {
 // Beacons implements Reader.
 func (t *tx) Beacons(limit int) ([]Beacon, error) {
 	return all(t, func(s scanner) (b Beacon, err error) {
-		return b, s.Scan(&b.Host, &b.Digest, column{&b.At}, &b.Signature, &b.Detail)
+		err = s.Scan(&b.Host, &b.Digest, column{&b.At}, &b.Signature, &b.Detail)
+		return b, err
 	}, "SELECT host, digest, at, signature, detail FROM beacons ORDER BY at DESC, host, digest LIMIT ?", bounded(limit))
 }
 

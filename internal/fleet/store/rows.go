@@ -20,6 +20,11 @@ var _ Tx = (*tx)(nil)
 // scanner is a row or the current one of several.
 type scanner interface{ Scan(into ...any) error }
 
+func scanText(s scanner) (v string, err error) {
+	err = s.Scan(&v)
+	return v, err
+}
+
 // one reads the only row of a query.
 func one[T any](t *tx, scan func(scanner) (T, error), query string, args ...any) (T, error) {
 	v, err := scan(t.tx.QueryRowContext(t.ctx, query, args...))

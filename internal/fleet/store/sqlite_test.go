@@ -24,6 +24,7 @@ func openAt(t testing.TB, path string) *store.SQLite {
 func TestSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) (store.Store, func() store.Store) {
+		t.Helper()
 		path := filepath.Join(t.TempDir(), "a b?#%.db") // names that mean something in a URL
 		return openAt(t, path), func() store.Store { return openAt(t, path) }
 	})

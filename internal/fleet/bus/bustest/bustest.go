@@ -54,6 +54,7 @@ func collect(t *testing.T, s bus.Subscription, n int) (hints []bus.Hint, missed 
 }
 
 func everySubscriber(t *testing.T, b bus.Bus) {
+	t.Helper()
 	one, two, other := b.Subscribe("a"), b.Subscribe("a"), b.Subscribe("b")
 	b.Publish(bus.Hint{Topic: "a", Key: "1"})
 	b.Publish(bus.Hint{Topic: "b", Key: "2"})
@@ -65,6 +66,7 @@ func everySubscriber(t *testing.T, b bus.Bus) {
 }
 
 func order(t *testing.T, b bus.Bus) {
+	t.Helper()
 	s := b.Subscribe("a")
 	for i := range 100 {
 		b.Publish(bus.Hint{Topic: "a", Key: strconv.Itoa(i)})
@@ -81,6 +83,7 @@ func order(t *testing.T, b bus.Bus) {
 }
 
 func overflow(t *testing.T, b bus.Bus) {
+	t.Helper()
 	s := b.Subscribe("a")
 	for range 100 * bus.Queued {
 		b.Publish(bus.Hint{Topic: "a", Key: "x"})
@@ -101,6 +104,7 @@ func overflow(t *testing.T, b bus.Bus) {
 }
 
 func closing(t *testing.T, b bus.Bus) {
+	t.Helper()
 	s := b.Subscribe("a")
 	done := make(chan error, 1)
 	go func() {
@@ -116,6 +120,7 @@ func closing(t *testing.T, b bus.Bus) {
 }
 
 func cancelling(t *testing.T, b bus.Bus) {
+	t.Helper()
 	s := b.Subscribe("a")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -129,6 +134,7 @@ func cancelling(t *testing.T, b bus.Bus) {
 }
 
 func concurrent(t *testing.T, b bus.Bus) {
+	t.Helper()
 	s := b.Subscribe("a")
 	var wg sync.WaitGroup
 	for range 8 {

@@ -97,6 +97,7 @@ func sampleHost(id string) store.Host {
 }
 
 func hosts(t *testing.T, s store.Store) {
+	t.Helper()
 	update(t, s, func(tx store.Tx) error { return tx.PutHost(sampleHost("h1")) })
 	view(t, s, func(r store.Reader) error {
 		h, err := r.Host("h1")
@@ -128,6 +129,7 @@ func hosts(t *testing.T, s store.Store) {
 }
 
 func checkIns(t *testing.T, s store.Store) {
+	t.Helper()
 	update(t, s, func(tx store.Tx) error {
 		return errors.Join(tx.PutHost(sampleHost("h1")), tx.PutHost(sampleHost("h2")))
 	})
@@ -159,6 +161,7 @@ func checkIns(t *testing.T, s store.Store) {
 }
 
 func tokens(t *testing.T, s store.Store) {
+	t.Helper()
 	enrol := store.EnrolToken{
 		ID: "e1", Hash: "h", CreatedBy: "ann", Created: at(1), Expires: at(2), Labels: map[string]string{"a": "b"}, Note: "n",
 	}
@@ -188,6 +191,7 @@ func tokens(t *testing.T, s store.Store) {
 }
 
 func rollouts(t *testing.T, s store.Store) {
+	t.Helper()
 	r1 := store.Rollout{
 		ID: "r1", Name: "sigs", Spec: []byte(`{"a":1}`), State: []byte{0, 1, 255}, Status: "waiting", CreatedBy: "ann",
 		Created: at(1), Approvals: []store.Approval{{Person: "bob", At: at(2), Reason: "fine"}},
@@ -216,6 +220,7 @@ func rollouts(t *testing.T, s store.Store) {
 }
 
 func rows(t *testing.T, s store.Store) {
+	t.Helper()
 	row := func(rollout, host string, due time.Duration) store.Row {
 		return store.Row{Rollout: rollout, Host: host, Data: []byte(`{"ring":1}`), Due: due}
 	}
@@ -235,6 +240,7 @@ func rows(t *testing.T, s store.Store) {
 }
 
 func buckets(t *testing.T, s store.Store) {
+	t.Helper()
 	report := func(host, digest string, n uint64, seconds int64) store.BucketReport {
 		return store.BucketReport{
 			Host: host, Provider: "p", Digest: digest, Signature: "s", Kind: "crash", Count: n, At: at(seconds), Sample: host,
@@ -279,6 +285,7 @@ func buckets(t *testing.T, s store.Store) {
 }
 
 func auditTrail(t *testing.T, s store.Store) {
+	t.Helper()
 	for i := range 3 {
 		update(t, s, func(tx store.Tx) error {
 			e, err := tx.Append(audit.Entry{At: at(int64(i)), Actor: "ann", Action: "a", Subject: "s", Detail: `{"i":1}`})
@@ -301,6 +308,7 @@ func auditTrail(t *testing.T, s store.Store) {
 }
 
 func allOrNothing(t *testing.T, s store.Store) {
+	t.Helper()
 	boom := errors.New("boom")
 	err := s.Update(t.Context(), func(tx store.Tx) error {
 		_, err := tx.Append(audit.Entry{At: at(0), Detail: "{}"})
@@ -320,6 +328,7 @@ func allOrNothing(t *testing.T, s store.Store) {
 }
 
 func serial(t *testing.T, s store.Store) {
+	t.Helper()
 	const writers, each = 4, 25
 	var wg sync.WaitGroup
 	for range writers {
@@ -350,6 +359,7 @@ func serial(t *testing.T, s store.Store) {
 }
 
 func consistent(t *testing.T, s store.Store) {
+	t.Helper()
 	update(t, s, func(tx store.Tx) error { return tx.SetMeta("a", "1") })
 	view(t, s, func(r store.Reader) error {
 		before, err := r.Meta("a")
@@ -361,6 +371,7 @@ func consistent(t *testing.T, s store.Store) {
 }
 
 func cancelled(t *testing.T, s store.Store) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	err := s.Update(ctx, func(tx store.Tx) error {
 		err := tx.SetMeta("a", "1")
@@ -379,6 +390,7 @@ func cancelled(t *testing.T, s store.Store) {
 }
 
 func absent(t *testing.T, s store.Store) {
+	t.Helper()
 	view(t, s, func(r store.Reader) error {
 		for name, read := range map[string]func() error{
 			"meta":    func() error { _, err := r.Meta("x"); return err },
@@ -397,6 +409,7 @@ func absent(t *testing.T, s store.Store) {
 }
 
 func meta(t *testing.T, s store.Store) {
+	t.Helper()
 	update(t, s, func(tx store.Tx) error { return errors.Join(tx.SetMeta("a", "1"), tx.SetMeta("a", "2")) })
 	view(t, s, func(r store.Reader) error {
 		v, err := r.Meta("a")
@@ -406,6 +419,7 @@ func meta(t *testing.T, s store.Store) {
 }
 
 func pages(t *testing.T, s store.Store) {
+	t.Helper()
 	update(t, s, func(tx store.Tx) error {
 		for i := range 30 {
 			if err := tx.PutHost(sampleHost(fmt.Sprintf("h%02d", 29-i))); err != nil {
