@@ -2,6 +2,7 @@ package docket_test
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,8 +24,8 @@ func (n *nothing) Answer(int, bool) error {
 	return nil
 }
 
-// TestAskingDoesNotAllocate: in steady state, a question that is asked of three providers costs less than one allocation
-// in ten, both ends together: what there are, are pieces of memory for many questions.
+// TestAskingDoesNotAllocate: in steady state, a question that is asked of three providers costs less than a tenth of an
+// allocation, both ends together: what there are, are pieces of memory for many questions.
 func TestAskingDoesNotAllocate(t *testing.T) {
 	r, n := newRig(t), &nothing{}
 	d := docket.New(r.ruling, n, n, func() {})
@@ -55,9 +56,22 @@ func TestAskingDoesNotAllocate(t *testing.T) {
 		for range runs {
 			ask()
 		}
-	})) / runs; got > 0.1 {
+	})) / runs; got > limit() {
 		t.Errorf("%.2f allocations a question", got)
 	}
+}
+
+// limit is how many allocations a question may cost: some more under the race detector, which makes each sync.Pool lose
+// a quarter of what it is given.
+func limit() float64 {
+	var p sync.Pool
+	for range 100 {
+		p.Put(new(int))
+		if p.Get() == nil {
+			return 5
+		}
+	}
+	return 0.1
 }
 
 // allocated counts the allocations of all goroutines; testing.AllocsPerRun rounds them down.

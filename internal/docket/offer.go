@@ -16,8 +16,9 @@ func (d *Docket) Busy() bool {
 }
 
 // Offer implements sensor.Prescanner: it asks those whose votes can be remembered about a file that nobody has opened
-// yet, so that the first who does finds them. Nobody gets an answer, and there is no record. Denials are not remembered: who
-// opens the file asks again, and then the denial takes effect, is recorded and counts for the deny-storm breaker.
+// yet, so that the first who does finds them. Nobody gets an answer, and there is no record. Denials are not
+// remembered: who opens the file asks again, and then the denial takes effect, is recorded and counts for the
+// deny-storm breaker.
 func (d *Docket) Offer(q *sensor.Question) {
 	var places [maxAsked]question
 	asked := d.panel.Load().ask(q, places[:0])

@@ -35,6 +35,7 @@ func (r *ruling) Pardons() bool          { return r.pardons.Load() }
 func (r *ruling) Pardon(file int, size int64) (string, bool) {
 	return r.pardon(file, size)
 }
+
 func (r *ruling) Pardoned(digest string) (string, bool) {
 	if r.pardoned == nil {
 		return "", false

@@ -89,8 +89,8 @@ func (s *Sensor) pause(d time.Duration) {
 	}
 }
 
-// offerOf opens a file and makes a question about it, or nil where nothing is to be gained. Its own open raises an event
-// that a reader answers at once, as for everything that this process opens.
+// offerOf opens a file and makes a question about it, or nil where nothing is to be gained. Its own open raises an
+// event that a reader answers at once, as for everything that this process opens.
 func (s *Sensor) offerOf(o *offer) *Question {
 	f := s.scope.Load().byFSID(o.target.FSID)
 	if f == nil || f.remote || !f.timed {

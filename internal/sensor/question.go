@@ -209,8 +209,8 @@ func (q *Question) Tell(allow bool) error {
 	return err
 }
 
-// End closes the descriptor, after Tell where that comes later. With remember, the kernel is to allow further opens of the pinned object by itself; it is
-// not sure that it will.
+// End closes the descriptor, after Tell where that comes later. With remember, the kernel is to allow further opens of
+// the pinned object by itself; it is not sure that it will.
 func (q *Question) End(remember bool) {
 	q.remember = remember
 	q.did(ending)
