@@ -65,9 +65,10 @@ type Case struct {
 	voters  []Voter
 	ballots []event.Ballot
 	done    []bool // no vote is expected any more
-	awaited int    // enforcing voters still expected
-	open    int    // voters still expected
-	unsure  int    // unsure denials of enforcing voters
+	few     [8]bool
+	awaited int // enforcing voters still expected
+	open    int // voters still expected
+	unsure  int // unsure denials of enforcing voters
 
 	decided bool
 	closed  bool
@@ -78,10 +79,19 @@ type Case struct {
 
 // New opens a case and returns what to do at once: with nobody to wait for, the answer is due before any vote.
 func New(policy Policy, voters []Voter) (*Case, Effects) {
-	c := &Case{
-		policy: policy, voters: voters, blocker: -1, open: len(voters),
-		ballots: make([]event.Ballot, len(voters)), done: make([]bool, len(voters)),
+	c := new(Case)
+	eff := c.Open(policy, voters, make([]event.Ballot, len(voters)))
+	return c, eff
+}
+
+// Open is New for a case whose memory is used again, and whose ballots, one for each voter, the caller makes. It does
+// not allocate for few voters.
+func (c *Case) Open(policy Policy, voters []Voter, ballots []event.Ballot) Effects {
+	*c = Case{policy: policy, voters: voters, blocker: -1, open: len(voters), ballots: ballots}
+	if c.done = c.few[:]; len(voters) > len(c.few) {
+		c.done = make([]bool, len(voters))
 	}
+	c.done = c.done[:len(voters)]
 	c.verdict = event.Verdict{Mode: policy.Mode, Outcome: event.Allowed, Allowed: true}
 	for i, v := range voters {
 		c.ballots[i] = event.Ballot{Provider: v.Provider, Mode: v.Mode}
@@ -103,7 +113,7 @@ func New(policy Policy, voters []Voter) (*Case, Effects) {
 		c.decide(&eff, 0)
 	}
 	c.settle(&eff)
-	return c, eff
+	return eff
 }
 
 // enforcing reports whether voter i can deny: it enforces, and so does the host.

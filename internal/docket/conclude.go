@@ -30,6 +30,7 @@ type answer struct {
 type ending struct {
 	q        *sensor.Question
 	remember bool // in the kernel
+	drop     bool // nobody else looks at it
 }
 
 type giveUp struct {
@@ -72,6 +73,9 @@ func (a *actions) run() {
 	end()
 	for _, x := range a.ends {
 		x.q.End(x.remember)
+		if x.drop {
+			x.q.Drop()
+		}
 	}
 	for _, x := range a.giveUps {
 		x.s.GiveUp(x.id, x.reason)
@@ -82,6 +86,9 @@ func (a *actions) run() {
 	for _, f := range a.later {
 		go f()
 	}
+	answers.put(a.answers)
+	ends.put(a.ends)
+	records.put(a.records)
 }
 
 // apply turns the arbiter's effects into actions. Preconditions: mu is held.
@@ -148,8 +155,7 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 			who.Comm = sensor.Program(who.PID) // now, because who is denied often ends at once
 		}
 	}
-	todo := actions{answers: make([]answer, 0, 1+len(e.joined))}
-	todo.answers = append(todo.answers, answer{e.q, allow})
+	todo := actions{answers: append(answers.get(), answer{e.q, allow}), ends: ends.get()}
 	// The object of a pinned question stays open until the last vote is in, so that all of them can be remembered; and
 	// one that somebody may still want to read.
 	if e.lingers = (e.pinned && e.lasting() || e.readable()) && d.lingering < maxLingering; e.lingers {
@@ -160,7 +166,7 @@ func (d *Docket) answer(e *entry, allow bool) actions {
 	}
 	for _, q := range e.joined {
 		todo.answers = append(todo.answers, answer{q, allow})
-		todo.ends = append(todo.ends, ending{q: q})
+		todo.ends = append(todo.ends, ending{q: q, drop: true})
 	}
 	return todo
 }
@@ -174,6 +180,7 @@ func (d *Docket) file(e *entry) actions {
 		return actions{}
 	}
 	delete(d.cases, e.q.Event.ID)
+	e.filed = true
 	if e.scan != nil {
 		return d.scanned(e)
 	}
@@ -187,24 +194,33 @@ func (d *Docket) file(e *entry) actions {
 	}
 	v.Shared = uint32(len(e.joined))
 	e.compare(v.Ballots)
-	var ends []ending
+	var last []ending
 	if e.lingers {
 		d.lingering--
-		ends, e.over = []ending{{e.q, d.remember(e, &v)}}, true
+		last, e.over = append(ends.get(), ending{q: e.q, remember: d.remember(e, &v)}), true
 	}
 	rec := event.Record{Event: e.q.Event, Verdict: v}
 	rec.Event.File.SHA256 = e.digest
 	if e.copy < 0 {
-		return actions{ends: ends, records: []event.Record{rec}, trail: d.trail}
+		d.release(e)
+		return actions{ends: last, records: append(records.get(), rec), trail: d.trail}
 	}
-	return actions{ends: ends, later: []func(){func() {
-		if sum := d.ruling.Digest(e.copy, rec.Event.File.Size); sum != "" {
+	file := e.copy
+	d.release(e)
+	return actions{ends: last, later: d.recordLater(rec, file)}
+}
+
+// recordLater is what records a denial with the digest of file, which it closes. (As a closure in file it would make
+// every record allocate.)
+func (d *Docket) recordLater(rec event.Record, file int) []func() {
+	return []func(){func() {
+		if sum := d.ruling.Digest(file, rec.Event.File.Size); sum != "" {
 			rec.Event.File.SHA256 = sum
 		}
-		_ = unix.Close(e.copy)
+		_ = unix.Close(file)
 		<-d.digests
 		d.trail.Record(rec)
-	}}}
+	}}
 }
 
 // reserveDigest takes a place among the running digests if there is one. A flood of denials is not hashed: that

@@ -175,6 +175,7 @@ func (d *Docket) sendLate(e *entry, ev *event.Event, file int, to func(x *seat) 
 	if e.late > 0 {
 		todo.giveUps = append([]giveUp(nil), e.early...) // the other one says it again
 	}
+	d.release(e)
 	d.mu.Unlock()
 	todo.run()
 }

@@ -74,10 +74,12 @@ type Docket struct {
 	mu        sync.Mutex
 	cases     map[uint64]*entry
 	flights   map[flight]*entry
-	scan      *entry // the offer that is being looked at
-	lingering int    // cases that are answered and keep their object open
-	waiting   int    // questions in flight, joined ones included
-	closing   bool   // no new questions are asked
+	spare     []*entry
+	ballots   []event.Ballot // for the next cases
+	scan      *entry         // the offer that is being looked at
+	lingering int            // cases that are answered and keep their object open
+	waiting   int            // questions in flight, joined ones included
+	closing   bool           // no new questions are asked
 
 	seed    maphash.Seed
 	seeds   verdictcache.Seeds
@@ -99,7 +101,7 @@ type panel struct {
 
 // entry is one case and the callers that wait for it.
 type entry struct {
-	c       *arbiter.Case
+	c       arbiter.Case
 	q       *sensor.Question
 	seats   []seat
 	flight  flight
@@ -119,6 +121,11 @@ type entry struct {
 	digest string // of the content, once it is known
 	late   int    // deliveries under way beside the first
 	over   bool   // the question has ended, and its descriptor is closed
+
+	filed, spared bool // it is off the docket, and waits to be used again
+
+	seatRoom  [maxAsked]seat
+	voterRoom [maxAsked]arbiter.Voter
 
 	scan chan struct{} // of an offer: closed when it is over; otherwise nil
 }
@@ -240,9 +247,8 @@ func (d *Docket) Judge(q *sensor.Question) {
 		d.mu.Unlock()
 		return
 	}
-	e := &entry{
-		q: q, flight: key, sending: true, copy: -1, seats: make([]seat, len(asked)), unanimous: p.unanimous(asked),
-	}
+	e := d.newEntry(q, len(asked))
+	e.flight, e.unanimous = key, p.unanimous(asked)
 	e.pinned = q.Pin()
 	todo := d.open(e, asked)
 	todo.add(d.interrupt(q))
@@ -255,7 +261,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 // open opens the case of a question. Preconditions: mu is held.
 func (d *Docket) open(e *entry, asked []question) actions {
 	var todo actions
-	voters := make([]arbiter.Voter, len(asked))
+	voters := append(e.voterRoom[:0], make([]arbiter.Voter, len(asked))...)
 	for i, a := range asked {
 		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget(), memory: a.memory}
 		x.digest, x.mayRead = a.digest, a.mayRead
@@ -278,7 +284,7 @@ func (d *Docket) open(e *entry, asked []question) actions {
 	if e.scan != nil {
 		policy = arbiter.Policy{Mode: event.Monitor}
 	}
-	e.c, eff = arbiter.New(policy, voters)
+	eff = e.c.Open(policy, voters, d.newBallots(len(asked)))
 	d.cases[e.q.Event.ID] = e
 	if e.scan == nil {
 		d.flights[e.flight] = e
@@ -326,6 +332,7 @@ func (d *Docket) deliver(e *entry, asked []question) {
 			todo.add(d.file(e))
 		}
 	}
+	d.release(e)
 	d.mu.Unlock()
 	todo.run()
 }

@@ -47,7 +47,8 @@ func (d *Docket) Heard(m *Memory, content string) {
 	if old := m.content.Load(); old != nil && *old == content {
 		return
 	}
-	m.content.Store(&content)
+	kept := content // a pointer to the argument would allocate at each call
+	m.content.Store(&kept)
 	d.Forget(m)
 }
 

@@ -17,7 +17,8 @@ func (d *Docket) Busy() bool {
 
 // Offer implements sensor.Prescanner: it asks those whose votes can be remembered about a file that nobody has opened
 // yet, so that the first who does finds them. Nobody gets an answer, and there is no record. Denials are not
-// remembered: who opens the file asks again, and then the denial takes effect, is recorded and counts for the deny-storm breaker.
+// remembered: who opens the file asks again, and then the denial takes effect, is recorded and counts for the
+// deny-storm breaker.
 func (d *Docket) Offer(q *sensor.Question) {
 	var places [maxAsked]question
 	asked := d.panel.Load().ask(q, places[:0])
@@ -26,26 +27,27 @@ func (d *Docket) Offer(q *sensor.Question) {
 		st := a.member.Standing
 		return !a.memory.lasting || a.memory.known || a.member.Session == nil || st != nil && !st.sound(a.typ)
 	})
-	e := &entry{
-		q: q, sending: true, due: true, copy: -1, seats: make([]seat, len(asked)), scan: make(chan struct{}),
-	}
 	q.Retain()
+	q.NobodyWaits()
 	// Memory is for hosts on which somebody waits for votes.
 	useful := len(asked) > 0 && q.Lasting() && d.ruling.Policy().Mode == event.Enforce && q.Pin()
-	e.pinned = useful
 	d.mu.Lock()
 	if !useful || d.closing || d.waiting > 0 || d.scan != nil {
 		d.mu.Unlock()
 		q.End(false)
+		q.Drop()
 		return
 	}
+	over := make(chan struct{})
+	e := d.newEntry(q, len(asked))
+	e.scan, e.pinned, e.due = over, true, true
 	d.scan = e
 	todo := d.open(e, asked)
 	d.mu.Unlock()
 	todo.run()
 	d.rouse()
 	d.deliver(e, asked)
-	<-e.scan
+	<-over
 }
 
 // interrupt cancels the offer that is being looked at if it is about the object of q, for which somebody waits now.
@@ -74,5 +76,6 @@ func (d *Docket) scanned(e *entry) actions {
 	}
 	e.over, d.scan = true, nil
 	close(e.scan)
+	d.release(e)
 	return actions{ends: []ending{{q: e.q}}}
 }

@@ -35,6 +35,7 @@ func (r *ruling) Pardons() bool          { return r.pardons.Load() }
 func (r *ruling) Pardon(file int, size int64) (string, bool) {
 	return r.pardon(file, size)
 }
+
 func (r *ruling) Pardoned(digest string) (string, bool) {
 	if r.pardoned == nil {
 		return "", false
@@ -135,6 +136,7 @@ type peer struct {
 	fresh       bool
 	prefix      string // it looks at what is below, or everywhere
 	magic       [][]byte
+	lean        bool // it allows everything, and allocates nothing
 	onSubscribe sync.Once
 }
 
@@ -266,8 +268,37 @@ func drain(c *wire.Conn) {
 	}
 }
 
+// receiveLean allows events.
+func (p *peer) receiveLean() {
+	r := wire.NewReceiver(p.auth, true, false)
+	buf, out := make([]byte, wire.MaxPacket), make([]byte, 0, wire.MaxPacket)
+	var ev event.Event
+	var text wire.Text
+	for {
+		n, file, err := r.Recv(buf)
+		if err != nil {
+			return
+		}
+		if file >= 0 {
+			_ = unix.Close(file)
+		}
+		if _, ok := wire.ParseEvent(buf[:n], &ev, &text); !ok {
+			p.r.t.Error("not an event")
+			return
+		}
+		out = wire.AppendVote(out[:0], ev.ID, event.Vote{Action: event.Allow, Confidence: event.Certain})
+		if p.auth.SendWait(out, -1) != nil {
+			return
+		}
+	}
+}
+
 // receive answers events by the script.
 func (p *peer) receive() {
+	if p.lean {
+		p.receiveLean()
+		return
+	}
 	buf := make([]byte, wire.MaxPacket)
 	for {
 		n, file, err := p.auth.RecvFile(buf)

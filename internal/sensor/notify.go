@@ -16,7 +16,11 @@ import (
 // observe turns one notify event into what providers see. One kernel event may carry several acts.
 func (s *Sensor) observe(_ *fanotify.Group, raw fanotify.Event, now time.Time) {
 	if raw.Mask&fanotify.Overflow != 0 {
-		s.counts.overflows.Add(1)
+		if s.scope.Load().notifies() {
+			s.counts.overflows.Add(1)
+		} else {
+			s.counts.unoffered.Add(1) // what was lost were files to be shown to providers, which costs no protection
+		}
 		return
 	}
 	defer closeFD(raw.PIDFD)

@@ -3,6 +3,7 @@ package sensor
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,9 @@ type Question struct {
 	era    uint64
 	pinned bool
 	names  *names // the names of Event.File are in it, until Retain
+
+	remember bool // with ending
+	done     atomic.Uint32
 }
 
 // questions and rooms are used again and again: a host may open a hundred thousand files a second.
@@ -63,7 +67,9 @@ func (q *Question) Retain() {
 		return
 	}
 	f := &q.Event.File
-	f.Path, f.Handle = strings.Clone(f.Path), strings.Clone(f.Handle)
+	p := pieces.Get().(*piece) //nolint:forcetypeassert // it holds nothing else
+	f.Path, f.Handle = p.keep(f.Path), p.keep(f.Handle)
+	pieces.Put(p)
 	rooms.Put(q.names)
 	q.names = nil
 }
@@ -73,8 +79,77 @@ func (q *Question) Free() {
 	if q.names != nil {
 		rooms.Put(q.names)
 	}
-	*q = Question{}
+	q.reset()
 	questions.Put(q)
+}
+
+func (q *Question) reset() {
+	q.Event, q.File, q.WithOpen = event.Event{}, 0, false
+	q.pairs, q.group, q.keeper, q.names = nil, nil, nil, nil
+	q.era, q.pinned, q.timed, q.remember = 0, false, false, false
+	q.done.Store(0)
+}
+
+// What has happened to a question.
+const (
+	told    uint32 = 1 << iota // the kernel has its answer
+	ending                     // its descriptor is to be closed
+	ended                      // it is
+	dropped                    // nobody looks at it any more
+)
+
+// did notes that something has happened, and does what comes when the last of several threads has done its part: the
+// descriptor is closed after the answer, because the kernel knows the event by its number, and another event may have
+// that number at once.
+func (q *Question) did(what uint32) {
+	before := q.done.Or(what)
+	now := before | what
+	const both = told | ending
+	if now&both == both && before&both != both {
+		q.close()
+		before = q.done.Or(ended)
+		now = before | ended
+	}
+	const all = ended | dropped
+	if now&all == all && before&all != all {
+		q.Free()
+	}
+}
+
+// NobodyWaits says that there will be no Tell.
+func (q *Question) NobodyWaits() { q.did(told) }
+
+// Drop is for whoever is the last to look at the question: it is used again once it is answered and has ended. Retain
+// must have been called.
+func (q *Question) Drop() { q.did(dropped) }
+
+func (q *Question) close() {
+	if q.pinned && (!q.remember || !q.keeper.Keep(q.File, q.Event.File.Size, q.era, time.Now())) {
+		q.keeper.Release(q.File)
+	}
+	closeFD(q.File)
+}
+
+// piece is memory for the strings of many events.
+type piece struct{ free []byte }
+
+// pieceSize is how much of it, in bytes: about a hundred events.
+const pieceSize = 16 << 10
+
+var pieces = sync.Pool{New: func() any { return new(piece) }}
+
+// keep returns a copy of s that may be kept, which keeps the piece that it lies in.
+func (p *piece) keep(s string) string {
+	if len(s) == 0 || len(s) > pieceSize/4 {
+		return strings.Clone(s)
+	}
+	if len(s) > len(p.free) {
+		p.free = make([]byte, pieceSize)
+	}
+	n := copy(p.free, s)
+	kept := text(p.free[:n:n]) // nobody writes there again
+	p.free = p.free[n:]
+	return kept
 }
 
 // Pinnable reports whether the object is one that Pin can watch, as far as is known before.
@@ -123,16 +198,16 @@ func (q *Question) Tell(allow bool) error {
 	if allow && q.WithOpen {
 		q.pairs.expect(&q.Event)
 	}
-	return q.group.Answer(q.File, allow)
+	err := q.group.Answer(q.File, allow)
+	q.did(told)
+	return err
 }
 
-// End closes the descriptor. With remember, the kernel is to allow further opens of the pinned object by itself; it is
-// not sure that it will.
+// End closes the descriptor, after Tell where that comes later. With remember, the kernel is to allow further opens of
+// the pinned object by itself; it is not sure that it will.
 func (q *Question) End(remember bool) {
-	if q.pinned && (!remember || !q.keeper.Keep(q.File, q.Event.File.Size, q.era, time.Now())) {
-		q.keeper.Release(q.File)
-	}
-	closeFD(q.File)
+	q.remember = remember
+	q.did(ending)
 }
 
 // Answer is Tell and End, for a question that nobody was asked about.

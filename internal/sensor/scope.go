@@ -210,6 +210,16 @@ func (s *scope) find(file *event.File) *filesystem {
 	return nil
 }
 
+// notifies reports whether anything is watched for acts that have already happened.
+func (s *scope) notifies() bool {
+	for _, f := range s.filesystems {
+		if f.mask(notifyBits) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // byFSID returns the file system with the id that notify events carry.
 func (s *scope) byFSID(id [2]int32) *filesystem {
 	for _, f := range s.filesystems {

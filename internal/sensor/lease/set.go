@@ -237,7 +237,9 @@ func (s *Set) attend(n int64) {
 		s.c.Held(0)
 	case left == 1 && n > 0:
 		s.c.Held(1)
-		s.rouse()
+		if !s.closed { // nothing is at that number any more
+			s.rouse()
+		}
 	}
 }
 
