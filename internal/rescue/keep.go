@@ -11,8 +11,8 @@ import (
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
 
-// keepRecord leaves the story of this visit for "keepout crash show", when it ends or stands at the menu. A rehearsal is
-// no failure and leaves none.
+// keepRecord leaves the story of this visit for "keepout crash show", when it ends or stands at the menu. A rehearsal
+// is no failure and leaves none.
 func (v *Visit) keepRecord(record *crash.Record, s *plan.State) {
 	if v.m.Dir == nil || s.Test || v.recorded == s.Phase || s.Phase != plan.Leaving && s.Phase != plan.Menu {
 		return

@@ -164,7 +164,8 @@ func goBuild(root, target, pkg string) error {
 		args, cgo = append(args, "-tags", "yara"), "1"
 	}
 	if path.Clean(pkg) == "cmd/keepout-rescue" {
-		args = append(args, "-ldflags", "-s -w", "-gcflags", "all=-l", "-tags", "nethttpomithttp2") // it travels in an image of bounded size
+		// It travels in an image of bounded size.
+		args = append(args, "-ldflags", "-s -w", "-gcflags", "all=-l", "-tags", "nethttpomithttp2")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = root
