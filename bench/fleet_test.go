@@ -43,8 +43,10 @@ type controlPlane struct {
 func startFleet(b *testing.B, n int) *controlPlane {
 	b.Helper()
 	dir := b.TempDir()
-	p := &controlPlane{b: b, binary: filepath.Join(dir, "keepout-fleet"), state: filepath.Join(dir, "state"),
-		listen: "127.0.0.1:0"}
+	p := &controlPlane{
+		b: b, binary: filepath.Join(dir, "keepout-fleet"), state: filepath.Join(dir, "state"),
+		listen: "127.0.0.1:0",
+	}
 	build := exec.CommandContext(b.Context(), "go", "build", "-o", p.binary, "../cmd/keepout-fleet")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
@@ -185,7 +187,7 @@ func BenchmarkFleetCheckIn(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer h.Close()
+		b.Cleanup(h.Close)
 		hosts[i] = h
 		if _, err := h.CheckIn(b.Context(), fleetReport(p.ids[i].HostID)); err != nil {
 			b.Fatal(err)

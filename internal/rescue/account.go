@@ -177,6 +177,9 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d h %d min", int(d/time.Hour), int(d%time.Hour/time.Minute))
 }
 
+// panicLines is how much of a panic the details show: its end, where the cause is. A record keeps crash.MaxDetails.
+const panicLines = 100
+
 func details(k *known, s *plan.State) []string {
 	out := []string{
 		"Machine " + k.config.Machine + ", kernel of this environment " + k.config.Kernel,
@@ -198,7 +201,8 @@ func details(k *known, s *plan.State) []string {
 	}
 	if k.panics.Text != "" {
 		out = append(out, "", fmt.Sprintf("The kernel's last words (%d records):", k.panics.Count))
-		out = append(out, strings.Split(strings.TrimRight(k.panics.Text, "\n"), "\n")...)
+		lines := strings.Split(strings.TrimRight(k.panics.Text, "\n"), "\n")
+		out = append(out, lines[max(0, len(lines)-panicLines):]...)
 	}
 	return out
 }

@@ -240,7 +240,7 @@ func (m *Machine) ExpectWithin(pattern string, within time.Duration) string {
 // ExpectText waits for a text that the serial port writes from now on, wherever it stands.
 func (m *Machine) ExpectText(text string, within time.Duration) {
 	m.t.Helper()
-	if err := m.Serial.expectText(text, within); err != nil {
+	if err := m.Serial.expectText(m.Serial.mark(), text, within); err != nil {
 		m.Screenshot("failed")
 		m.t.Fatalf("%v\n%s", err, m.Serial.Tail())
 	}
@@ -264,6 +264,24 @@ func (m *Machine) Press(key string) {
 	if err := m.qmp.do("human-monitor-command", map[string]any{"command-line": "sendkey " + key}); err != nil {
 		m.t.Fatalf("press %s: %v", key, err)
 	}
+}
+
+// pressPause is how long PressUntil waits for an answer: a loader draws slowly, and may lose keys while it does.
+const pressPause = 20 * time.Second
+
+// PressUntil presses a key, again when nothing comes of it, until the serial port writes a text.
+func (m *Machine) PressUntil(key, text string, within time.Duration) {
+	m.t.Helper()
+	var err error
+	for end := time.Now().Add(within); time.Now().Before(end); {
+		from := m.Serial.mark()
+		m.Press(key)
+		if err = m.Serial.expectText(from, text, pressPause); err == nil {
+			return
+		}
+	}
+	m.Screenshot("failed")
+	m.t.Fatalf("pressed %s: %v\n%s", key, err, m.Serial.Tail())
 }
 
 // CPU is the processor time that the machine has used. Unlike time by the clock it hardly depends on what else this

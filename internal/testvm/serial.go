@@ -98,11 +98,15 @@ func (s *Serial) Count(pattern string) int {
 	return n
 }
 
-// expectText waits for a text that comes from now on, in a line or not: a boot loader's menu has no lines.
-func (s *Serial) expectText(text string, within time.Duration) error {
+// mark is a place in what the serial port writes: now.
+func (s *Serial) mark() int {
 	s.mu.Lock()
-	from := s.total
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	return s.total
+}
+
+// expectText waits for a text that comes after a mark, in a line or not: a boot loader's menu has no lines.
+func (s *Serial) expectText(from int, text string, within time.Duration) error {
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		s.mu.Lock()
 		fresh := s.raw[max(0, len(s.raw)-(s.total-from)):]

@@ -91,9 +91,10 @@ func TestRecoveryBadFixesAndLoopGuard(t *testing.T) {
 	}
 	m.ExpectWithin("guest: starting "+guilty, storyTime)
 	m.ExpectText("(second copy)", storyTime) // GRUB's menu: the loader, too, starts nothing by itself any more
+	time.Sleep(3 * time.Second)              // for the picture only: the screen is drawn more slowly
 	m.Screenshot("loader")
-	m.Press("down")
-	m.Press("ret")
+	m.PressUntil("down", "*Keepout recovery environment  ", storyTime)
+	m.PressUntil("ret", "keepout-rescue: recovery environment: ", storyTime)
 	m.ExpectWithin("recovery environment: ", storyTime)
 	m.ExpectWithin("Nothing more happens by itself", storyTime)
 	testvm.WantPicture(t, m.Screenshot("menu"))

@@ -78,8 +78,8 @@ func system(provider string) error {
 	mount("/dev/vda2", efi, "vfat")
 
 	begun := time.Now()
-	begin := exec.CommandContext(context.Background(), "/bin/keepout-bootguard", "--run-dir", runDir, "begin")
-	out, err := begin.CombinedOutput()
+	first := exec.CommandContext(context.Background(), "/bin/keepout-bootguard", "--run-dir", runDir, "begin")
+	out, err := first.CombinedOutput()
 	say("guest: bootguard: %s (%v, %v)", strings.TrimSpace(string(out)), err, time.Since(begun).Round(time.Millisecond))
 	text, err := os.ReadFile(runDir + "/" + bootguard.InstructionFile)
 	if err != nil {
