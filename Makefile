@@ -38,6 +38,9 @@ build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) $(HOSTILE:%=bin/hostil
 $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
 
+# It travels in an image of bounded size.
+bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -gcflags=all=-l -tags nethttpomithttp2
+
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@
 	$(GO_BUILD) -o $@/keepout-$* ./providers/$*
@@ -63,7 +66,7 @@ run: build ## show it working on this machine: bin/keepout demo (as root)
 deps: ## install what this Debian machine lacks (as root), or say what
 	$(call install,$(DEBIAN))
 
-deps-vm: # install what boots test machines
+deps-vm: deps # install what boots test machines
 	$(call install,$(MACHINES))
 
 install-engines: ## install clamd and libyara only

@@ -5,8 +5,9 @@ import (
 	"os"
 
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
+	"github.com/keepout-security/keepout/internal/recovery/intent"
 )
 
 func main() {
-	os.Exit(bootguard.Main(os.Args[1:], os.Stdout, os.Stderr, nil))
+	os.Exit(bootguard.Main(os.Args[1:], os.Stdout, os.Stderr, intent.Verify))
 }

@@ -20,7 +20,8 @@ import (
 
 func (a *app) recoveryCommand() *cobra.Command {
 	return group("recovery", "Machines that do not start: arm the recovery, see how boots went",
-		a.recoveryArmCommand(), a.recoveryDisarmCommand(), a.recoveryStatusCommand(), a.recoveryReleaseCommand())
+		a.recoveryArmCommand(), a.recoveryDisarmCommand(), a.recoveryStatusCommand(), a.recoveryReleaseCommand(),
+		a.recoveryImageCommand(), a.recoveryTestCommand())
 }
 
 // armFlags are what arm and disarm share.

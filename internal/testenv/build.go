@@ -163,6 +163,9 @@ func goBuild(root, target, pkg string) error {
 	if path.Clean(pkg) == "providers/yara" {
 		args, cgo = append(args, "-tags", "yara"), "1"
 	}
+	if path.Clean(pkg) == "cmd/keepout-rescue" {
+		args = append(args, "-ldflags", "-s -w", "-gcflags", "all=-l", "-tags", "nethttpomithttp2") // it travels in an image of bounded size
+	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)

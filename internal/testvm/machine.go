@@ -1,6 +1,7 @@
 package testvm
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -236,6 +237,15 @@ func (m *Machine) ExpectWithin(pattern string, within time.Duration) string {
 	return line
 }
 
+// ExpectText waits for a text that the serial port writes from now on, wherever it stands.
+func (m *Machine) ExpectText(text string, within time.Duration) {
+	m.t.Helper()
+	if err := m.Serial.expectText(text, within); err != nil {
+		m.Screenshot("failed")
+		m.t.Fatalf("%v\n%s", err, m.Serial.Tail())
+	}
+}
+
 // Screenshot keeps a picture of the machine's screen among the artefacts and returns its file, or "" with a log line.
 func (m *Machine) Screenshot(name string) string {
 	m.t.Helper()
@@ -254,4 +264,26 @@ func (m *Machine) Press(key string) {
 	if err := m.qmp.do("human-monitor-command", map[string]any{"command-line": "sendkey " + key}); err != nil {
 		m.t.Fatalf("press %s: %v", key, err)
 	}
+}
+
+// CPU is the processor time that the machine has used. Unlike time by the clock it hardly depends on what else this
+// host does, so that it can be compared.
+func (m *Machine) CPU() time.Duration {
+	m.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+	if err != nil {
+		m.t.Fatalf("the machine's processor time: %v", err)
+	}
+	// proc(5): utime and stime are fields 14 and 15; the name in field 2 may hold spaces and ends with ")".
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const utime, stime, before, perSecond = 14, 15, 3, 100
+	var ticks int
+	for _, i := range []int{utime, stime} {
+		n, err := strconv.Atoi(fields[i-before])
+		if err != nil {
+			m.t.Fatalf("the machine's processor time: %v", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / perSecond
 }

@@ -13,6 +13,7 @@ import (
 const (
 	tailLines = 60      // of the serial log in a failure's message
 	lineLimit = 4 << 10 // bytes of one line; a longer one is cut into several
+	rawLimit  = 256 << 10
 	keepLines = 100_000 // lines kept; a machine that says more is broken
 )
 
@@ -24,6 +25,8 @@ type Serial struct {
 	mu      sync.Mutex
 	log     io.Writer
 	partial []byte
+	raw     []byte // the last rawLimit bytes, as they came
+	total   int    // bytes that came so far
 	lines   []string
 	next    int // the first line that expect has not consumed
 	ended   bool
@@ -37,6 +40,8 @@ func (s *Serial) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = s.log.Write(p)
+	s.raw, s.total = append(s.raw, p...), s.total+len(p)
+	s.raw = s.raw[max(0, len(s.raw)-rawLimit):]
 	s.partial = append(s.partial, p...)
 	for {
 		i := bytes.IndexByte(s.partial, '\n')
@@ -91,6 +96,26 @@ func (s *Serial) Count(pattern string) int {
 		}
 	}
 	return n
+}
+
+// expectText waits for a text that comes from now on, in a line or not: a boot loader's menu has no lines.
+func (s *Serial) expectText(text string, within time.Duration) error {
+	s.mu.Lock()
+	from := s.total
+	s.mu.Unlock()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		s.mu.Lock()
+		fresh := s.raw[max(0, len(s.raw)-(s.total-from)):]
+		found, ended := bytes.Contains(fresh, []byte(text)), s.ended
+		s.mu.Unlock()
+		if found {
+			return nil
+		}
+		if ended {
+			break
+		}
+	}
+	return fmt.Errorf("the machine did not write %q within %v", text, within)
 }
 
 func (s *Serial) expect(pattern string, within time.Duration) (string, error) {

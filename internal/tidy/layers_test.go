@@ -52,10 +52,13 @@ var places = []place{
 	}},
 
 	{pkg: "internal/recovery/initramfs", layer: base},
+	{pkg: "internal/recovery/modindex", layer: base},
+	{pkg: "internal/recovery/protocol", layer: base},
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
 	{pkg: "internal/rollback", layer: core},
+	{pkg: "internal/rescue/plan", layer: core, peers: []string{"internal/boot"}},
 	{pkg: "internal/boot", layer: core},
 	{pkg: "internal/rollout", layer: core},
 	{pkg: "internal/rollout/simulate", layer: runtime},
@@ -97,6 +100,12 @@ var places = []place{
 	{pkg: "internal/artifact", layer: runtime},
 	{pkg: "internal/issuer", layer: runtime},
 
+	{pkg: "internal/recovery/settings", layer: runtime},
+	{pkg: "internal/recovery/intent", layer: runtime, peers: []string{
+		"internal/recovery/esp", "internal/recovery/remediation",
+	}},
+	{pkg: "internal/recovery/image", layer: shell},
+	{pkg: "internal/rescue", layer: shell},
 	{pkg: "internal/control", layer: shell},
 	{pkg: "internal/fleet/fleetpb", layer: base},
 	{pkg: "internal/fleet/fleetpb/fleetpbconnect", layer: base, peers: []string{"internal/fleet/fleetpb"}},
@@ -123,6 +132,7 @@ var places = []place{
 	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/cli", layer: shell, peers: []string{
 		"internal/control", "internal/demo", "internal/doctor", "internal/drill", "internal/playground",
+		"internal/recovery/image",
 	}},
 
 	{pkg: "cmd/*", layer: program},

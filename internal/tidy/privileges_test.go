@@ -31,8 +31,10 @@ var privileges = []privilege{
 	},
 	{
 		what: "mount", pkgs: []string{unixPackage, "syscall"},
-		calls:   []string{"Mount", "Unmount", "PivotRoot", "Chroot", "MoveMount", "OpenTree", "Fsopen", "Fsmount"},
-		homes:   []string{"internal/playground", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
+		calls: []string{"Mount", "Unmount", "PivotRoot", "Chroot", "MoveMount", "OpenTree", "Fsopen", "Fsmount"},
+		homes: []string{
+			"internal/playground", "internal/rescue", "internal/sandbox", "internal/testenv", "test/*", "test/*/*",
+		},
 		inTests: true,
 	},
 	{
@@ -68,7 +70,7 @@ var privileges = []privilege{
 	{
 		what: "load a BPF program or a kernel module", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"SYS_BPF", "InitModule", "FinitModule", "DeleteModule"},
-		homes: []string{"test/providers/attacker"}, inTests: true,
+		homes: []string{"internal/rescue", "test/providers/attacker", "test/vm/guest"}, inTests: true,
 	},
 	{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
@@ -76,7 +78,7 @@ var privileges = []privilege{
 		homes: []string{
 			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
 			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
-			"providers/internal/*", "test/testhost", "internal/testvm", "test/icount/guest",
+			"providers/internal/*", "test/testhost", "internal/testvm", "test/icount/guest", "test/vm/guest",
 			"bench/load", "internal/recovery/bootguard",
 		},
 	},

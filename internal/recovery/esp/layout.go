@@ -25,7 +25,8 @@ const (
 	Config    = "config.json" // of the recovery environment
 	Trust     = "trust"       // folder: the keys that remediations are verified with
 	Intents   = "intents"     // folder: verified remediations that bootguard applies
-	Diag      = "diag"        // folder: diagnostics bundles
+	Diag      = "diag"        // folder: diagnostics bundles and crash records
+	Rehearsal = "rehearsal"   // the next visit to the recovery environment is a test
 )
 
 // folder is the name of Keepout's folder on its partition.

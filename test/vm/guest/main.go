@@ -1,17 +1,117 @@
-// Command guest is the init of the test machines: a system small enough to boot in two seconds.
+// Command guest is the init of the test machines: a system small enough to boot in two seconds. It does what a real one
+// does as far as recovery is concerned: it mounts the EFI system partition, lets bootguard count the boot, starts a
+// provider that ends the machine, and is healthy when that provider was disabled.
+//
+// Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one
+// that a vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode.
+// guest.stubborn=1 starts it whatever the platform says.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/recovery/bootguard"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/intent"
+	"github.com/keepout-security/keepout/internal/rescue"
+)
+
+const (
+	runDir = "/run/keepout"
+	efi    = "/efi"
+	settle = 30 * time.Second // until a machine that shall restart has done so
 )
 
 func main() {
 	say("guest: init runs")
+	mount("proc", "/proc", "proc")
+	if provider := parameter("guest.provider"); provider != "" {
+		if err := system(provider); err != nil {
+			say("guest: error: %v", err)
+		}
+	}
+	unix.Sync()
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	time.Sleep(settle)
 }
 
-// say writes to the serial line: the kernel gives init the console as its standard output.
+// say writes to the console, which the kernel gives init as its standard output.
 func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+
+func parameter(name string) string {
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return ""
+	}
+	for field := range strings.FieldsSeq(string(text)) {
+		if value, ok := strings.CutPrefix(field, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func mount(source, target, kind string) {
+	_ = os.MkdirAll(target, 0o755)
+	if err := unix.Mount(source, target, kind, 0, ""); err != nil {
+		say("guest: mount %s: %v", target, err)
+	}
+}
+
+func system(provider string) error {
+	mount("sysfs", "/sys", "sysfs")
+	mount("devtmpfs", "/dev", "devtmpfs")
+	mount("tmpfs", "/run", "tmpfs")
+	rescue.LoadModules("/", say)
+	if _, err := os.Stat("/sys/firmware/efi"); err == nil {
+		mount("efivarfs", "/sys/firmware/efi/efivars", "efivarfs")
+	}
+	mount("/dev/vda2", efi, "vfat")
+
+	begun := time.Now()
+	out, err := exec.CommandContext(context.Background(), "/bin/keepout-bootguard", "--run-dir", runDir, "begin").CombinedOutput()
+	say("guest: bootguard: %s (%v, %v)", strings.TrimSpace(string(out)), err, time.Since(begun).Round(time.Millisecond))
+	text, err := os.ReadFile(runDir + "/" + bootguard.InstructionFile)
+	if err != nil {
+		time.Sleep(settle) // it restarts the machine into the recovery environment
+		return fmt.Errorf("bootguard left no instruction and did not restart: %w", err)
+	}
+	in, err := boot.ParseInstruction(text)
+	if err != nil {
+		return err
+	}
+	say("guest: boot is %s, attempt %d, disabled %q: %s", in.Mode, in.Attempt, in.Orders.Disabled, in.Reason)
+	if slices.Contains(in.Orders.Disabled, provider) && parameter("guest.stubborn") == "" {
+		return healthy()
+	}
+	return start(provider, in.Boot)
+}
+
+// start is the provider's early start: it ends the machine.
+func start(provider, id string) error {
+	crumb := boot.Crumb{Boot: id, Provider: provider, Engine: "7.2", Content: "291"}
+	if err := esp.Open(efi + "/keepout").LeaveCrumb(crumb); err != nil {
+		return err
+	}
+	say("guest: starting %s", provider)
+	unix.Sync()
+	return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0o600)
+}
+
+func healthy() error {
+	g := bootguard.Guard{Root: "/", RunDir: runDir, Now: time.Now, Verify: intent.Verify}
+	if err := g.Good(); err != nil {
+		return fmt.Errorf("mark the boot as good: %w", err)
+	}
+	say("guest: healthy")
+	return nil
+}

@@ -1,0 +1,261 @@
+// Package intent stands between a signed fix and the next boot: the recovery environment judges a fix and leaves it
+// on the boot file system, bootguard judges it again, because anybody may have written there since, and makes orders
+// of it.
+//
+// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that a
+// power cut while it is being applied does not lose it; that what cannot be done before the core runs is said.
+package intent
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/remediation"
+	"github.com/keepout-security/keepout/internal/sign"
+)
+
+// Files below Keepout's folder.
+const (
+	TrustFile   = "keys.json"    // in the folder esp.Trust
+	memoryFile  = "fixes.json"   // what was believed before
+	failureFile = "failure.json" // what the recovery environment found last
+)
+
+const (
+	maxTrust   = 64 << 10 // bytes
+	maxFailure = 64 << 10
+	maxMemory  = 2*remediation.MaxState + 4096
+)
+
+// role is a sign.Role as it is written.
+type role struct {
+	Keys      [][]byte `json:"keys"` // Ed25519 public keys, base64
+	Threshold int      `json:"threshold"`
+}
+
+type trustText struct {
+	Organisation role            `json:"organisation"`
+	Vendors      map[string]role `json:"vendors,omitempty"`
+}
+
+// EncodeTrust writes down whose fixes count.
+func EncodeTrust(t remediation.Trust) ([]byte, error) {
+	text := trustText{Organisation: written(t.Organisation), Vendors: map[string]role{}}
+	for id, r := range t.Vendors {
+		text.Vendors[id] = written(r)
+	}
+	data, err := json.MarshalIndent(text, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("encode the keys: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+func written(r sign.Role) role {
+	out := role{Threshold: r.Threshold}
+	for _, k := range r.Keys {
+		out.Keys = append(out.Keys, k)
+	}
+	return out
+}
+
+// ParseTrust reads what EncodeTrust wrote. Without a usable key nobody is trusted, which is no error.
+func ParseTrust(data []byte) (remediation.Trust, error) {
+	var text trustText
+	if len(data) > maxTrust {
+		return remediation.Trust{}, fmt.Errorf("the keys have %d bytes, limit %d", len(data), maxTrust)
+	}
+	if err := json.Unmarshal(data, &text); err != nil {
+		return remediation.Trust{}, fmt.Errorf("decode the keys: %w", err)
+	}
+	organisation, err := text.Organisation.read()
+	if err != nil {
+		return remediation.Trust{}, err
+	}
+	t := remediation.Trust{Organisation: organisation, Vendors: map[string]sign.Role{}}
+	for id, r := range text.Vendors {
+		if t.Vendors[id], err = r.read(); err != nil {
+			return remediation.Trust{}, err
+		}
+	}
+	return t, nil
+}
+
+func (r role) read() (sign.Role, error) {
+	out := sign.Role{Threshold: r.Threshold}
+	for _, k := range r.Keys {
+		if len(k) != ed25519.PublicKeySize {
+			return sign.Role{}, fmt.Errorf("a key has %d bytes, want %d", len(k), ed25519.PublicKeySize)
+		}
+		out.Keys = append(out.Keys, k)
+	}
+	return out, nil
+}
+
+// Failure is what the recovery environment found: what a fix is held against, now and at the next boot.
+type Failure struct {
+	Machine   string                 `json:"machine"`
+	Bundle    string                 `json:"bundle"`
+	Signature string                 `json:"signature"`
+	Providers []remediation.Provider `json:"providers,omitempty"`
+	Floor     time.Time              `json:"floor"` // a time that has passed for certain: the image's build
+}
+
+// Note keeps a failure for the next boot.
+func Note(dir *esp.Dir, f *Failure) error {
+	data, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("note the failure: %w", err)
+	}
+	return durable.WriteFileOn(esp.Disk(), dir.Join(failureFile), data, 0o600)
+}
+
+// memory is what was believed before. Last and Before let a fix be applied again whose orders a power cut may have
+// lost.
+type memory struct {
+	State  remediation.State `json:"state"`
+	Last   string            `json:"last,omitempty"` // SHA-256 of the envelope that led to State
+	Before remediation.State `json:"before"`
+}
+
+func recall(dir *esp.Dir) (memory, error) {
+	var m memory
+	data, err := read(dir.Join(memoryFile), maxMemory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return memory{}, fmt.Errorf("what was believed before: %w", err)
+	}
+	for _, s := range []remediation.State{m.State, m.Before} {
+		text, err := json.Marshal(s)
+		if err != nil {
+			return memory{}, err
+		}
+		if _, err := remediation.Remember(text); err != nil {
+			return memory{}, err
+		}
+	}
+	return m, nil
+}
+
+func read(file string, limit int64) ([]byte, error) {
+	info, err := os.Lstat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", filepath.Base(file), limit)
+	}
+	return os.ReadFile(file)
+}
+
+// Judge decides about a fix in the recovery environment. It changes nothing. A memory that cannot be read is taken as
+// empty: a machine must be able to recover, and the digest of its bundle keeps old answers away.
+func Judge(
+	dir *esp.Dir, trust remediation.Trust, f *Failure, test bool, now time.Time, sealed []byte,
+) (remediation.Plan, error) {
+	var m memory
+	if dir != nil {
+		m, _ = recall(dir)
+	}
+	return remediation.Judge(trust, f.raise(m.State), f.machine(test, now), sealed)
+}
+
+func (f *Failure) machine(test bool, now time.Time) remediation.Machine {
+	return remediation.Machine{
+		ID: f.Machine, Bundle: f.Bundle, Signature: f.Signature, Providers: f.Providers, Now: now, Test: test,
+	}
+}
+
+func (f *Failure) raise(s remediation.State) remediation.State {
+	if f.Floor.After(s.Floor) {
+		s.Floor = f.Floor
+	}
+	return s
+}
+
+// Verify judges what lies in the intents folder, at the next boot, and says what it orders. trust is the folder of the
+// keys. It is called again with the same fix when a power cut came before the orders were kept.
+func Verify(sealed []byte, trust string) (boot.Orders, error) {
+	dir := esp.Open(filepath.Dir(trust))
+	keys, err := read(filepath.Join(trust, TrustFile), maxTrust)
+	if err != nil {
+		return boot.Orders{}, fmt.Errorf("the keys: %w", err)
+	}
+	roles, err := ParseTrust(keys)
+	if err != nil {
+		return boot.Orders{}, err
+	}
+	var f Failure
+	data, err := read(dir.Join(failureFile), maxFailure)
+	if err == nil {
+		err = json.Unmarshal(data, &f)
+	}
+	if err != nil {
+		return boot.Orders{}, fmt.Errorf("what the recovery environment found: %w", err)
+	}
+	m, err := recall(dir)
+	if err != nil {
+		m = memory{}
+	}
+	sum := sha256.Sum256(sealed)
+	digest := hex.EncodeToString(sum[:])
+	state := m.State
+	if m.Last == digest {
+		state = m.Before
+	}
+	plan, err := remediation.Judge(roles, f.raise(state), f.machine(false, time.Now()), sealed)
+	if err != nil {
+		return boot.Orders{}, err
+	}
+	orders, err := Orders(&plan)
+	if err != nil {
+		return boot.Orders{}, err
+	}
+	return orders, keep(dir, memory{State: plan.State, Last: digest, Before: state})
+}
+
+func keep(dir *esp.Dir, m memory) error {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("remember the fix: %w", err)
+	}
+	return durable.WriteFileOn(esp.Disk(), dir.Join(memoryFile), data, 0o600)
+}
+
+// ErrNotYet matches (errors.Is) the error of an action that needs a running system.
+var ErrNotYet = errors.New("this can only be done by the running platform")
+
+// Orders are what a fix means for the next boots.
+func Orders(p *remediation.Plan) (boot.Orders, error) {
+	o := boot.Orders{Source: "fix " + p.Fix.ID, Reason: p.Fix.Reason}
+	for _, a := range p.Effects {
+		switch a.Verb {
+		case remediation.DisableProvider:
+			o.Disabled = append(o.Disabled, a.Provider)
+		case remediation.RollbackContent:
+			o.LastKnownGood = append(o.LastKnownGood, a.Provider)
+		case remediation.SafeMode:
+			o.Safe = true
+		case remediation.Collect, remediation.Hold:
+		default:
+			return boot.Orders{}, fmt.Errorf("%s: %w", a, ErrNotYet)
+		}
+	}
+	return o, nil
+}

@@ -1,0 +1,48 @@
+package protocol
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestDecodeResponse(t *testing.T) {
+	t.Parallel()
+	const good = `{"version":1,"status":"fix","envelope":"YQ=="}`
+	for name, c := range map[string]struct {
+		kind, body string
+		ok         bool
+	}{
+		"a fix":             {ContentType, good, true},
+		"with parameters":   {ContentType + "; charset=utf-8", good, true},
+		"no fix":            {ContentType, `{"version":1,"status":"none","retry_seconds":5}`, true},
+		"a sign-in page":    {"text/html", "<html>Welcome to the hotel</html>", false},
+		"no type":           {"", good, false},
+		"another version":   {ContentType, `{"version":2,"status":"none"}`, false},
+		"an unknown status": {ContentType, `{"version":1,"status":"maybe"}`, false},
+		"an empty promise":  {ContentType, `{"version":1,"status":"fix"}`, false},
+		"torn":              {ContentType, good[:20], false},
+		"endless":           {ContentType, strings.Repeat(" ", MaxResponse) + good, false},
+	} {
+		if _, err := DecodeResponse(c.kind, []byte(c.body)); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	f.Add([]byte(`{"version":1,"machine":"m","digest":"` + strings.Repeat("0", 64) + `","attempt":1}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if r, err := DecodeRequest(data); err == nil && r.Check() != nil {
+			t.Fatalf("accepted %+v", r)
+		}
+	})
+}
+
+func FuzzDecodeResponse(f *testing.F) {
+	f.Add([]byte(`{"version":1,"status":"fix","envelope":"YQ=="}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if r, err := DecodeResponse(ContentType, data); err == nil && r.Status == HasFix && len(r.Envelope) == 0 {
+			t.Fatal("a fix without an envelope")
+		}
+	})
+}

@@ -1,0 +1,52 @@
+package rescue
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/keepout-security/keepout/internal/crash"
+	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/rescue/plan"
+)
+
+// keepRecord leaves the story of this visit for "keepout crash show", when it ends or stands at the menu. A rehearsal is
+// no failure and leaves none.
+func (v *Visit) keepRecord(record *crash.Record, s *plan.State) {
+	if v.m.Dir == nil || s.Test || v.recorded == s.Phase || s.Phase != plan.Leaving && s.Phase != plan.Menu {
+		return
+	}
+	v.recorded = s.Phase
+	record.Outcome = outcome(v, s)
+	data, err := crash.Encode(record)
+	if err == nil {
+		dir := v.m.Dir.Join(esp.Diag)
+		err = durable.WriteFileOn(esp.Disk(), filepath.Join(dir, record.FileName()), data, 0o600)
+		old, _ := crash.NotKept(os.DirFS(dir)) // what cannot be listed cannot be removed
+		for _, name := range old {
+			_ = os.Remove(filepath.Join(dir, name))
+		}
+	}
+	if err != nil {
+		v.m.Log("the story of this visit is not kept: %v", err)
+	}
+}
+
+// outcome is how the visit ends; that a good boot followed is for that boot to say.
+func outcome(v *Visit, s *plan.State) *crash.Outcome {
+	if s.Remedy.Source == "" {
+		return nil
+	}
+	o := &crash.Outcome{Time: v.m.Now(), Action: "Next start: " + v.named(s.Remedy.String())}
+	switch s.Remedy.Source {
+	case plan.Server:
+		o.By = fmt.Sprintf("the signed fix %s", s.Remedy.ID)
+	case plan.Local:
+		o.By = "the local rule"
+	case plan.Person:
+		o.By = "a person at the machine"
+	case plan.Test:
+	}
+	return o
+}

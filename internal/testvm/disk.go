@@ -1,0 +1,191 @@
+package testvm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The layout of every disk, in sectors of 512 bytes: GRUB's core on a BIOS machine, then the EFI system partition.
+const (
+	sector     = 512
+	grubStart  = 2048
+	grubSize   = 2048
+	espStart   = 4096
+	espMiB     = 128
+	espSectors = espMiB * mib / sector
+	diskSize   = (espStart + espSectors + 2048) * sector
+)
+
+// EFIVolume is the serial number of the EFI system partition on every test disk, as blkid shows it.
+const EFIVolume = "4B45-4550"
+
+// Disk is a disk image with an EFI system partition.
+type Disk struct {
+	File string
+	t    testing.TB
+}
+
+// NewDisk makes a disk whose EFI system partition holds the files, by their paths.
+func NewDisk(t testing.TB, files map[string][]byte) *Disk {
+	t.Helper()
+	d := &Disk{File: filepath.Join(t.TempDir(), "disk.img"), t: t}
+	if err := os.WriteFile(d.File, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(d.File, diskSize); err != nil {
+		t.Fatal(err)
+	}
+	table := fmt.Sprintf("label: gpt\nstart=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649\n"+
+		"start=%d, size=%d, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n", grubStart, grubSize, espStart, espSectors)
+	d.run(table, "sfdisk", "--quiet", "--no-reread", d.File)
+	serial := strings.ReplaceAll(EFIVolume, "-", "")
+	d.run("", "mformat", "-i", d.at(), "-F", "-N", serial, "-T", strconv.Itoa(espSectors), "::")
+	for _, name := range sortedNames(files) {
+		d.Put(name, files[name])
+	}
+	return d
+}
+
+func sortedNames(files map[string][]byte) []string {
+	names := make([]string, 0, len(files))
+	for name := range files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// at is how mtools name the partition.
+func (d *Disk) at() string { return d.File + "@@" + strconv.Itoa(espStart*sector) }
+
+// Put writes a file to the partition while no machine runs, and makes its folders.
+func (d *Disk) Put(name string, content []byte) {
+	d.t.Helper()
+	for i := range name {
+		if name[i] == '/' {
+			d.mayFail("mmd", "-i", d.at(), "-D", "s", "::"+name[:i])
+		}
+	}
+	file := filepath.Join(d.t.TempDir(), path.Base(name))
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	d.run("", "mcopy", "-o", "-i", d.at(), file, "::"+name)
+}
+
+// Get reads a file of the partition while no machine runs; ok is false when it is not there.
+func (d *Disk) Get(name string) (content []byte, ok bool) {
+	d.t.Helper()
+	file := filepath.Join(d.t.TempDir(), "got")
+	cmd := exec.CommandContext(d.t.Context(), "mcopy", "-n", "-i", d.at(), "::"+name, file)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "not found") || strings.Contains(string(out), "No such file") {
+			return nil, false
+		}
+		d.t.Fatalf("read %s of the disk: %v\n%s", name, err, out)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return content, true
+}
+
+// List lists the names in a folder of the partition.
+func (d *Disk) List(folder string) []string {
+	d.t.Helper()
+	out, err := exec.CommandContext(d.t.Context(), "mdir", "-b", "-i", d.at(), "::"+folder).CombinedOutput()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for line := range strings.FieldsSeq(string(out)) {
+		names = append(names, path.Base(strings.TrimPrefix(line, "::")))
+	}
+	return names
+}
+
+func (d *Disk) run(stdin, name string, args ...string) {
+	d.t.Helper()
+	cmd := exec.CommandContext(d.t.Context(), name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=1", "LC_ALL=C", "SOURCE_DATE_EPOCH=1700000000")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		d.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+func (d *Disk) mayFail(name string, args ...string) {
+	_ = exec.CommandContext(d.t.Context(), name, args...).Run()
+}
+
+// Where Debian's grub-pc-bin has GRUB for BIOS machines.
+const grubFolder = "/usr/lib/grub/i386-pc"
+
+// InstallGRUB makes the disk start with GRUB, which reads config from its core: no menu file of a distribution.
+func (d *Disk) InstallGRUB(config string) {
+	d.t.Helper()
+	dir := d.t.TempDir()
+	early, core := filepath.Join(dir, "early.cfg"), filepath.Join(dir, "core.img")
+	if err := os.WriteFile(early, []byte(config), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	d.run("", "grub-mkimage", append([]string{"-O", "i386-pc", "-p", "/", "-c", early, "-o", core},
+		grubModules()...)...)
+	boot, err := os.ReadFile(filepath.Join(grubFolder, "boot.img"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	image, err := os.ReadFile(core)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if len(image) > grubSize*sector {
+		d.t.Fatalf("GRUB's core has %d bytes, its partition %d", len(image), grubSize*sector)
+	}
+	// What grub-install does: the boot sector says where the core begins, the core's first sector where it goes on.
+	const kernelSector, nextSector, bootCode = 0x5c, 0x1f4, 440
+	put64(boot[kernelSector:], grubStart)
+	put64(image[nextSector:], grubStart+1)
+	f, err := os.OpenFile(d.File, os.O_RDWR, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	for at, data := range map[int64][]byte{0: boot[:bootCode], grubStart * sector: image} {
+		if _, err := f.WriteAt(data, at); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+func put64(to []byte, v uint64) {
+	for i := range 8 {
+		to[i] = byte(v >> (8 * i))
+	}
+}
+
+func grubModules() []string {
+	return []string{
+		"biosdisk", "part_gpt", "fat", "normal", "linux", "loadenv", "test", "search", "search_fs_file", "configfile",
+		"echo", "reboot", "sleep", "serial", "terminal", "regexp", "minicmd", "halt",
+	}
+}
+
+// Contains reports whether the raw image holds some bytes, wherever: what must not be on a disk is on none of it.
+func (d *Disk) Contains(what []byte) bool {
+	d.t.Helper()
+	content, err := os.ReadFile(d.File)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return bytes.Contains(content, what)
+}
