@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -30,7 +29,7 @@ func fleetOf(t *testing.T) (login string) {
 			t.Error(err)
 		}
 	})
-	code, out, errs := keepout(t, "fleet", "enroll", "--login", s.AdminFile(), "--label", "customer=acme")
+	out, errs, code := typed(t, "fleet", "enroll", "--login", s.AdminFile(), "--label", "customer=acme")
 	if code != exitOK {
 		t.Fatalf("%d %s", code, errs)
 	}
@@ -51,14 +50,6 @@ func fleetOf(t *testing.T) (login string) {
 		t.Fatal(err)
 	}
 	return s.AdminFile()
-}
-
-// keepout runs one command line.
-func keepout(t *testing.T, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
-	var out, errs bytes.Buffer
-	code = (&app{out: &out, err: &errs}).run(t.Context(), args)
-	return code, out.String(), errs.String()
 }
 
 // TestFleetCommands types what a person would, and reads what a program would.
@@ -98,18 +89,20 @@ func TestFleetCommands(t *testing.T) {
 		{line: "rollout resume sigs --reason x", code: exitFailure, says: "KO-2210"},
 	} {
 		args := append(strings.Fields(c.line), append(c.more, "--login", login)...)
-		code, out, errs := keepout(t, args...)
+		out, errs, code := typed(t, args...)
 		if code != c.code || !strings.Contains(out+errs, c.says) {
 			t.Errorf("%s: code %d, want %d; wanted %q in\n%s%s", c.line, code, c.code, c.says, out, errs)
 		}
 	}
-	for _, line := range []string{"fleet hosts", "fleet status", "rollout status", "rollout status sigs", "fleet audit list"} {
-		code, out, errs := keepout(t, append(strings.Fields(line), "-o", "json", "--login", login)...)
+	for _, line := range []string{
+		"fleet hosts", "fleet status", "rollout status", "rollout status sigs", "fleet audit list",
+	} {
+		out, errs, code := typed(t, append(strings.Fields(line), "-o", "json", "--login", login)...)
 		if code != exitOK || !json.Valid([]byte(out)) {
 			t.Errorf("%s as JSON: %d %s%s", line, code, out, errs)
 		}
 	}
-	if code, _, errs := keepout(t, "fleet", "hosts", "--login", "none.json"); code != exitFailure ||
+	if _, errs, code := typed(t, "fleet", "hosts", "--login", "none.json"); code != exitFailure ||
 		!strings.Contains(errs, "KO-2215") {
 		t.Errorf("no login: %d %s", code, errs)
 	}
@@ -127,7 +120,7 @@ func TestFleetUnreachable(t *testing.T) {
 	if err := os.WriteFile(file, l.Text(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := keepout(t, "fleet", "hosts", "--login", file); code != exitUnreachable ||
+	if _, errs, code := typed(t, "fleet", "hosts", "--login", file); code != exitUnreachable ||
 		!strings.Contains(errs, "KO-2216") {
 		t.Errorf("%d %s", code, errs)
 	}
@@ -151,7 +144,7 @@ func TestRolloutFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		code, out, errs := keepout(t, "fleet", "apply", "-f", file, "--login", login)
+		out, errs, code := typed(t, "fleet", "apply", "-f", file, "--login", login)
 		if code != exitFailure || out != "" || !strings.Contains(errs, c.says) {
 			t.Errorf("%s: %d %s%s", c.name, code, out, errs)
 		}
@@ -162,7 +155,7 @@ func TestRolloutFile(t *testing.T) {
 	for i, want := range []struct{ verb, act string }{
 		{"plan", "create"}, {"apply", "created"}, {"apply", "unchanged"}, {"plan", "unchanged"},
 	} {
-		code, out, errs := keepout(t, "fleet", want.verb, "-f", file, "--login", login, "-o", "json")
+		out, errs, code := typed(t, "fleet", want.verb, "-f", file, "--login", login, "-o", "json")
 		var got struct{ Steps []step }
 		if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitOK || len(got.Steps) != 1 ||
 			got.Steps[0].Act != want.act {
@@ -172,7 +165,7 @@ func TestRolloutFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("rollouts:\n"+entry("a", "c")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := keepout(t, "fleet", "plan", "-f", file, "--login", login); code != exitFailure ||
+	if _, errs, code := typed(t, "fleet", "plan", "-f", file, "--login", login); code != exitFailure ||
 		!strings.Contains(errs, "another release") {
 		t.Errorf("another release under an old name: %d %s", code, errs)
 	}

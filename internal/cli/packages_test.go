@@ -46,11 +46,17 @@ func packagesWorld(t *testing.T) {
 // keepout runs one command line in this process.
 func keepout(t *testing.T, line string) (out, errs string, code int) {
 	t.Helper()
+	return typed(t, strings.Fields(line)...)
+}
+
+// typed runs one command in this process.
+func typed(t *testing.T, args ...string) (out, errs string, code int) {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	a := &app{out: &stdout, err: &stderr, version: "test", now: func() time.Time {
 		return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	}}
-	code = a.run(context.Background(), strings.Fields(line))
+	code = a.run(context.Background(), args)
 	return stdout.String(), stderr.String(), code
 }
 

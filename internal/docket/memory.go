@@ -101,8 +101,7 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 		q.Retain()
 		rec = d.recalled(q, asked)
 	}
-	// The lease must be there before the look at the version, or a writer might come in between.
-	q.End(q.Keepable() && p.unanimous(asked) && q.Pin() && q.Same())
+	q.End(q.Keepable() && p.unanimous(asked) && q.Pin())
 	if exec {
 		d.trail.Record(rec)
 	}

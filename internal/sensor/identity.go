@@ -51,17 +51,24 @@ func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 // empty is the path of what a descriptor stands for.
 var empty [1]byte
 
+// statx looks at the object behind a descriptor. It does not allocate.
+func statx(fd int, into *unix.Statx_t) unix.Errno {
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&empty)), statNoSync, statMask,
+		uintptr(unsafe.Pointer(into)), 0)
+	return errno
+}
+
+func nanoseconds(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
+
 // identify names the object behind an open descriptor; the handle is in into. It opens nothing.
 func identify(fd int, into *names) (object, error) {
 	var st unix.Statx_t
-	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&empty)), statNoSync, statMask,
-		uintptr(unsafe.Pointer(&st)), 0)
-	if errno != 0 {
+	if errno := statx(fd, &st); errno != 0 {
 		return object{}, fmt.Errorf("statx: %w", errno)
 	}
 	o := object{mount: st.Mnt_id, File: event.File{Mode: uint32(st.Mode), UID: st.Uid, Version: event.Version{
 		Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Size: int64(st.Size),
-		MtimeNS: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), CtimeNS: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec),
+		MtimeNS: nanoseconds(st.Mtime), CtimeNS: nanoseconds(st.Ctime),
 	}}}
 	handle, err := fileHandle(fd, into)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepout-security/keepout/event"
 )
 
@@ -76,11 +78,17 @@ func (q *Question) Free() {
 // Lasting reports whether the object is one of which votes may be remembered, if nobody can write to it meanwhile.
 func (q *Question) Lasting() bool { return q.keeper != nil }
 
-// Pin makes sure that a change of the object from now on is noticed, and reports whether it can be: not while somebody
-// has it open for writing. It must be called before anybody reads the content, and at most once.
+// Pin makes sure that a change of the object from now on is noticed, and that it still has the version that the event
+// names. It reports false where that cannot be: somebody has it open for writing, or had it since the event, and then
+// what the event says of it, its size for one, may mislead who reads it. It must be called before anybody reads the
+// content, and at most once.
 func (q *Question) Pin() bool {
-	if q.keeper != nil {
-		q.era, q.pinned = q.keeper.Take(q.File)
+	if q.keeper == nil {
+		return false
+	}
+	if q.era, q.pinned = q.keeper.Take(q.File); q.pinned && q.Version() != q.Event.File.Version {
+		q.keeper.Release(q.File)
+		q.pinned = false
 	}
 	return q.pinned
 }
@@ -88,25 +96,15 @@ func (q *Question) Pin() bool {
 // Unchanged reports whether the object still is what it was at Pin.
 func (q *Question) Unchanged() bool { return q.pinned && q.keeper.Whole(q.File) }
 
-// Same reports whether the object still has the version that the event names. After Pin that holds until Unchanged is
-// false.
-func (q *Question) Same() bool {
-	room := rooms.Get().(*names) //nolint:forcetypeassert // it holds nothing else
-	defer rooms.Put(room)
-	obj, err := identify(q.File, room)
-	return err == nil && obj.Version == q.Event.File.Version
-}
-
 // Version returns the version that the object has now; that of the event where it cannot be told.
 func (q *Question) Version() event.Version {
-	room := rooms.Get().(*names) //nolint:forcetypeassert // it holds nothing else
-	defer rooms.Put(room)
-	obj, err := identify(q.File, room)
-	if err != nil {
-		return q.Event.File.Version
+	now := q.Event.File.Version // the object behind a descriptor is always the same one
+	var st unix.Statx_t
+	if statx(q.File, &st) == 0 {
+		now.Size = int64(st.Size)
+		now.MtimeNS, now.CtimeNS = nanoseconds(st.Mtime), nanoseconds(st.Ctime)
 	}
-	obj.Handle = strings.Clone(obj.Handle)
-	return obj.Version
+	return now
 }
 
 // Keepable reports whether End can make the kernel remember this object, as far as is known before Pin.
