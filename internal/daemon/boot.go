@@ -106,7 +106,8 @@ func (b *bootOrder) problems(command func(string) string) (out []health.Problem)
 	return append(out, b.told(time.Now())...)
 }
 
-// told is the story of a recent failure to start. It is read anew: bootguard brings it to its end once the boot is good.
+// told is the story of a recent failure to start. It is read anew: bootguard brings it to its end once the boot is
+// good.
 func (b *bootOrder) told(now time.Time) []health.Problem {
 	latest := readBoot(filepath.Dir(b.file))
 	t := latest.in.Told

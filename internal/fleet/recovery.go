@@ -51,7 +51,8 @@ func plainly(do func(w http.ResponseWriter, r *http.Request) error) http.Handler
 }
 
 func malformed(code, what string, args ...any) error {
-	return refusal(connect.CodeInvalidArgument, code, "see that machine and server are of versions that fit", what, args...)
+	return refusal(connect.CodeInvalidArgument, code, "see that machine and server are of versions that fit", what,
+		args...)
 }
 
 // takeBundle keeps a sealed bundle. Sent again, it is the same one.
@@ -243,4 +244,3 @@ func (s *Server) hasProvider(machine, provider string) bool {
 	return len(h.Installed) == 0 ||
 		slices.ContainsFunc(h.Installed, func(i store.Installed) bool { return i.Provider == provider })
 }
-

@@ -121,7 +121,8 @@ func (t *tx) Groups(limit int) ([]Group, error) {
 		err = s.Scan(&g.Signature, &g.Bundles, &g.Machines, column{&g.First}, column{&g.Last}, &g.Known)
 		return g, err
 	}, `SELECT signature, count(*), count(DISTINCT machine), min(received), max(received), sum(host <> '')
-		FROM bundles WHERE test = 0 AND signature <> '' GROUP BY signature ORDER BY count(*) DESC, signature LIMIT ?`, bounded(limit))
+		FROM bundles WHERE test = 0 AND signature <> '' GROUP BY signature
+		ORDER BY count(*) DESC, signature LIMIT ?`, bounded(limit))
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +156,8 @@ func (t *tx) PutBundle(b *Bundle, parcel []byte) (added bool, err error) {
 	n, err := t.exec("INSERT INTO bundles ("+bundleColumns+`, parcel) VALUES (?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (digest) DO UPDATE SET signature = excluded.signature, level = excluded.level, size = excluded.size,
 		parcel = excluded.parcel WHERE signature = '' AND machine = excluded.machine AND excluded.size > 0`,
-		b.Digest, b.Machine, b.Signature, b.Level, b.Test, millis(b.Received), b.Host, b.Suspect, b.Asked, len(parcel), parcel)
+		b.Digest, b.Machine, b.Signature, b.Level, b.Test, millis(b.Received), b.Host, b.Suspect, b.Asked, len(parcel),
+		parcel)
 	if err != nil || n == 0 {
 		return false, err
 	}

@@ -108,10 +108,12 @@ func boundedBundles(t *testing.T, s store.Store) {
 
 func remediations(t *testing.T, s store.Store) {
 	fix := store.Remediation{
-		ID: "f1", Status: store.FixWaiting, Envelope: []byte{1, 2}, Signers: []string{"k1"}, CreatedBy: "ann", Created: at(1),
+		ID: "f1", Status: store.FixWaiting, Envelope: []byte{1, 2}, Signers: []string{"k1"}, CreatedBy: "ann",
+		Created: at(1),
 	}
 	newer := store.Remediation{
-		ID: "f2", Status: store.FixActive, Envelope: []byte{3}, Signers: []string{"k1", "k2"}, CreatedBy: "ann", Created: at(2),
+		ID: "f2", Status: store.FixActive, Envelope: []byte{3}, Signers: []string{"k1", "k2"}, CreatedBy: "ann",
+		Created:    at(2),
 		ApprovedBy: "bob", Approved: at(3), Served: 7,
 	}
 	update(t, s, func(tx store.Tx) error { return errors.Join(tx.PutRemediation(&fix), tx.PutRemediation(&newer)) })
