@@ -156,8 +156,9 @@ func (s *Server) noteQuestion(ctx context.Context, q *protocol.FixRequest) (b st
 	err = s.store.Update(ctx, func(tx store.Tx) error {
 		b, err = tx.Bundle(q.Digest)
 		if errors.Is(err, store.ErrNotFound) {
-			b = store.Bundle{Digest: q.Digest, Machine: q.Machine, Level: string(diagnostics.Off), Test: q.Test,
-				Received: s.clock()}
+			b = store.Bundle{
+				Digest: q.Digest, Machine: q.Machine, Level: string(diagnostics.Off), Test: q.Test, Received: s.clock(),
+			}
 			b.Host, b.Versions = s.sender(q.Machine)
 			_, err = tx.PutBundle(&b, nil)
 		}

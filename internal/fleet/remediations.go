@@ -157,7 +157,8 @@ func (s *Server) approve(r *store.Remediation, who string, sealed []byte) error 
 	}
 	if len(f.signers) < f.need {
 		return refusal(connect.CodePermissionDenied, codeFixPerson,
-			"keepout remediation approve ID --key KEY --yes --fleet", "fix %s has %d of %d signatures that count", r.ID, len(f.signers), f.need)
+			"keepout remediation approve ID --key KEY --yes --fleet",
+			"fix %s has %d of %d signatures that count", r.ID, len(f.signers), f.need)
 	}
 	if !s.clock().Before(f.Expires) {
 		return fixRefusal(codeFixStatus, "issue it again", "fix %s has expired", r.ID)
