@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-//go:embed systemd grub
+//go:embed systemd grub motd
 var files embed.FS
 
 // Units lists the names of the units and drop-ins, below a folder such as /etc/systemd/system.
@@ -24,6 +24,9 @@ func Units() []string {
 func Unit(name, bin string) []byte {
 	return fill("systemd/"+strings.ReplaceAll(name, ".d/keepout.conf", ".keepout.conf"), "@BIN@", bin)
 }
+
+// Login returns the script for /etc/update-motd.d, which tells those who log in about a recent failure to start.
+func Login(bin string) []byte { return fill("motd/60-keepout", "@BIN@", bin) }
 
 // Bless returns the drop-in that leaves the judgement of a boot to Keepout, for systemd-bless-boot.service.
 func Bless() []byte { return fill("systemd/systemd-bless-boot.service.keepout.conf") }

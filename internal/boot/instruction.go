@@ -3,6 +3,7 @@ package boot
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // Instruction is what bootguard tells the core about this boot, as JSON in boot.json in the run folder.
@@ -17,12 +18,25 @@ type Instruction struct {
 	Trouble string `json:"trouble,omitempty"` // what bootguard could not do: what it counts may be wrong
 	Good    bool   `json:"good,omitempty"`    // this boot was judged good
 	Orders  Orders `json:"orders,omitzero"`
+	Told    *Told  `json:"told,omitempty"` // a recent failure to start, nil where there is none
+}
+
+// Told is a recent failure to start, as status tells it until some time.
+type Told struct {
+	Code     string    `json:"code"`
+	Title    string    `json:"title"`
+	Fix      string    `json:"fix"`
+	Provider string    `json:"provider,omitempty"`
+	Until    time.Time `json:"until"`
 }
 
 // MaxInstruction bounds an instruction, in bytes.
 const MaxInstruction = 32 << 10
 
-const maxReason = 512
+const (
+	maxReason = 512
+	maxTold   = 2048
+)
 
 // ParseInstruction reads boot.json. The caller decides what to do without one: a machine without bootguard has none.
 func ParseInstruction(data []byte) (Instruction, error) {
@@ -41,6 +55,8 @@ func ParseInstruction(data []byte) (Instruction, error) {
 	case in.Attempt < 0 || len(in.Reason) > maxReason || len(in.Trouble) > maxReason,
 		len(in.Orders.Disabled) > MaxNamed || len(in.Orders.LastKnownGood) > MaxNamed:
 		return Instruction{}, fmt.Errorf("a value is out of range")
+	case in.Told != nil && (len(in.Told.Title) > maxTold || len(in.Told.Fix) > maxTold):
+		return Instruction{}, fmt.Errorf("the story of a failure is too long")
 	}
 	return in, nil
 }
@@ -48,6 +64,11 @@ func ParseInstruction(data []byte) (Instruction, error) {
 // Encode gives the bytes of boot.json. Texts that do not fit are shortened.
 func (in Instruction) Encode() ([]byte, error) {
 	in.Version = 1
+	if in.Told != nil {
+		t := *in.Told
+		t.Title, t.Fix = t.Title[:min(len(t.Title), maxTold)], t.Fix[:min(len(t.Fix), maxTold)]
+		in.Told = &t
+	}
 	in.Reason, in.Trouble = in.Reason[:min(len(in.Reason), maxReason)], in.Trouble[:min(len(in.Trouble), maxReason)]
 	data, err := json.MarshalIndent(in, "", "  ")
 	if err != nil {

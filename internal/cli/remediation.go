@@ -27,8 +27,9 @@ const (
 )
 
 func (a *app) remediationCommand() *cobra.Command {
-	return group("remediation", "Write, sign and approve fixes for machines that do not start",
-		a.remediationCreate(), a.remediationSign(), a.remediationApprove(), a.remediationList(), a.remediationRevoke())
+	f := &fleetAPI{a: a}
+	return f.flag(group("remediation", "Write, sign and approve fixes for machines that do not start",
+		a.remediationCreate(), a.remediationSign(f), a.remediationApprove(f), a.remediationList(f), a.remediationRevoke(f)))
 }
 
 // drafting are the flags of create.
@@ -122,12 +123,13 @@ func parseAction(text string) (remediation.Action, error) {
 	return action, nil
 }
 
-func (a *app) remediationSign() *cobra.Command {
+func (a *app) remediationSign(api *fleetAPI) *cobra.Command {
 	var key string
+	var send bool
 	cmd := &cobra.Command{
 		Use: "sign DRAFT --key KEY", Short: "Put the first signature under a draft",
 		Args: exactArgs(1, "the draft's file"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readBounded(args[0], remediation.MaxFix)
 			if err != nil {
 				return err
@@ -148,10 +150,16 @@ func (a *app) remediationSign() *cobra.Command {
 			if f.Vendor != "" {
 				next = "send it to the organisation's server"
 			}
+			if send {
+				if next, err = api.sendFix(cmd.Context(), path); err != nil {
+					return err
+				}
+			}
 			return a.showFix(&f, path, next)
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "file with an Ed25519 private key (openssl genpkey -algorithm ed25519)")
+	cmd.Flags().BoolVar(&send, "fleet", false, "send it to the control plane, where it waits for the second person")
 	return cmd
 }
 
@@ -170,15 +178,19 @@ func sealFix(path string, f *remediation.Fix, key ed25519.PrivateKey) error {
 	return durable.WriteFile(path, sealed, 0o644)
 }
 
-func (a *app) remediationApprove() *cobra.Command {
+func (a *app) remediationApprove(api *fleetAPI) *cobra.Command {
 	var key string
-	var yes bool
+	var yes, send bool
 	cmd := &cobra.Command{
 		Use: "approve FIX --key KEY --yes", Short: "Look at a signed fix, and put the second signature under it",
 		Long: "Look at a signed fix, and put the second signature under it. It must be another key than the first: a\n" +
-			"fix is what two people have read. Without --yes it is only shown.",
+			"fix is what two people have read. Without --yes it is only shown. With --fleet a fix that waits at the\n" +
+			"control plane goes by its id, and is approved there; a vendor's fix needs no second key for that.",
 		Args: exactArgs(1, "the signed fix's file"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if send {
+				return api.approveFix(cmd.Context(), args[0], key, yes)
+			}
 			sealed, f, signers, err := readFix(args[0])
 			if err != nil {
 				return err
@@ -186,18 +198,7 @@ func (a *app) remediationApprove() *cobra.Command {
 			if !yes {
 				return a.showFix(&f, args[0], "if that is right: the same command with --yes")
 			}
-			private, err := readPrivateKey(key)
-			if err != nil {
-				return err
-			}
-			public := remediation.PublicKeys(private)[0]
-			if slices.Contains(signers, sign.IDOf(public)) {
-				return health.Problem{
-					Code: "KO-2531", Title: "this key has signed the fix already; the second signature must be another person's",
-					Severity: health.Failure, Fix: "give the file to a colleague",
-				}
-			}
-			if sealed, err = sign.Cosign(sealed, private); err != nil {
+			if sealed, err = cosign(sealed, signers, key); err != nil {
 				return err
 			}
 			if err := durable.WriteFile(args[0], sealed, 0o644); err != nil {
@@ -208,7 +209,23 @@ func (a *app) remediationApprove() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&key, "key", "", "file with an Ed25519 private key")
 	cmd.Flags().BoolVar(&yes, "yes", false, "sign what is shown")
+	cmd.Flags().BoolVar(&send, "fleet", false, "the fix waits at the control plane: name its id")
 	return cmd
+}
+
+// cosign adds a second key's signature.
+func cosign(sealed []byte, signers []sign.KeyID, key string) ([]byte, error) {
+	private, err := readPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(signers, sign.IDOf(remediation.PublicKeys(private)[0])) {
+		return nil, health.Problem{
+			Code: "KO-2531", Title: "this key has signed the fix already; the second signature must be another person's",
+			Severity: health.Failure, Fix: "give the file to a colleague",
+		}
+	}
+	return sign.Cosign(sealed, private)
 }
 
 // readFix reads a signed fix and who claims to have signed it. Nothing of it is verified: it is for people who look.
@@ -216,22 +233,28 @@ func readFix(path string) (sealed []byte, f remediation.Fix, signers []sign.KeyI
 	if sealed, err = readBounded(path, remediation.MaxEnvelope); err != nil {
 		return nil, f, nil, err
 	}
-	kind, payload, err := sign.Peek(sealed)
-	if err != nil {
-		return nil, f, nil, err
-	}
-	if kind != remediation.PayloadType {
-		return nil, f, nil, fmt.Errorf("%s is a signed statement of type %q, and no fix", path, kind)
-	}
-	if f, err = remediation.Decode(payload); err != nil {
-		return nil, f, nil, err
-	}
-	signers, err = claimedSigners(sealed)
+	f, signers, err = parseFix(path, sealed)
 	return sealed, f, signers, err
 }
 
-func (a *app) remediationRevoke() *cobra.Command {
+func parseFix(path string, sealed []byte) (f remediation.Fix, signers []sign.KeyID, err error) {
+	kind, payload, err := sign.Peek(sealed)
+	if err != nil {
+		return f, nil, err
+	}
+	if kind != remediation.PayloadType {
+		return f, nil, fmt.Errorf("%s is a signed statement of type %q, and no fix", path, kind)
+	}
+	if f, err = remediation.Decode(payload); err != nil {
+		return f, nil, err
+	}
+	signers, err = claimedSigners(sealed)
+	return f, signers, err
+}
+
+func (a *app) remediationRevoke(api *fleetAPI) *cobra.Command {
 	var key, dir, reason string
+	var send bool
 	cmd := &cobra.Command{
 		Use: "revoke ID… --reason TEXT --key KEY", Short: "Take fixes back: machines that have not applied them never will",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -240,7 +263,10 @@ func (a *app) remediationRevoke() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if send {
+				return api.revokeFixes(cmd.Context(), args, reason)
+			}
 			now := time.Now().UTC().Truncate(time.Second)
 			f := remediation.Fix{
 				Format: remediation.Format, ID: "revocation-" + now.Format("20060102-150405"), Kind: remediation.Revocation,
@@ -263,6 +289,7 @@ func (a *app) remediationRevoke() *cobra.Command {
 	cmd.Flags().StringVar(&key, "key", "", "file with one of the organisation's Ed25519 private keys")
 	cmd.Flags().StringVar(&dir, "dir", ".", "folder for the revocation")
 	cmd.Flags().StringVar(&reason, "reason", "", "why")
+	cmd.Flags().BoolVar(&send, "fleet", false, "the control plane stops serving them, at once and without a key")
 	return cmd
 }
 

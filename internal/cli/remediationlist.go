@@ -50,8 +50,9 @@ type listedFix struct {
 	Error   string           `json:"error,omitempty"`
 }
 
-func (a *app) remediationList() *cobra.Command {
+func (a *app) remediationList(api *fleetAPI) *cobra.Command {
 	var trust string
+	var remote bool
 	cmd := &cobra.Command{
 		Use: "list [FOLDER]", Short: "List drafts and fixes with their signatures",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -60,7 +61,10 @@ func (a *app) remediationList() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if remote {
+				return api.listFixes(cmd.Context())
+			}
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
@@ -78,6 +82,7 @@ func (a *app) remediationList() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&trust, "trust", "",
 		"file with the organisation's public keys in PEM: signatures are verified by them")
+	cmd.Flags().BoolVar(&remote, "fleet", false, "those at the control plane")
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/health"
@@ -102,7 +103,20 @@ func (b *bootOrder) problems(command func(string) string) (out []health.Problem)
 		add("KO-2306", health.Warning, "boots cannot be counted as they should: "+brief(b.in.Trouble),
 			command("recovery status")+"; make the EFI system partition writable and give it room")
 	}
-	return out
+	return append(out, b.told(time.Now())...)
+}
+
+// told is the story of a recent failure to start. It is read anew: bootguard brings it to its end once the boot is
+// good.
+func (b *bootOrder) told(now time.Time) []health.Problem {
+	latest := readBoot(filepath.Dir(b.file))
+	t := latest.in.Told
+	if !latest.given() || t == nil || now.After(t.Until) {
+		return nil
+	}
+	return []health.Problem{{
+		Code: t.Code, Severity: health.Warning, Title: t.Title, Fix: t.Fix, Provider: t.Provider,
+	}}
 }
 
 func orNobody(name string) string {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/boot"
@@ -135,5 +136,31 @@ func TestCrumbsUntilTheBootIsGood(t *testing.T) {
 	}
 	if strings.Contains(runDir, "/run/keepout") {
 		t.Fatal("the test writes to the host")
+	}
+}
+
+// TestStatusTellsOfAFailedStart: what bootguard left of a recent failure is a problem until its time is over, and is
+// read anew, because the story ends while the core runs.
+func TestStatusTellsOfAFailedStart(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	in := boot.Instruction{Boot: bootID(), Mode: boot.Normal, Told: &boot.Told{
+		Code: "KO-2501", Title: "it could not start", Fix: "keepout crash show", Until: now.Add(time.Hour),
+	}}
+	runDir := ordered(t, in)
+	b := readBoot(runDir)
+	in.Told.Code = "KO-2502"
+	data, err := in.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(runDir, bootFile), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.told(now); len(got) != 1 || got[0].Code != "KO-2502" {
+		t.Errorf("told: %v", got)
+	}
+	if got := b.told(now.Add(2 * time.Hour)); len(got) != 0 {
+		t.Errorf("told for ever: %v", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/keepout-security/keepout/internal/fleet/client"
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 	"github.com/keepout-security/keepout/internal/fleet/identity"
+	"github.com/keepout-security/keepout/internal/recovery/protocol"
 )
 
 // endpoints lists all that there is: each method of the .proto file, and the other paths.
@@ -26,6 +27,7 @@ func endpoints() (paths []string) {
 		}
 	}
 	return append(paths, "/healthz", "/openapi.json", "/ca.pem", "/packages/x", "/nothing",
+		protocol.BundlePath, protocol.FixPath, protocol.ReportPath,
 		"/keepout.fleet.v1.FleetService/None")
 }
 
@@ -44,6 +46,11 @@ func mayCall() map[string]string {
 		"ApproveRollout": "approver admin", "PauseRollout": "operator halter admin", "ResumeRollout": "operator admin",
 		"HaltRollout": "operator approver halter admin", "ExplainRollout": all, "ListAudit": most, "VerifyAudit": most,
 		"ListBuckets": all, "ListBeacons": most,
+		protocol.BundlePath: "nobody host " + all, protocol.FixPath: "nobody host " + all,
+		protocol.ReportPath: "nobody host " + all,
+		"ListBundles":       most, "GetBundle": most, "ListGroups": most, "ListRemediations": most, "GetRemediation": most,
+		"CreateRemediation": "operator vendor admin", "ApproveRemediation": "approver admin",
+		"RevokeRemediation": "operator approver halter admin",
 	}
 }
 

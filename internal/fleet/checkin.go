@@ -135,6 +135,9 @@ func (m *member) facts() conductor.Host {
 // slotActive is the slot of what runs.
 const slotActive = "active"
 
+// slotProven is the slot of the last version that was proven: what differs from it changed last.
+const slotProven = "lkg"
+
 // take notes what a check-in changes.
 func (s *Server) take(who *member, m *fleetpb.CheckInRequest, now time.Time) {
 	change := store.CheckIn{Host: who.id, At: now, Instance: m.GetInstance(), BootID: m.GetBootId()}

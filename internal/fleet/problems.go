@@ -24,6 +24,13 @@ const (
 	codeInvalid     = "KO-2208"
 	codeNotFound    = "KO-2209"
 	codeInternal    = "KO-2213"
+
+	codeBundle    = "KO-2701"
+	codeAsked     = "KO-2702"
+	codeFixKeys   = "KO-2703"
+	codeFixPerson = "KO-2704"
+	codeFixStatus = "KO-2705"
+	codeNotKept   = "KO-2706"
 )
 
 // refusal is a health.Problem with the code that the protocol has for its kind.

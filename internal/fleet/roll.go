@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/fleet/store"
+	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
 )
 
 // remembered is how many earlier instances of a host's fetcher are remembered to tell clones apart.
@@ -30,6 +31,7 @@ type member struct {
 type roll struct {
 	mu      sync.RWMutex
 	members map[string]*member
+	names   map[string]string // pseudonyms to ids
 }
 
 func newMember(h store.Host) *member {
@@ -38,7 +40,7 @@ func newMember(h store.Host) *member {
 
 // loadRoll reads all hosts.
 func loadRoll(ctx context.Context, s store.Store) (*roll, error) {
-	r := &roll{members: map[string]*member{}}
+	r := &roll{members: map[string]*member{}, names: map[string]string{}}
 	err := s.View(ctx, func(read store.Reader) error {
 		for after := ""; ; {
 			page, err := read.Hosts(after, "", store.Page)
@@ -47,6 +49,7 @@ func loadRoll(ctx context.Context, s store.Store) (*roll, error) {
 			}
 			for i := range page {
 				r.members[page[i].ID] = newMember(page[i])
+				r.name(&page[i])
 			}
 			after = page[len(page)-1].ID
 		}
@@ -55,6 +58,30 @@ func loadRoll(ctx context.Context, s store.Store) (*roll, error) {
 		return nil, fmt.Errorf("read the hosts: %w", err)
 	}
 	return r, nil
+}
+
+// name notes the pseudonym under which a host's recovery environment reports. The first host with it keeps it: a
+// second one is quarantined at enrolment.
+func (r *roll) name(h *store.Host) {
+	if h.MachineID == "" || h.State == store.Retired {
+		return
+	}
+	for _, n := range []string{diagnostics.Pseudonym(h.MachineID), h.MachineID} {
+		if first := r.members[r.names[n]]; first == nil || first.snapshotState() == store.Retired {
+			r.names[n] = h.ID
+		}
+	}
+}
+
+// alias finds the active host with a pseudonym, or nil.
+func (r *roll) alias(name string) *member {
+	r.mu.RLock()
+	m := r.members[r.names[name]]
+	r.mu.RUnlock()
+	if m == nil || m.snapshotState() != store.Active {
+		return nil
+	}
+	return m
 }
 
 func (r *roll) find(id string) *member {
@@ -74,6 +101,7 @@ func (r *roll) put(h store.Host) {
 		return
 	}
 	r.members[h.ID] = newMember(h)
+	r.name(&h)
 }
 
 // all lists the members in the order of their ids.

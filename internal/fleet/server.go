@@ -242,6 +242,7 @@ func (s *Server) paths() *http.ServeMux {
 	mux.Handle(access.HostService+"CheckIn", lean{s: s, others: machines, errs: connect.NewErrorWriter()})
 	mux.Handle(fleetpbconnect.NewFleetServiceHandler(people{s}, options...))
 	mux.Handle(access.Packages, packages{s.root})
+	mux.Handle("/recovery/v1/", s.recovery())
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
 	})

@@ -113,7 +113,7 @@ var places = []place{
 	{pkg: "internal/fleet/openapi", layer: base},
 	{pkg: "internal/fleet/openapi/write", layer: program},
 	{pkg: "internal/fleet/audit", layer: base},
-	{pkg: "internal/fleet/access", layer: base},
+	{pkg: "internal/fleet/access", layer: base, peers: []string{"internal/recovery/protocol"}},
 	{pkg: "internal/fleet/bus", layer: base},
 	{pkg: "internal/fleet/bus/bustest", layer: tests},
 	{pkg: "internal/fleet/statement", layer: runtime},

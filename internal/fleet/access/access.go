@@ -6,6 +6,8 @@ package access
 import (
 	"slices"
 	"strings"
+
+	"github.com/keepout-security/keepout/internal/recovery/protocol"
 )
 
 // Role is what a person, or a host, may be.
@@ -45,6 +47,11 @@ var table = map[string][]Role{
 	"/ca.pem":       {Anyone},
 	Packages:        with(readers, Host, Vendor),
 
+	// A recovery environment has no certificate: what it gets is signed, what it sends is sealed and bounded.
+	protocol.BundlePath: {Anyone},
+	protocol.FixPath:    {Anyone},
+	protocol.ReportPath: {Anyone},
+
 	HostService + "Enrol":          {Anyone},
 	HostService + "Renew":          {Host},
 	HostService + "CheckIn":        {Host},
@@ -74,6 +81,15 @@ var table = map[string][]Role{
 	FleetService + "VerifyAudit":       readers,
 	FleetService + "ListBuckets":       with(readers, Vendor),
 	FleetService + "ListBeacons":       readers,
+
+	FleetService + "ListBundles":        readers,
+	FleetService + "GetBundle":          readers,
+	FleetService + "ListGroups":         readers,
+	FleetService + "CreateRemediation":  {Operator, Vendor, Admin},
+	FleetService + "ApproveRemediation": {Approver, Admin},
+	FleetService + "ListRemediations":   readers,
+	FleetService + "GetRemediation":     readers,
+	FleetService + "RevokeRemediation":  {Operator, Approver, Halter, Admin},
 }
 
 func with(roles []Role, more ...Role) []Role { return append(slices.Clone(roles), more...) }

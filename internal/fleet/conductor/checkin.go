@@ -128,6 +128,31 @@ func (c *Conductor) Beacon(ctx context.Context, h Host, digest, signature string
 	})
 }
 
+// InRecovery takes the word of a recovery environment that cannot say which packages ran: the beacon goes to each
+// rollout that the host is in. The rows know whether the host was granted the new package or is one of those that it
+// is compared with.
+func (c *Conductor) InRecovery(ctx context.Context, h Host, signature string) error {
+	if !c.concerns(&h) {
+		return nil
+	}
+	_, err := ask(ctx, c, func(t *turn) (a Answer, err error) {
+		for _, l := range c.live {
+			if !eligible(&h, l.part(), l.want.Target) {
+				continue
+			}
+			in := &rollout.Input{Kind: rollout.Beacon, Report: rollout.Report{
+				Running:   rollout.Digest(h.Active[l.part()]),
+				Incidents: []rollout.Incident{{Gate: rollout.Recovery, Signature: signature}},
+			}}
+			if err := t.hear(l, h, in, &a); err != nil {
+				return a, err
+			}
+		}
+		return a, nil
+	})
+	return err
+}
+
 // checkIn gives one rollout what a host says about its part.
 func (t *turn) checkIn(l *live, h Host, said []Said, a *Answer) error {
 	in := &rollout.Input{Kind: rollout.CheckIn}

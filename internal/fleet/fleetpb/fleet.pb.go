@@ -4927,6 +4927,1133 @@ func (x *ListBeaconsResponse) GetBeacons() []*Beacon {
 	return nil
 }
 
+// A diagnostics bundle, as far as everybody may know it.
+type Bundle struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`       // SHA-256 of what is sealed in it; a targeted fix names it
+	Machine       string                 `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`     // a pseudonym
+	Signature     string                 `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"` // of the failure
+	Level         string                 `protobuf:"bytes,4,opt,name=level,proto3" json:"level,omitempty"`         // minimal or full
+	Test          bool                   `protobuf:"varint,5,opt,name=test,proto3" json:"test,omitempty"`          // of a rehearsal
+	Received      string                 `protobuf:"bytes,6,opt,name=received,proto3" json:"received,omitempty"`
+	Host          string                 `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`       // the enrolled host with this pseudonym, if there is one
+	Size          uint32                 `protobuf:"varint,8,opt,name=size,proto3" json:"size,omitempty"`      // bytes of the sealed bundle; 0 when only the header is kept still
+	Suspect       string                 `protobuf:"bytes,9,opt,name=suspect,proto3" json:"suspect,omitempty"` // the provider that the machine named when it asked for a fix
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bundle) Reset() {
+	*x = Bundle{}
+	mi := &file_fleet_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bundle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bundle) ProtoMessage() {}
+
+func (x *Bundle) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
+func (*Bundle) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *Bundle) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Bundle) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *Bundle) GetSignature() string {
+	if x != nil {
+		return x.Signature
+	}
+	return ""
+}
+
+func (x *Bundle) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Bundle) GetTest() bool {
+	if x != nil {
+		return x.Test
+	}
+	return false
+}
+
+func (x *Bundle) GetReceived() string {
+	if x != nil {
+		return x.Received
+	}
+	return ""
+}
+
+func (x *Bundle) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Bundle) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Bundle) GetSuspect() string {
+	if x != nil {
+		return x.Suspect
+	}
+	return ""
+}
+
+type ListBundlesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Signature     string                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"`
+	Machine       string                 `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // 1 to 1,000; 0 is 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBundlesRequest) Reset() {
+	*x = ListBundlesRequest{}
+	mi := &file_fleet_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBundlesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBundlesRequest) ProtoMessage() {}
+
+func (x *ListBundlesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBundlesRequest.ProtoReflect.Descriptor instead.
+func (*ListBundlesRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ListBundlesRequest) GetSignature() string {
+	if x != nil {
+		return x.Signature
+	}
+	return ""
+}
+
+func (x *ListBundlesRequest) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *ListBundlesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListBundlesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bundles       []*Bundle              `protobuf:"bytes,1,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBundlesResponse) Reset() {
+	*x = ListBundlesResponse{}
+	mi := &file_fleet_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBundlesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBundlesResponse) ProtoMessage() {}
+
+func (x *ListBundlesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBundlesResponse.ProtoReflect.Descriptor instead.
+func (*ListBundlesResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *ListBundlesResponse) GetBundles() []*Bundle {
+	if x != nil {
+		return x.Bundles
+	}
+	return nil
+}
+
+type GetBundleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // all of it, or its first 8 digits or more: a report code without its dash
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBundleRequest) Reset() {
+	*x = GetBundleRequest{}
+	mi := &file_fleet_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBundleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBundleRequest) ProtoMessage() {}
+
+func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
+func (*GetBundleRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *GetBundleRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type GetBundleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bundle        *Bundle                `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	Parcel        []byte                 `protobuf:"bytes,2,opt,name=parcel,proto3" json:"parcel,omitempty"` // a line of header, then an age file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBundleResponse) Reset() {
+	*x = GetBundleResponse{}
+	mi := &file_fleet_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBundleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBundleResponse) ProtoMessage() {}
+
+func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
+func (*GetBundleResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *GetBundleResponse) GetBundle() *Bundle {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+func (x *GetBundleResponse) GetParcel() []byte {
+	if x != nil {
+		return x.Parcel
+	}
+	return nil
+}
+
+// What the bundles of one signature have in common. Those of rehearsals are not counted.
+type Group struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Signature       string                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"`
+	Bundles         uint64                 `protobuf:"varint,2,opt,name=bundles,proto3" json:"bundles,omitempty"`
+	Machines        uint64                 `protobuf:"varint,3,opt,name=machines,proto3" json:"machines,omitempty"`
+	First           string                 `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
+	Last            string                 `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
+	Versions        map[string]uint64      `protobuf:"bytes,6,rep,name=versions,proto3" json:"versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // "acme content sha256:…": bundles of hosts on which it was active
+	SuspectedChange string                 `protobuf:"bytes,7,opt,name=suspected_change,json=suspectedChange,proto3" json:"suspected_change,omitempty"`                                       // what was active and not yet proven on at least half of those hosts
+	Share           float64                `protobuf:"fixed64,8,opt,name=share,proto3" json:"share,omitempty"`                                                                                // of them, 0 to 1
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_fleet_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *Group) GetSignature() string {
+	if x != nil {
+		return x.Signature
+	}
+	return ""
+}
+
+func (x *Group) GetBundles() uint64 {
+	if x != nil {
+		return x.Bundles
+	}
+	return 0
+}
+
+func (x *Group) GetMachines() uint64 {
+	if x != nil {
+		return x.Machines
+	}
+	return 0
+}
+
+func (x *Group) GetFirst() string {
+	if x != nil {
+		return x.First
+	}
+	return ""
+}
+
+func (x *Group) GetLast() string {
+	if x != nil {
+		return x.Last
+	}
+	return ""
+}
+
+func (x *Group) GetVersions() map[string]uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *Group) GetSuspectedChange() string {
+	if x != nil {
+		return x.SuspectedChange
+	}
+	return ""
+}
+
+func (x *Group) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+type ListGroupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // 1 to 100; 0 is 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_fleet_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *ListGroupsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListGroupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_fleet_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// A fix for machines in recovery.
+type Remediation struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind           string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`     // campaign, targeted or revocation
+	Status         string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // waiting, active, revoked or expired
+	Reason         string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Actions        []string               `protobuf:"bytes,5,rep,name=actions,proto3" json:"actions,omitempty"`
+	Vendor         string                 `protobuf:"bytes,6,opt,name=vendor,proto3" json:"vendor,omitempty"`
+	Signers        []string               `protobuf:"bytes,7,rep,name=signers,proto3" json:"signers,omitempty"` // ids of the keys, verified
+	CreatedBy      string                 `protobuf:"bytes,8,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Created        string                 `protobuf:"bytes,9,opt,name=created,proto3" json:"created,omitempty"`
+	ApprovedBy     string                 `protobuf:"bytes,10,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	Approved       string                 `protobuf:"bytes,11,opt,name=approved,proto3" json:"approved,omitempty"`
+	Expires        string                 `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
+	RevokedBy      string                 `protobuf:"bytes,13,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	RevokedBecause string                 `protobuf:"bytes,14,opt,name=revoked_because,json=revokedBecause,proto3" json:"revoked_because,omitempty"`
+	Served         uint64                 `protobuf:"varint,15,opt,name=served,proto3" json:"served,omitempty"` // how often it was the answer
+	Test           bool                   `protobuf:"varint,16,opt,name=test,proto3" json:"test,omitempty"`
+	Audience       string                 `protobuf:"bytes,17,opt,name=audience,proto3" json:"audience,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Remediation) Reset() {
+	*x = Remediation{}
+	mi := &file_fleet_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Remediation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Remediation) ProtoMessage() {}
+
+func (x *Remediation) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Remediation.ProtoReflect.Descriptor instead.
+func (*Remediation) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *Remediation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Remediation) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Remediation) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Remediation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Remediation) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *Remediation) GetVendor() string {
+	if x != nil {
+		return x.Vendor
+	}
+	return ""
+}
+
+func (x *Remediation) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *Remediation) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Remediation) GetCreated() string {
+	if x != nil {
+		return x.Created
+	}
+	return ""
+}
+
+func (x *Remediation) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+func (x *Remediation) GetApproved() string {
+	if x != nil {
+		return x.Approved
+	}
+	return ""
+}
+
+func (x *Remediation) GetExpires() string {
+	if x != nil {
+		return x.Expires
+	}
+	return ""
+}
+
+func (x *Remediation) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+func (x *Remediation) GetRevokedBecause() string {
+	if x != nil {
+		return x.RevokedBecause
+	}
+	return ""
+}
+
+func (x *Remediation) GetServed() uint64 {
+	if x != nil {
+		return x.Served
+	}
+	return 0
+}
+
+func (x *Remediation) GetTest() bool {
+	if x != nil {
+		return x.Test
+	}
+	return false
+}
+
+func (x *Remediation) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+type CreateRemediationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"` // as keepout remediation sign wrote it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRemediationRequest) Reset() {
+	*x = CreateRemediationRequest{}
+	mi := &file_fleet_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRemediationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRemediationRequest) ProtoMessage() {}
+
+func (x *CreateRemediationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRemediationRequest.ProtoReflect.Descriptor instead.
+func (*CreateRemediationRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *CreateRemediationRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type CreateRemediationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Remediation   *Remediation           `protobuf:"bytes,1,opt,name=remediation,proto3" json:"remediation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRemediationResponse) Reset() {
+	*x = CreateRemediationResponse{}
+	mi := &file_fleet_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRemediationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRemediationResponse) ProtoMessage() {}
+
+func (x *CreateRemediationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRemediationResponse.ProtoReflect.Descriptor instead.
+func (*CreateRemediationResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *CreateRemediationResponse) GetRemediation() *Remediation {
+	if x != nil {
+		return x.Remediation
+	}
+	return nil
+}
+
+type ApproveRemediationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"` // as keepout remediation approve wrote it; may be empty for a vendor's fix
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`             // needed without an envelope
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRemediationRequest) Reset() {
+	*x = ApproveRemediationRequest{}
+	mi := &file_fleet_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRemediationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRemediationRequest) ProtoMessage() {}
+
+func (x *ApproveRemediationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRemediationRequest.ProtoReflect.Descriptor instead.
+func (*ApproveRemediationRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *ApproveRemediationRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *ApproveRemediationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ApproveRemediationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Remediation   *Remediation           `protobuf:"bytes,1,opt,name=remediation,proto3" json:"remediation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRemediationResponse) Reset() {
+	*x = ApproveRemediationResponse{}
+	mi := &file_fleet_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRemediationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRemediationResponse) ProtoMessage() {}
+
+func (x *ApproveRemediationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRemediationResponse.ProtoReflect.Descriptor instead.
+func (*ApproveRemediationResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *ApproveRemediationResponse) GetRemediation() *Remediation {
+	if x != nil {
+		return x.Remediation
+	}
+	return nil
+}
+
+type ListRemediationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRemediationsRequest) Reset() {
+	*x = ListRemediationsRequest{}
+	mi := &file_fleet_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRemediationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRemediationsRequest) ProtoMessage() {}
+
+func (x *ListRemediationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRemediationsRequest.ProtoReflect.Descriptor instead.
+func (*ListRemediationsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{89}
+}
+
+type ListRemediationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Remediations  []*Remediation         `protobuf:"bytes,1,rep,name=remediations,proto3" json:"remediations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRemediationsResponse) Reset() {
+	*x = ListRemediationsResponse{}
+	mi := &file_fleet_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRemediationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRemediationsResponse) ProtoMessage() {}
+
+func (x *ListRemediationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRemediationsResponse.ProtoReflect.Descriptor instead.
+func (*ListRemediationsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *ListRemediationsResponse) GetRemediations() []*Remediation {
+	if x != nil {
+		return x.Remediations
+	}
+	return nil
+}
+
+type GetRemediationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRemediationRequest) Reset() {
+	*x = GetRemediationRequest{}
+	mi := &file_fleet_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRemediationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRemediationRequest) ProtoMessage() {}
+
+func (x *GetRemediationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRemediationRequest.ProtoReflect.Descriptor instead.
+func (*GetRemediationRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *GetRemediationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type GetRemediationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Remediation   *Remediation           `protobuf:"bytes,1,opt,name=remediation,proto3" json:"remediation,omitempty"`
+	Envelope      []byte                 `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRemediationResponse) Reset() {
+	*x = GetRemediationResponse{}
+	mi := &file_fleet_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRemediationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRemediationResponse) ProtoMessage() {}
+
+func (x *GetRemediationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRemediationResponse.ProtoReflect.Descriptor instead.
+func (*GetRemediationResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *GetRemediationResponse) GetRemediation() *Remediation {
+	if x != nil {
+		return x.Remediation
+	}
+	return nil
+}
+
+func (x *GetRemediationResponse) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type RevokeRemediationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeRemediationRequest) Reset() {
+	*x = RevokeRemediationRequest{}
+	mi := &file_fleet_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeRemediationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeRemediationRequest) ProtoMessage() {}
+
+func (x *RevokeRemediationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeRemediationRequest.ProtoReflect.Descriptor instead.
+func (*RevokeRemediationRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *RevokeRemediationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeRemediationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RevokeRemediationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Remediation   *Remediation           `protobuf:"bytes,1,opt,name=remediation,proto3" json:"remediation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeRemediationResponse) Reset() {
+	*x = RevokeRemediationResponse{}
+	mi := &file_fleet_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeRemediationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeRemediationResponse) ProtoMessage() {}
+
+func (x *RevokeRemediationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeRemediationResponse.ProtoReflect.Descriptor instead.
+func (*RevokeRemediationResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *RevokeRemediationResponse) GetRemediation() *Remediation {
+	if x != nil {
+		return x.Remediation
+	}
+	return nil
+}
+
 var File_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_proto_rawDesc = "" +
@@ -5312,7 +6439,88 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06detail\x18\x05 \x01(\tR\x06detail\"\x14\n" +
 	"\x12ListBeaconsRequest\"I\n" +
 	"\x13ListBeaconsResponse\x122\n" +
-	"\abeacons\x18\x01 \x03(\v2\x18.keepout.fleet.v1.BeaconR\abeacons*K\n" +
+	"\abeacons\x18\x01 \x03(\v2\x18.keepout.fleet.v1.BeaconR\abeacons\"\xe0\x01\n" +
+	"\x06Bundle\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x18\n" +
+	"\amachine\x18\x02 \x01(\tR\amachine\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\tR\tsignature\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\tR\x05level\x12\x12\n" +
+	"\x04test\x18\x05 \x01(\bR\x04test\x12\x1a\n" +
+	"\breceived\x18\x06 \x01(\tR\breceived\x12\x12\n" +
+	"\x04host\x18\a \x01(\tR\x04host\x12\x12\n" +
+	"\x04size\x18\b \x01(\rR\x04size\x12\x18\n" +
+	"\asuspect\x18\t \x01(\tR\asuspect\"b\n" +
+	"\x12ListBundlesRequest\x12\x1c\n" +
+	"\tsignature\x18\x01 \x01(\tR\tsignature\x12\x18\n" +
+	"\amachine\x18\x02 \x01(\tR\amachine\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"I\n" +
+	"\x13ListBundlesResponse\x122\n" +
+	"\abundles\x18\x01 \x03(\v2\x18.keepout.fleet.v1.BundleR\abundles\"*\n" +
+	"\x10GetBundleRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"]\n" +
+	"\x11GetBundleResponse\x120\n" +
+	"\x06bundle\x18\x01 \x01(\v2\x18.keepout.fleet.v1.BundleR\x06bundle\x12\x16\n" +
+	"\x06parcel\x18\x02 \x01(\fR\x06parcel\"\xc6\x02\n" +
+	"\x05Group\x12\x1c\n" +
+	"\tsignature\x18\x01 \x01(\tR\tsignature\x12\x18\n" +
+	"\abundles\x18\x02 \x01(\x04R\abundles\x12\x1a\n" +
+	"\bmachines\x18\x03 \x01(\x04R\bmachines\x12\x14\n" +
+	"\x05first\x18\x04 \x01(\tR\x05first\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\tR\x04last\x12A\n" +
+	"\bversions\x18\x06 \x03(\v2%.keepout.fleet.v1.Group.VersionsEntryR\bversions\x12)\n" +
+	"\x10suspected_change\x18\a \x01(\tR\x0fsuspectedChange\x12\x14\n" +
+	"\x05share\x18\b \x01(\x01R\x05share\x1a;\n" +
+	"\rVersionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\")\n" +
+	"\x11ListGroupsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"E\n" +
+	"\x12ListGroupsResponse\x12/\n" +
+	"\x06groups\x18\x01 \x03(\v2\x17.keepout.fleet.v1.GroupR\x06groups\"\xcd\x03\n" +
+	"\vRemediation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\tR\x06status\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\aactions\x18\x05 \x03(\tR\aactions\x12\x16\n" +
+	"\x06vendor\x18\x06 \x01(\tR\x06vendor\x12\x18\n" +
+	"\asigners\x18\a \x03(\tR\asigners\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\b \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\acreated\x18\t \x01(\tR\acreated\x12\x1f\n" +
+	"\vapproved_by\x18\n" +
+	" \x01(\tR\n" +
+	"approvedBy\x12\x1a\n" +
+	"\bapproved\x18\v \x01(\tR\bapproved\x12\x18\n" +
+	"\aexpires\x18\f \x01(\tR\aexpires\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\r \x01(\tR\trevokedBy\x12'\n" +
+	"\x0frevoked_because\x18\x0e \x01(\tR\x0erevokedBecause\x12\x16\n" +
+	"\x06served\x18\x0f \x01(\x04R\x06served\x12\x12\n" +
+	"\x04test\x18\x10 \x01(\bR\x04test\x12\x1a\n" +
+	"\baudience\x18\x11 \x01(\tR\baudience\"6\n" +
+	"\x18CreateRemediationRequest\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"\\\n" +
+	"\x19CreateRemediationResponse\x12?\n" +
+	"\vremediation\x18\x01 \x01(\v2\x1d.keepout.fleet.v1.RemediationR\vremediation\"G\n" +
+	"\x19ApproveRemediationRequest\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"]\n" +
+	"\x1aApproveRemediationResponse\x12?\n" +
+	"\vremediation\x18\x01 \x01(\v2\x1d.keepout.fleet.v1.RemediationR\vremediation\"\x19\n" +
+	"\x17ListRemediationsRequest\"]\n" +
+	"\x18ListRemediationsResponse\x12A\n" +
+	"\fremediations\x18\x01 \x03(\v2\x1d.keepout.fleet.v1.RemediationR\fremediations\"'\n" +
+	"\x15GetRemediationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"u\n" +
+	"\x16GetRemediationResponse\x12?\n" +
+	"\vremediation\x18\x01 \x01(\v2\x1d.keepout.fleet.v1.RemediationR\vremediation\x12\x1a\n" +
+	"\benvelope\x18\x02 \x01(\fR\benvelope\"B\n" +
+	"\x18RevokeRemediationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\\\n" +
+	"\x19RevokeRemediationResponse\x12?\n" +
+	"\vremediation\x18\x01 \x01(\v2\x1d.keepout.fleet.v1.RemediationR\vremediation*K\n" +
 	"\aChannel\x12\x17\n" +
 	"\x13CHANNEL_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHANNEL_CONTENT\x10\x01\x12\x12\n" +
@@ -5321,7 +6529,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05Enrol\x12\x1e.keepout.fleet.v1.EnrolRequest\x1a\x1f.keepout.fleet.v1.EnrolResponse\x12H\n" +
 	"\x05Renew\x12\x1e.keepout.fleet.v1.RenewRequest\x1a\x1f.keepout.fleet.v1.RenewResponse\x12N\n" +
 	"\aCheckIn\x12 .keepout.fleet.v1.CheckInRequest\x1a!.keepout.fleet.v1.CheckInResponse\x12c\n" +
-	"\x0eReportRecovery\x12'.keepout.fleet.v1.ReportRecoveryRequest\x1a(.keepout.fleet.v1.ReportRecoveryResponse2\x85\x12\n" +
+	"\x0eReportRecovery\x12'.keepout.fleet.v1.ReportRecoveryRequest\x1a(.keepout.fleet.v1.ReportRecoveryResponse2\xad\x18\n" +
 	"\fFleetService\x12K\n" +
 	"\x06WhoAmI\x12\x1f.keepout.fleet.v1.WhoAmIRequest\x1a .keepout.fleet.v1.WhoAmIResponse\x12W\n" +
 	"\n" +
@@ -5348,7 +6556,16 @@ const file_fleet_proto_rawDesc = "" +
 	"\tListAudit\x12\".keepout.fleet.v1.ListAuditRequest\x1a#.keepout.fleet.v1.ListAuditResponse\x12Z\n" +
 	"\vVerifyAudit\x12$.keepout.fleet.v1.VerifyAuditRequest\x1a%.keepout.fleet.v1.VerifyAuditResponse\x12Z\n" +
 	"\vListBuckets\x12$.keepout.fleet.v1.ListBucketsRequest\x1a%.keepout.fleet.v1.ListBucketsResponse\x12Z\n" +
-	"\vListBeacons\x12$.keepout.fleet.v1.ListBeaconsRequest\x1a%.keepout.fleet.v1.ListBeaconsResponseB<Z:github.com/keepout-security/keepout/internal/fleet/fleetpbb\x06proto3"
+	"\vListBeacons\x12$.keepout.fleet.v1.ListBeaconsRequest\x1a%.keepout.fleet.v1.ListBeaconsResponse\x12Z\n" +
+	"\vListBundles\x12$.keepout.fleet.v1.ListBundlesRequest\x1a%.keepout.fleet.v1.ListBundlesResponse\x12T\n" +
+	"\tGetBundle\x12\".keepout.fleet.v1.GetBundleRequest\x1a#.keepout.fleet.v1.GetBundleResponse\x12W\n" +
+	"\n" +
+	"ListGroups\x12#.keepout.fleet.v1.ListGroupsRequest\x1a$.keepout.fleet.v1.ListGroupsResponse\x12l\n" +
+	"\x11CreateRemediation\x12*.keepout.fleet.v1.CreateRemediationRequest\x1a+.keepout.fleet.v1.CreateRemediationResponse\x12o\n" +
+	"\x12ApproveRemediation\x12+.keepout.fleet.v1.ApproveRemediationRequest\x1a,.keepout.fleet.v1.ApproveRemediationResponse\x12i\n" +
+	"\x10ListRemediations\x12).keepout.fleet.v1.ListRemediationsRequest\x1a*.keepout.fleet.v1.ListRemediationsResponse\x12c\n" +
+	"\x0eGetRemediation\x12'.keepout.fleet.v1.GetRemediationRequest\x1a(.keepout.fleet.v1.GetRemediationResponse\x12l\n" +
+	"\x11RevokeRemediation\x12*.keepout.fleet.v1.RevokeRemediationRequest\x1a+.keepout.fleet.v1.RevokeRemediationResponseB<Z:github.com/keepout-security/keepout/internal/fleet/fleetpbb\x06proto3"
 
 var (
 	file_fleet_proto_rawDescOnce sync.Once
@@ -5363,208 +6580,253 @@ func file_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 105)
 var file_fleet_proto_goTypes = []any{
-	(Channel)(0),                      // 0: keepout.fleet.v1.Channel
-	(Order_Act)(0),                    // 1: keepout.fleet.v1.Order.Act
-	(*Release)(nil),                   // 2: keepout.fleet.v1.Release
-	(*EnrolRequest)(nil),              // 3: keepout.fleet.v1.EnrolRequest
-	(*EnrolResponse)(nil),             // 4: keepout.fleet.v1.EnrolResponse
-	(*RenewRequest)(nil),              // 5: keepout.fleet.v1.RenewRequest
-	(*RenewResponse)(nil),             // 6: keepout.fleet.v1.RenewResponse
-	(*CheckInRequest)(nil),            // 7: keepout.fleet.v1.CheckInRequest
-	(*Installed)(nil),                 // 8: keepout.fleet.v1.Installed
-	(*Ask)(nil),                       // 9: keepout.fleet.v1.Ask
-	(*Counters)(nil),                  // 10: keepout.fleet.v1.Counters
-	(*Bucket)(nil),                    // 11: keepout.fleet.v1.Bucket
-	(*CheckInResponse)(nil),           // 12: keepout.fleet.v1.CheckInResponse
-	(*Order)(nil),                     // 13: keepout.fleet.v1.Order
-	(*Grant)(nil),                     // 14: keepout.fleet.v1.Grant
-	(*ReportRecoveryRequest)(nil),     // 15: keepout.fleet.v1.ReportRecoveryRequest
-	(*ReportRecoveryResponse)(nil),    // 16: keepout.fleet.v1.ReportRecoveryResponse
-	(*WhoAmIRequest)(nil),             // 17: keepout.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),            // 18: keepout.fleet.v1.WhoAmIResponse
-	(*GetSummaryRequest)(nil),         // 19: keepout.fleet.v1.GetSummaryRequest
-	(*GetSummaryResponse)(nil),        // 20: keepout.fleet.v1.GetSummaryResponse
-	(*Host)(nil),                      // 21: keepout.fleet.v1.Host
-	(*ListHostsRequest)(nil),          // 22: keepout.fleet.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),         // 23: keepout.fleet.v1.ListHostsResponse
-	(*GetHostRequest)(nil),            // 24: keepout.fleet.v1.GetHostRequest
-	(*GetHostResponse)(nil),           // 25: keepout.fleet.v1.GetHostResponse
-	(*SetHostStateRequest)(nil),       // 26: keepout.fleet.v1.SetHostStateRequest
-	(*SetHostStateResponse)(nil),      // 27: keepout.fleet.v1.SetHostStateResponse
-	(*CreateEnrolTokenRequest)(nil),   // 28: keepout.fleet.v1.CreateEnrolTokenRequest
-	(*EnrolToken)(nil),                // 29: keepout.fleet.v1.EnrolToken
-	(*CreateEnrolTokenResponse)(nil),  // 30: keepout.fleet.v1.CreateEnrolTokenResponse
-	(*ListEnrolTokensRequest)(nil),    // 31: keepout.fleet.v1.ListEnrolTokensRequest
-	(*ListEnrolTokensResponse)(nil),   // 32: keepout.fleet.v1.ListEnrolTokensResponse
-	(*RevokeEnrolTokenRequest)(nil),   // 33: keepout.fleet.v1.RevokeEnrolTokenRequest
-	(*RevokeEnrolTokenResponse)(nil),  // 34: keepout.fleet.v1.RevokeEnrolTokenResponse
-	(*AccessToken)(nil),               // 35: keepout.fleet.v1.AccessToken
-	(*CreateAccessTokenRequest)(nil),  // 36: keepout.fleet.v1.CreateAccessTokenRequest
-	(*CreateAccessTokenResponse)(nil), // 37: keepout.fleet.v1.CreateAccessTokenResponse
-	(*ListAccessTokensRequest)(nil),   // 38: keepout.fleet.v1.ListAccessTokensRequest
-	(*ListAccessTokensResponse)(nil),  // 39: keepout.fleet.v1.ListAccessTokensResponse
-	(*RevokeAccessTokenRequest)(nil),  // 40: keepout.fleet.v1.RevokeAccessTokenRequest
-	(*RevokeAccessTokenResponse)(nil), // 41: keepout.fleet.v1.RevokeAccessTokenResponse
-	(*RolloutSpec)(nil),               // 42: keepout.fleet.v1.RolloutSpec
-	(*Pin)(nil),                       // 43: keepout.fleet.v1.Pin
-	(*Freeze)(nil),                    // 44: keepout.fleet.v1.Freeze
-	(*Ring)(nil),                      // 45: keepout.fleet.v1.Ring
-	(*Gate)(nil),                      // 46: keepout.fleet.v1.Gate
-	(*Approval)(nil),                  // 47: keepout.fleet.v1.Approval
-	(*Rollout)(nil),                   // 48: keepout.fleet.v1.Rollout
-	(*PlanRolloutRequest)(nil),        // 49: keepout.fleet.v1.PlanRolloutRequest
-	(*PlanRolloutResponse)(nil),       // 50: keepout.fleet.v1.PlanRolloutResponse
-	(*CreateRolloutRequest)(nil),      // 51: keepout.fleet.v1.CreateRolloutRequest
-	(*CreateRolloutResponse)(nil),     // 52: keepout.fleet.v1.CreateRolloutResponse
-	(*ListRolloutsRequest)(nil),       // 53: keepout.fleet.v1.ListRolloutsRequest
-	(*ListRolloutsResponse)(nil),      // 54: keepout.fleet.v1.ListRolloutsResponse
-	(*GetRolloutRequest)(nil),         // 55: keepout.fleet.v1.GetRolloutRequest
-	(*GetRolloutResponse)(nil),        // 56: keepout.fleet.v1.GetRolloutResponse
-	(*ApproveRolloutRequest)(nil),     // 57: keepout.fleet.v1.ApproveRolloutRequest
-	(*ApproveRolloutResponse)(nil),    // 58: keepout.fleet.v1.ApproveRolloutResponse
-	(*PauseRolloutRequest)(nil),       // 59: keepout.fleet.v1.PauseRolloutRequest
-	(*PauseRolloutResponse)(nil),      // 60: keepout.fleet.v1.PauseRolloutResponse
-	(*ResumeRolloutRequest)(nil),      // 61: keepout.fleet.v1.ResumeRolloutRequest
-	(*ResumeRolloutResponse)(nil),     // 62: keepout.fleet.v1.ResumeRolloutResponse
-	(*HaltRolloutRequest)(nil),        // 63: keepout.fleet.v1.HaltRolloutRequest
-	(*HaltRolloutResponse)(nil),       // 64: keepout.fleet.v1.HaltRolloutResponse
-	(*ExplainRolloutRequest)(nil),     // 65: keepout.fleet.v1.ExplainRolloutRequest
-	(*ExplainRolloutResponse)(nil),    // 66: keepout.fleet.v1.ExplainRolloutResponse
-	(*AuditEntry)(nil),                // 67: keepout.fleet.v1.AuditEntry
-	(*ListAuditRequest)(nil),          // 68: keepout.fleet.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),         // 69: keepout.fleet.v1.ListAuditResponse
-	(*VerifyAuditRequest)(nil),        // 70: keepout.fleet.v1.VerifyAuditRequest
-	(*VerifyAuditResponse)(nil),       // 71: keepout.fleet.v1.VerifyAuditResponse
-	(*BucketCount)(nil),               // 72: keepout.fleet.v1.BucketCount
-	(*ListBucketsRequest)(nil),        // 73: keepout.fleet.v1.ListBucketsRequest
-	(*ListBucketsResponse)(nil),       // 74: keepout.fleet.v1.ListBucketsResponse
-	(*Beacon)(nil),                    // 75: keepout.fleet.v1.Beacon
-	(*ListBeaconsRequest)(nil),        // 76: keepout.fleet.v1.ListBeaconsRequest
-	(*ListBeaconsResponse)(nil),       // 77: keepout.fleet.v1.ListBeaconsResponse
-	nil,                               // 78: keepout.fleet.v1.EnrolRequest.LabelsEntry
-	nil,                               // 79: keepout.fleet.v1.CheckInRequest.LabelsEntry
-	nil,                               // 80: keepout.fleet.v1.GetSummaryResponse.HostsEntry
-	nil,                               // 81: keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
-	nil,                               // 82: keepout.fleet.v1.Host.LabelsEntry
-	nil,                               // 83: keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
-	nil,                               // 84: keepout.fleet.v1.EnrolToken.LabelsEntry
-	nil,                               // 85: keepout.fleet.v1.RolloutSpec.TargetEntry
-	nil,                               // 86: keepout.fleet.v1.Pin.LabelsEntry
+	(Channel)(0),                       // 0: keepout.fleet.v1.Channel
+	(Order_Act)(0),                     // 1: keepout.fleet.v1.Order.Act
+	(*Release)(nil),                    // 2: keepout.fleet.v1.Release
+	(*EnrolRequest)(nil),               // 3: keepout.fleet.v1.EnrolRequest
+	(*EnrolResponse)(nil),              // 4: keepout.fleet.v1.EnrolResponse
+	(*RenewRequest)(nil),               // 5: keepout.fleet.v1.RenewRequest
+	(*RenewResponse)(nil),              // 6: keepout.fleet.v1.RenewResponse
+	(*CheckInRequest)(nil),             // 7: keepout.fleet.v1.CheckInRequest
+	(*Installed)(nil),                  // 8: keepout.fleet.v1.Installed
+	(*Ask)(nil),                        // 9: keepout.fleet.v1.Ask
+	(*Counters)(nil),                   // 10: keepout.fleet.v1.Counters
+	(*Bucket)(nil),                     // 11: keepout.fleet.v1.Bucket
+	(*CheckInResponse)(nil),            // 12: keepout.fleet.v1.CheckInResponse
+	(*Order)(nil),                      // 13: keepout.fleet.v1.Order
+	(*Grant)(nil),                      // 14: keepout.fleet.v1.Grant
+	(*ReportRecoveryRequest)(nil),      // 15: keepout.fleet.v1.ReportRecoveryRequest
+	(*ReportRecoveryResponse)(nil),     // 16: keepout.fleet.v1.ReportRecoveryResponse
+	(*WhoAmIRequest)(nil),              // 17: keepout.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 18: keepout.fleet.v1.WhoAmIResponse
+	(*GetSummaryRequest)(nil),          // 19: keepout.fleet.v1.GetSummaryRequest
+	(*GetSummaryResponse)(nil),         // 20: keepout.fleet.v1.GetSummaryResponse
+	(*Host)(nil),                       // 21: keepout.fleet.v1.Host
+	(*ListHostsRequest)(nil),           // 22: keepout.fleet.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),          // 23: keepout.fleet.v1.ListHostsResponse
+	(*GetHostRequest)(nil),             // 24: keepout.fleet.v1.GetHostRequest
+	(*GetHostResponse)(nil),            // 25: keepout.fleet.v1.GetHostResponse
+	(*SetHostStateRequest)(nil),        // 26: keepout.fleet.v1.SetHostStateRequest
+	(*SetHostStateResponse)(nil),       // 27: keepout.fleet.v1.SetHostStateResponse
+	(*CreateEnrolTokenRequest)(nil),    // 28: keepout.fleet.v1.CreateEnrolTokenRequest
+	(*EnrolToken)(nil),                 // 29: keepout.fleet.v1.EnrolToken
+	(*CreateEnrolTokenResponse)(nil),   // 30: keepout.fleet.v1.CreateEnrolTokenResponse
+	(*ListEnrolTokensRequest)(nil),     // 31: keepout.fleet.v1.ListEnrolTokensRequest
+	(*ListEnrolTokensResponse)(nil),    // 32: keepout.fleet.v1.ListEnrolTokensResponse
+	(*RevokeEnrolTokenRequest)(nil),    // 33: keepout.fleet.v1.RevokeEnrolTokenRequest
+	(*RevokeEnrolTokenResponse)(nil),   // 34: keepout.fleet.v1.RevokeEnrolTokenResponse
+	(*AccessToken)(nil),                // 35: keepout.fleet.v1.AccessToken
+	(*CreateAccessTokenRequest)(nil),   // 36: keepout.fleet.v1.CreateAccessTokenRequest
+	(*CreateAccessTokenResponse)(nil),  // 37: keepout.fleet.v1.CreateAccessTokenResponse
+	(*ListAccessTokensRequest)(nil),    // 38: keepout.fleet.v1.ListAccessTokensRequest
+	(*ListAccessTokensResponse)(nil),   // 39: keepout.fleet.v1.ListAccessTokensResponse
+	(*RevokeAccessTokenRequest)(nil),   // 40: keepout.fleet.v1.RevokeAccessTokenRequest
+	(*RevokeAccessTokenResponse)(nil),  // 41: keepout.fleet.v1.RevokeAccessTokenResponse
+	(*RolloutSpec)(nil),                // 42: keepout.fleet.v1.RolloutSpec
+	(*Pin)(nil),                        // 43: keepout.fleet.v1.Pin
+	(*Freeze)(nil),                     // 44: keepout.fleet.v1.Freeze
+	(*Ring)(nil),                       // 45: keepout.fleet.v1.Ring
+	(*Gate)(nil),                       // 46: keepout.fleet.v1.Gate
+	(*Approval)(nil),                   // 47: keepout.fleet.v1.Approval
+	(*Rollout)(nil),                    // 48: keepout.fleet.v1.Rollout
+	(*PlanRolloutRequest)(nil),         // 49: keepout.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),        // 50: keepout.fleet.v1.PlanRolloutResponse
+	(*CreateRolloutRequest)(nil),       // 51: keepout.fleet.v1.CreateRolloutRequest
+	(*CreateRolloutResponse)(nil),      // 52: keepout.fleet.v1.CreateRolloutResponse
+	(*ListRolloutsRequest)(nil),        // 53: keepout.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),       // 54: keepout.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),          // 55: keepout.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),         // 56: keepout.fleet.v1.GetRolloutResponse
+	(*ApproveRolloutRequest)(nil),      // 57: keepout.fleet.v1.ApproveRolloutRequest
+	(*ApproveRolloutResponse)(nil),     // 58: keepout.fleet.v1.ApproveRolloutResponse
+	(*PauseRolloutRequest)(nil),        // 59: keepout.fleet.v1.PauseRolloutRequest
+	(*PauseRolloutResponse)(nil),       // 60: keepout.fleet.v1.PauseRolloutResponse
+	(*ResumeRolloutRequest)(nil),       // 61: keepout.fleet.v1.ResumeRolloutRequest
+	(*ResumeRolloutResponse)(nil),      // 62: keepout.fleet.v1.ResumeRolloutResponse
+	(*HaltRolloutRequest)(nil),         // 63: keepout.fleet.v1.HaltRolloutRequest
+	(*HaltRolloutResponse)(nil),        // 64: keepout.fleet.v1.HaltRolloutResponse
+	(*ExplainRolloutRequest)(nil),      // 65: keepout.fleet.v1.ExplainRolloutRequest
+	(*ExplainRolloutResponse)(nil),     // 66: keepout.fleet.v1.ExplainRolloutResponse
+	(*AuditEntry)(nil),                 // 67: keepout.fleet.v1.AuditEntry
+	(*ListAuditRequest)(nil),           // 68: keepout.fleet.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),          // 69: keepout.fleet.v1.ListAuditResponse
+	(*VerifyAuditRequest)(nil),         // 70: keepout.fleet.v1.VerifyAuditRequest
+	(*VerifyAuditResponse)(nil),        // 71: keepout.fleet.v1.VerifyAuditResponse
+	(*BucketCount)(nil),                // 72: keepout.fleet.v1.BucketCount
+	(*ListBucketsRequest)(nil),         // 73: keepout.fleet.v1.ListBucketsRequest
+	(*ListBucketsResponse)(nil),        // 74: keepout.fleet.v1.ListBucketsResponse
+	(*Beacon)(nil),                     // 75: keepout.fleet.v1.Beacon
+	(*ListBeaconsRequest)(nil),         // 76: keepout.fleet.v1.ListBeaconsRequest
+	(*ListBeaconsResponse)(nil),        // 77: keepout.fleet.v1.ListBeaconsResponse
+	(*Bundle)(nil),                     // 78: keepout.fleet.v1.Bundle
+	(*ListBundlesRequest)(nil),         // 79: keepout.fleet.v1.ListBundlesRequest
+	(*ListBundlesResponse)(nil),        // 80: keepout.fleet.v1.ListBundlesResponse
+	(*GetBundleRequest)(nil),           // 81: keepout.fleet.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),          // 82: keepout.fleet.v1.GetBundleResponse
+	(*Group)(nil),                      // 83: keepout.fleet.v1.Group
+	(*ListGroupsRequest)(nil),          // 84: keepout.fleet.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),         // 85: keepout.fleet.v1.ListGroupsResponse
+	(*Remediation)(nil),                // 86: keepout.fleet.v1.Remediation
+	(*CreateRemediationRequest)(nil),   // 87: keepout.fleet.v1.CreateRemediationRequest
+	(*CreateRemediationResponse)(nil),  // 88: keepout.fleet.v1.CreateRemediationResponse
+	(*ApproveRemediationRequest)(nil),  // 89: keepout.fleet.v1.ApproveRemediationRequest
+	(*ApproveRemediationResponse)(nil), // 90: keepout.fleet.v1.ApproveRemediationResponse
+	(*ListRemediationsRequest)(nil),    // 91: keepout.fleet.v1.ListRemediationsRequest
+	(*ListRemediationsResponse)(nil),   // 92: keepout.fleet.v1.ListRemediationsResponse
+	(*GetRemediationRequest)(nil),      // 93: keepout.fleet.v1.GetRemediationRequest
+	(*GetRemediationResponse)(nil),     // 94: keepout.fleet.v1.GetRemediationResponse
+	(*RevokeRemediationRequest)(nil),   // 95: keepout.fleet.v1.RevokeRemediationRequest
+	(*RevokeRemediationResponse)(nil),  // 96: keepout.fleet.v1.RevokeRemediationResponse
+	nil,                                // 97: keepout.fleet.v1.EnrolRequest.LabelsEntry
+	nil,                                // 98: keepout.fleet.v1.CheckInRequest.LabelsEntry
+	nil,                                // 99: keepout.fleet.v1.GetSummaryResponse.HostsEntry
+	nil,                                // 100: keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
+	nil,                                // 101: keepout.fleet.v1.Host.LabelsEntry
+	nil,                                // 102: keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
+	nil,                                // 103: keepout.fleet.v1.EnrolToken.LabelsEntry
+	nil,                                // 104: keepout.fleet.v1.RolloutSpec.TargetEntry
+	nil,                                // 105: keepout.fleet.v1.Pin.LabelsEntry
+	nil,                                // 106: keepout.fleet.v1.Group.VersionsEntry
 }
 var file_fleet_proto_depIdxs = []int32{
-	0,  // 0: keepout.fleet.v1.Release.channel:type_name -> keepout.fleet.v1.Channel
-	78, // 1: keepout.fleet.v1.EnrolRequest.labels:type_name -> keepout.fleet.v1.EnrolRequest.LabelsEntry
-	8,  // 2: keepout.fleet.v1.CheckInRequest.installed:type_name -> keepout.fleet.v1.Installed
-	9,  // 3: keepout.fleet.v1.CheckInRequest.asks:type_name -> keepout.fleet.v1.Ask
-	10, // 4: keepout.fleet.v1.CheckInRequest.counters:type_name -> keepout.fleet.v1.Counters
-	11, // 5: keepout.fleet.v1.CheckInRequest.buckets:type_name -> keepout.fleet.v1.Bucket
-	79, // 6: keepout.fleet.v1.CheckInRequest.labels:type_name -> keepout.fleet.v1.CheckInRequest.LabelsEntry
-	0,  // 7: keepout.fleet.v1.Installed.channel:type_name -> keepout.fleet.v1.Channel
-	13, // 8: keepout.fleet.v1.CheckInResponse.orders:type_name -> keepout.fleet.v1.Order
-	14, // 9: keepout.fleet.v1.CheckInResponse.grants:type_name -> keepout.fleet.v1.Grant
-	1,  // 10: keepout.fleet.v1.Order.act:type_name -> keepout.fleet.v1.Order.Act
-	2,  // 11: keepout.fleet.v1.Order.release:type_name -> keepout.fleet.v1.Release
-	8,  // 12: keepout.fleet.v1.ReportRecoveryRequest.installed:type_name -> keepout.fleet.v1.Installed
-	13, // 13: keepout.fleet.v1.ReportRecoveryResponse.orders:type_name -> keepout.fleet.v1.Order
-	80, // 14: keepout.fleet.v1.GetSummaryResponse.hosts:type_name -> keepout.fleet.v1.GetSummaryResponse.HostsEntry
-	81, // 15: keepout.fleet.v1.GetSummaryResponse.rollouts:type_name -> keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
-	82, // 16: keepout.fleet.v1.Host.labels:type_name -> keepout.fleet.v1.Host.LabelsEntry
-	8,  // 17: keepout.fleet.v1.Host.installed:type_name -> keepout.fleet.v1.Installed
-	21, // 18: keepout.fleet.v1.ListHostsResponse.hosts:type_name -> keepout.fleet.v1.Host
-	21, // 19: keepout.fleet.v1.GetHostResponse.host:type_name -> keepout.fleet.v1.Host
-	13, // 20: keepout.fleet.v1.GetHostResponse.orders:type_name -> keepout.fleet.v1.Order
-	21, // 21: keepout.fleet.v1.SetHostStateResponse.host:type_name -> keepout.fleet.v1.Host
-	83, // 22: keepout.fleet.v1.CreateEnrolTokenRequest.labels:type_name -> keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
-	84, // 23: keepout.fleet.v1.EnrolToken.labels:type_name -> keepout.fleet.v1.EnrolToken.LabelsEntry
-	29, // 24: keepout.fleet.v1.CreateEnrolTokenResponse.token:type_name -> keepout.fleet.v1.EnrolToken
-	29, // 25: keepout.fleet.v1.ListEnrolTokensResponse.tokens:type_name -> keepout.fleet.v1.EnrolToken
-	35, // 26: keepout.fleet.v1.CreateAccessTokenResponse.token:type_name -> keepout.fleet.v1.AccessToken
-	35, // 27: keepout.fleet.v1.ListAccessTokensResponse.tokens:type_name -> keepout.fleet.v1.AccessToken
-	2,  // 28: keepout.fleet.v1.RolloutSpec.release:type_name -> keepout.fleet.v1.Release
-	85, // 29: keepout.fleet.v1.RolloutSpec.target:type_name -> keepout.fleet.v1.RolloutSpec.TargetEntry
-	43, // 30: keepout.fleet.v1.RolloutSpec.pins:type_name -> keepout.fleet.v1.Pin
-	44, // 31: keepout.fleet.v1.RolloutSpec.freezes:type_name -> keepout.fleet.v1.Freeze
-	86, // 32: keepout.fleet.v1.Pin.labels:type_name -> keepout.fleet.v1.Pin.LabelsEntry
-	42, // 33: keepout.fleet.v1.Rollout.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	47, // 34: keepout.fleet.v1.Rollout.approvals:type_name -> keepout.fleet.v1.Approval
-	45, // 35: keepout.fleet.v1.Rollout.rings:type_name -> keepout.fleet.v1.Ring
-	46, // 36: keepout.fleet.v1.Rollout.gates:type_name -> keepout.fleet.v1.Gate
-	42, // 37: keepout.fleet.v1.PlanRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	45, // 38: keepout.fleet.v1.PlanRolloutResponse.rings:type_name -> keepout.fleet.v1.Ring
-	42, // 39: keepout.fleet.v1.CreateRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	48, // 40: keepout.fleet.v1.CreateRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48, // 41: keepout.fleet.v1.ListRolloutsResponse.rollouts:type_name -> keepout.fleet.v1.Rollout
-	48, // 42: keepout.fleet.v1.GetRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48, // 43: keepout.fleet.v1.ApproveRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48, // 44: keepout.fleet.v1.PauseRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48, // 45: keepout.fleet.v1.ResumeRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48, // 46: keepout.fleet.v1.HaltRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	67, // 47: keepout.fleet.v1.ListAuditResponse.entries:type_name -> keepout.fleet.v1.AuditEntry
-	72, // 48: keepout.fleet.v1.ListBucketsResponse.buckets:type_name -> keepout.fleet.v1.BucketCount
-	75, // 49: keepout.fleet.v1.ListBeaconsResponse.beacons:type_name -> keepout.fleet.v1.Beacon
-	3,  // 50: keepout.fleet.v1.HostService.Enrol:input_type -> keepout.fleet.v1.EnrolRequest
-	5,  // 51: keepout.fleet.v1.HostService.Renew:input_type -> keepout.fleet.v1.RenewRequest
-	7,  // 52: keepout.fleet.v1.HostService.CheckIn:input_type -> keepout.fleet.v1.CheckInRequest
-	15, // 53: keepout.fleet.v1.HostService.ReportRecovery:input_type -> keepout.fleet.v1.ReportRecoveryRequest
-	17, // 54: keepout.fleet.v1.FleetService.WhoAmI:input_type -> keepout.fleet.v1.WhoAmIRequest
-	19, // 55: keepout.fleet.v1.FleetService.GetSummary:input_type -> keepout.fleet.v1.GetSummaryRequest
-	22, // 56: keepout.fleet.v1.FleetService.ListHosts:input_type -> keepout.fleet.v1.ListHostsRequest
-	24, // 57: keepout.fleet.v1.FleetService.GetHost:input_type -> keepout.fleet.v1.GetHostRequest
-	26, // 58: keepout.fleet.v1.FleetService.SetHostState:input_type -> keepout.fleet.v1.SetHostStateRequest
-	28, // 59: keepout.fleet.v1.FleetService.CreateEnrolToken:input_type -> keepout.fleet.v1.CreateEnrolTokenRequest
-	31, // 60: keepout.fleet.v1.FleetService.ListEnrolTokens:input_type -> keepout.fleet.v1.ListEnrolTokensRequest
-	33, // 61: keepout.fleet.v1.FleetService.RevokeEnrolToken:input_type -> keepout.fleet.v1.RevokeEnrolTokenRequest
-	36, // 62: keepout.fleet.v1.FleetService.CreateAccessToken:input_type -> keepout.fleet.v1.CreateAccessTokenRequest
-	38, // 63: keepout.fleet.v1.FleetService.ListAccessTokens:input_type -> keepout.fleet.v1.ListAccessTokensRequest
-	40, // 64: keepout.fleet.v1.FleetService.RevokeAccessToken:input_type -> keepout.fleet.v1.RevokeAccessTokenRequest
-	49, // 65: keepout.fleet.v1.FleetService.PlanRollout:input_type -> keepout.fleet.v1.PlanRolloutRequest
-	51, // 66: keepout.fleet.v1.FleetService.CreateRollout:input_type -> keepout.fleet.v1.CreateRolloutRequest
-	53, // 67: keepout.fleet.v1.FleetService.ListRollouts:input_type -> keepout.fleet.v1.ListRolloutsRequest
-	55, // 68: keepout.fleet.v1.FleetService.GetRollout:input_type -> keepout.fleet.v1.GetRolloutRequest
-	57, // 69: keepout.fleet.v1.FleetService.ApproveRollout:input_type -> keepout.fleet.v1.ApproveRolloutRequest
-	59, // 70: keepout.fleet.v1.FleetService.PauseRollout:input_type -> keepout.fleet.v1.PauseRolloutRequest
-	61, // 71: keepout.fleet.v1.FleetService.ResumeRollout:input_type -> keepout.fleet.v1.ResumeRolloutRequest
-	63, // 72: keepout.fleet.v1.FleetService.HaltRollout:input_type -> keepout.fleet.v1.HaltRolloutRequest
-	65, // 73: keepout.fleet.v1.FleetService.ExplainRollout:input_type -> keepout.fleet.v1.ExplainRolloutRequest
-	68, // 74: keepout.fleet.v1.FleetService.ListAudit:input_type -> keepout.fleet.v1.ListAuditRequest
-	70, // 75: keepout.fleet.v1.FleetService.VerifyAudit:input_type -> keepout.fleet.v1.VerifyAuditRequest
-	73, // 76: keepout.fleet.v1.FleetService.ListBuckets:input_type -> keepout.fleet.v1.ListBucketsRequest
-	76, // 77: keepout.fleet.v1.FleetService.ListBeacons:input_type -> keepout.fleet.v1.ListBeaconsRequest
-	4,  // 78: keepout.fleet.v1.HostService.Enrol:output_type -> keepout.fleet.v1.EnrolResponse
-	6,  // 79: keepout.fleet.v1.HostService.Renew:output_type -> keepout.fleet.v1.RenewResponse
-	12, // 80: keepout.fleet.v1.HostService.CheckIn:output_type -> keepout.fleet.v1.CheckInResponse
-	16, // 81: keepout.fleet.v1.HostService.ReportRecovery:output_type -> keepout.fleet.v1.ReportRecoveryResponse
-	18, // 82: keepout.fleet.v1.FleetService.WhoAmI:output_type -> keepout.fleet.v1.WhoAmIResponse
-	20, // 83: keepout.fleet.v1.FleetService.GetSummary:output_type -> keepout.fleet.v1.GetSummaryResponse
-	23, // 84: keepout.fleet.v1.FleetService.ListHosts:output_type -> keepout.fleet.v1.ListHostsResponse
-	25, // 85: keepout.fleet.v1.FleetService.GetHost:output_type -> keepout.fleet.v1.GetHostResponse
-	27, // 86: keepout.fleet.v1.FleetService.SetHostState:output_type -> keepout.fleet.v1.SetHostStateResponse
-	30, // 87: keepout.fleet.v1.FleetService.CreateEnrolToken:output_type -> keepout.fleet.v1.CreateEnrolTokenResponse
-	32, // 88: keepout.fleet.v1.FleetService.ListEnrolTokens:output_type -> keepout.fleet.v1.ListEnrolTokensResponse
-	34, // 89: keepout.fleet.v1.FleetService.RevokeEnrolToken:output_type -> keepout.fleet.v1.RevokeEnrolTokenResponse
-	37, // 90: keepout.fleet.v1.FleetService.CreateAccessToken:output_type -> keepout.fleet.v1.CreateAccessTokenResponse
-	39, // 91: keepout.fleet.v1.FleetService.ListAccessTokens:output_type -> keepout.fleet.v1.ListAccessTokensResponse
-	41, // 92: keepout.fleet.v1.FleetService.RevokeAccessToken:output_type -> keepout.fleet.v1.RevokeAccessTokenResponse
-	50, // 93: keepout.fleet.v1.FleetService.PlanRollout:output_type -> keepout.fleet.v1.PlanRolloutResponse
-	52, // 94: keepout.fleet.v1.FleetService.CreateRollout:output_type -> keepout.fleet.v1.CreateRolloutResponse
-	54, // 95: keepout.fleet.v1.FleetService.ListRollouts:output_type -> keepout.fleet.v1.ListRolloutsResponse
-	56, // 96: keepout.fleet.v1.FleetService.GetRollout:output_type -> keepout.fleet.v1.GetRolloutResponse
-	58, // 97: keepout.fleet.v1.FleetService.ApproveRollout:output_type -> keepout.fleet.v1.ApproveRolloutResponse
-	60, // 98: keepout.fleet.v1.FleetService.PauseRollout:output_type -> keepout.fleet.v1.PauseRolloutResponse
-	62, // 99: keepout.fleet.v1.FleetService.ResumeRollout:output_type -> keepout.fleet.v1.ResumeRolloutResponse
-	64, // 100: keepout.fleet.v1.FleetService.HaltRollout:output_type -> keepout.fleet.v1.HaltRolloutResponse
-	66, // 101: keepout.fleet.v1.FleetService.ExplainRollout:output_type -> keepout.fleet.v1.ExplainRolloutResponse
-	69, // 102: keepout.fleet.v1.FleetService.ListAudit:output_type -> keepout.fleet.v1.ListAuditResponse
-	71, // 103: keepout.fleet.v1.FleetService.VerifyAudit:output_type -> keepout.fleet.v1.VerifyAuditResponse
-	74, // 104: keepout.fleet.v1.FleetService.ListBuckets:output_type -> keepout.fleet.v1.ListBucketsResponse
-	77, // 105: keepout.fleet.v1.FleetService.ListBeacons:output_type -> keepout.fleet.v1.ListBeaconsResponse
-	78, // [78:106] is the sub-list for method output_type
-	50, // [50:78] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	0,   // 0: keepout.fleet.v1.Release.channel:type_name -> keepout.fleet.v1.Channel
+	97,  // 1: keepout.fleet.v1.EnrolRequest.labels:type_name -> keepout.fleet.v1.EnrolRequest.LabelsEntry
+	8,   // 2: keepout.fleet.v1.CheckInRequest.installed:type_name -> keepout.fleet.v1.Installed
+	9,   // 3: keepout.fleet.v1.CheckInRequest.asks:type_name -> keepout.fleet.v1.Ask
+	10,  // 4: keepout.fleet.v1.CheckInRequest.counters:type_name -> keepout.fleet.v1.Counters
+	11,  // 5: keepout.fleet.v1.CheckInRequest.buckets:type_name -> keepout.fleet.v1.Bucket
+	98,  // 6: keepout.fleet.v1.CheckInRequest.labels:type_name -> keepout.fleet.v1.CheckInRequest.LabelsEntry
+	0,   // 7: keepout.fleet.v1.Installed.channel:type_name -> keepout.fleet.v1.Channel
+	13,  // 8: keepout.fleet.v1.CheckInResponse.orders:type_name -> keepout.fleet.v1.Order
+	14,  // 9: keepout.fleet.v1.CheckInResponse.grants:type_name -> keepout.fleet.v1.Grant
+	1,   // 10: keepout.fleet.v1.Order.act:type_name -> keepout.fleet.v1.Order.Act
+	2,   // 11: keepout.fleet.v1.Order.release:type_name -> keepout.fleet.v1.Release
+	8,   // 12: keepout.fleet.v1.ReportRecoveryRequest.installed:type_name -> keepout.fleet.v1.Installed
+	13,  // 13: keepout.fleet.v1.ReportRecoveryResponse.orders:type_name -> keepout.fleet.v1.Order
+	99,  // 14: keepout.fleet.v1.GetSummaryResponse.hosts:type_name -> keepout.fleet.v1.GetSummaryResponse.HostsEntry
+	100, // 15: keepout.fleet.v1.GetSummaryResponse.rollouts:type_name -> keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
+	101, // 16: keepout.fleet.v1.Host.labels:type_name -> keepout.fleet.v1.Host.LabelsEntry
+	8,   // 17: keepout.fleet.v1.Host.installed:type_name -> keepout.fleet.v1.Installed
+	21,  // 18: keepout.fleet.v1.ListHostsResponse.hosts:type_name -> keepout.fleet.v1.Host
+	21,  // 19: keepout.fleet.v1.GetHostResponse.host:type_name -> keepout.fleet.v1.Host
+	13,  // 20: keepout.fleet.v1.GetHostResponse.orders:type_name -> keepout.fleet.v1.Order
+	21,  // 21: keepout.fleet.v1.SetHostStateResponse.host:type_name -> keepout.fleet.v1.Host
+	102, // 22: keepout.fleet.v1.CreateEnrolTokenRequest.labels:type_name -> keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
+	103, // 23: keepout.fleet.v1.EnrolToken.labels:type_name -> keepout.fleet.v1.EnrolToken.LabelsEntry
+	29,  // 24: keepout.fleet.v1.CreateEnrolTokenResponse.token:type_name -> keepout.fleet.v1.EnrolToken
+	29,  // 25: keepout.fleet.v1.ListEnrolTokensResponse.tokens:type_name -> keepout.fleet.v1.EnrolToken
+	35,  // 26: keepout.fleet.v1.CreateAccessTokenResponse.token:type_name -> keepout.fleet.v1.AccessToken
+	35,  // 27: keepout.fleet.v1.ListAccessTokensResponse.tokens:type_name -> keepout.fleet.v1.AccessToken
+	2,   // 28: keepout.fleet.v1.RolloutSpec.release:type_name -> keepout.fleet.v1.Release
+	104, // 29: keepout.fleet.v1.RolloutSpec.target:type_name -> keepout.fleet.v1.RolloutSpec.TargetEntry
+	43,  // 30: keepout.fleet.v1.RolloutSpec.pins:type_name -> keepout.fleet.v1.Pin
+	44,  // 31: keepout.fleet.v1.RolloutSpec.freezes:type_name -> keepout.fleet.v1.Freeze
+	105, // 32: keepout.fleet.v1.Pin.labels:type_name -> keepout.fleet.v1.Pin.LabelsEntry
+	42,  // 33: keepout.fleet.v1.Rollout.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	47,  // 34: keepout.fleet.v1.Rollout.approvals:type_name -> keepout.fleet.v1.Approval
+	45,  // 35: keepout.fleet.v1.Rollout.rings:type_name -> keepout.fleet.v1.Ring
+	46,  // 36: keepout.fleet.v1.Rollout.gates:type_name -> keepout.fleet.v1.Gate
+	42,  // 37: keepout.fleet.v1.PlanRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	45,  // 38: keepout.fleet.v1.PlanRolloutResponse.rings:type_name -> keepout.fleet.v1.Ring
+	42,  // 39: keepout.fleet.v1.CreateRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	48,  // 40: keepout.fleet.v1.CreateRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48,  // 41: keepout.fleet.v1.ListRolloutsResponse.rollouts:type_name -> keepout.fleet.v1.Rollout
+	48,  // 42: keepout.fleet.v1.GetRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48,  // 43: keepout.fleet.v1.ApproveRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48,  // 44: keepout.fleet.v1.PauseRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48,  // 45: keepout.fleet.v1.ResumeRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	48,  // 46: keepout.fleet.v1.HaltRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	67,  // 47: keepout.fleet.v1.ListAuditResponse.entries:type_name -> keepout.fleet.v1.AuditEntry
+	72,  // 48: keepout.fleet.v1.ListBucketsResponse.buckets:type_name -> keepout.fleet.v1.BucketCount
+	75,  // 49: keepout.fleet.v1.ListBeaconsResponse.beacons:type_name -> keepout.fleet.v1.Beacon
+	78,  // 50: keepout.fleet.v1.ListBundlesResponse.bundles:type_name -> keepout.fleet.v1.Bundle
+	78,  // 51: keepout.fleet.v1.GetBundleResponse.bundle:type_name -> keepout.fleet.v1.Bundle
+	106, // 52: keepout.fleet.v1.Group.versions:type_name -> keepout.fleet.v1.Group.VersionsEntry
+	83,  // 53: keepout.fleet.v1.ListGroupsResponse.groups:type_name -> keepout.fleet.v1.Group
+	86,  // 54: keepout.fleet.v1.CreateRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	86,  // 55: keepout.fleet.v1.ApproveRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	86,  // 56: keepout.fleet.v1.ListRemediationsResponse.remediations:type_name -> keepout.fleet.v1.Remediation
+	86,  // 57: keepout.fleet.v1.GetRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	86,  // 58: keepout.fleet.v1.RevokeRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	3,   // 59: keepout.fleet.v1.HostService.Enrol:input_type -> keepout.fleet.v1.EnrolRequest
+	5,   // 60: keepout.fleet.v1.HostService.Renew:input_type -> keepout.fleet.v1.RenewRequest
+	7,   // 61: keepout.fleet.v1.HostService.CheckIn:input_type -> keepout.fleet.v1.CheckInRequest
+	15,  // 62: keepout.fleet.v1.HostService.ReportRecovery:input_type -> keepout.fleet.v1.ReportRecoveryRequest
+	17,  // 63: keepout.fleet.v1.FleetService.WhoAmI:input_type -> keepout.fleet.v1.WhoAmIRequest
+	19,  // 64: keepout.fleet.v1.FleetService.GetSummary:input_type -> keepout.fleet.v1.GetSummaryRequest
+	22,  // 65: keepout.fleet.v1.FleetService.ListHosts:input_type -> keepout.fleet.v1.ListHostsRequest
+	24,  // 66: keepout.fleet.v1.FleetService.GetHost:input_type -> keepout.fleet.v1.GetHostRequest
+	26,  // 67: keepout.fleet.v1.FleetService.SetHostState:input_type -> keepout.fleet.v1.SetHostStateRequest
+	28,  // 68: keepout.fleet.v1.FleetService.CreateEnrolToken:input_type -> keepout.fleet.v1.CreateEnrolTokenRequest
+	31,  // 69: keepout.fleet.v1.FleetService.ListEnrolTokens:input_type -> keepout.fleet.v1.ListEnrolTokensRequest
+	33,  // 70: keepout.fleet.v1.FleetService.RevokeEnrolToken:input_type -> keepout.fleet.v1.RevokeEnrolTokenRequest
+	36,  // 71: keepout.fleet.v1.FleetService.CreateAccessToken:input_type -> keepout.fleet.v1.CreateAccessTokenRequest
+	38,  // 72: keepout.fleet.v1.FleetService.ListAccessTokens:input_type -> keepout.fleet.v1.ListAccessTokensRequest
+	40,  // 73: keepout.fleet.v1.FleetService.RevokeAccessToken:input_type -> keepout.fleet.v1.RevokeAccessTokenRequest
+	49,  // 74: keepout.fleet.v1.FleetService.PlanRollout:input_type -> keepout.fleet.v1.PlanRolloutRequest
+	51,  // 75: keepout.fleet.v1.FleetService.CreateRollout:input_type -> keepout.fleet.v1.CreateRolloutRequest
+	53,  // 76: keepout.fleet.v1.FleetService.ListRollouts:input_type -> keepout.fleet.v1.ListRolloutsRequest
+	55,  // 77: keepout.fleet.v1.FleetService.GetRollout:input_type -> keepout.fleet.v1.GetRolloutRequest
+	57,  // 78: keepout.fleet.v1.FleetService.ApproveRollout:input_type -> keepout.fleet.v1.ApproveRolloutRequest
+	59,  // 79: keepout.fleet.v1.FleetService.PauseRollout:input_type -> keepout.fleet.v1.PauseRolloutRequest
+	61,  // 80: keepout.fleet.v1.FleetService.ResumeRollout:input_type -> keepout.fleet.v1.ResumeRolloutRequest
+	63,  // 81: keepout.fleet.v1.FleetService.HaltRollout:input_type -> keepout.fleet.v1.HaltRolloutRequest
+	65,  // 82: keepout.fleet.v1.FleetService.ExplainRollout:input_type -> keepout.fleet.v1.ExplainRolloutRequest
+	68,  // 83: keepout.fleet.v1.FleetService.ListAudit:input_type -> keepout.fleet.v1.ListAuditRequest
+	70,  // 84: keepout.fleet.v1.FleetService.VerifyAudit:input_type -> keepout.fleet.v1.VerifyAuditRequest
+	73,  // 85: keepout.fleet.v1.FleetService.ListBuckets:input_type -> keepout.fleet.v1.ListBucketsRequest
+	76,  // 86: keepout.fleet.v1.FleetService.ListBeacons:input_type -> keepout.fleet.v1.ListBeaconsRequest
+	79,  // 87: keepout.fleet.v1.FleetService.ListBundles:input_type -> keepout.fleet.v1.ListBundlesRequest
+	81,  // 88: keepout.fleet.v1.FleetService.GetBundle:input_type -> keepout.fleet.v1.GetBundleRequest
+	84,  // 89: keepout.fleet.v1.FleetService.ListGroups:input_type -> keepout.fleet.v1.ListGroupsRequest
+	87,  // 90: keepout.fleet.v1.FleetService.CreateRemediation:input_type -> keepout.fleet.v1.CreateRemediationRequest
+	89,  // 91: keepout.fleet.v1.FleetService.ApproveRemediation:input_type -> keepout.fleet.v1.ApproveRemediationRequest
+	91,  // 92: keepout.fleet.v1.FleetService.ListRemediations:input_type -> keepout.fleet.v1.ListRemediationsRequest
+	93,  // 93: keepout.fleet.v1.FleetService.GetRemediation:input_type -> keepout.fleet.v1.GetRemediationRequest
+	95,  // 94: keepout.fleet.v1.FleetService.RevokeRemediation:input_type -> keepout.fleet.v1.RevokeRemediationRequest
+	4,   // 95: keepout.fleet.v1.HostService.Enrol:output_type -> keepout.fleet.v1.EnrolResponse
+	6,   // 96: keepout.fleet.v1.HostService.Renew:output_type -> keepout.fleet.v1.RenewResponse
+	12,  // 97: keepout.fleet.v1.HostService.CheckIn:output_type -> keepout.fleet.v1.CheckInResponse
+	16,  // 98: keepout.fleet.v1.HostService.ReportRecovery:output_type -> keepout.fleet.v1.ReportRecoveryResponse
+	18,  // 99: keepout.fleet.v1.FleetService.WhoAmI:output_type -> keepout.fleet.v1.WhoAmIResponse
+	20,  // 100: keepout.fleet.v1.FleetService.GetSummary:output_type -> keepout.fleet.v1.GetSummaryResponse
+	23,  // 101: keepout.fleet.v1.FleetService.ListHosts:output_type -> keepout.fleet.v1.ListHostsResponse
+	25,  // 102: keepout.fleet.v1.FleetService.GetHost:output_type -> keepout.fleet.v1.GetHostResponse
+	27,  // 103: keepout.fleet.v1.FleetService.SetHostState:output_type -> keepout.fleet.v1.SetHostStateResponse
+	30,  // 104: keepout.fleet.v1.FleetService.CreateEnrolToken:output_type -> keepout.fleet.v1.CreateEnrolTokenResponse
+	32,  // 105: keepout.fleet.v1.FleetService.ListEnrolTokens:output_type -> keepout.fleet.v1.ListEnrolTokensResponse
+	34,  // 106: keepout.fleet.v1.FleetService.RevokeEnrolToken:output_type -> keepout.fleet.v1.RevokeEnrolTokenResponse
+	37,  // 107: keepout.fleet.v1.FleetService.CreateAccessToken:output_type -> keepout.fleet.v1.CreateAccessTokenResponse
+	39,  // 108: keepout.fleet.v1.FleetService.ListAccessTokens:output_type -> keepout.fleet.v1.ListAccessTokensResponse
+	41,  // 109: keepout.fleet.v1.FleetService.RevokeAccessToken:output_type -> keepout.fleet.v1.RevokeAccessTokenResponse
+	50,  // 110: keepout.fleet.v1.FleetService.PlanRollout:output_type -> keepout.fleet.v1.PlanRolloutResponse
+	52,  // 111: keepout.fleet.v1.FleetService.CreateRollout:output_type -> keepout.fleet.v1.CreateRolloutResponse
+	54,  // 112: keepout.fleet.v1.FleetService.ListRollouts:output_type -> keepout.fleet.v1.ListRolloutsResponse
+	56,  // 113: keepout.fleet.v1.FleetService.GetRollout:output_type -> keepout.fleet.v1.GetRolloutResponse
+	58,  // 114: keepout.fleet.v1.FleetService.ApproveRollout:output_type -> keepout.fleet.v1.ApproveRolloutResponse
+	60,  // 115: keepout.fleet.v1.FleetService.PauseRollout:output_type -> keepout.fleet.v1.PauseRolloutResponse
+	62,  // 116: keepout.fleet.v1.FleetService.ResumeRollout:output_type -> keepout.fleet.v1.ResumeRolloutResponse
+	64,  // 117: keepout.fleet.v1.FleetService.HaltRollout:output_type -> keepout.fleet.v1.HaltRolloutResponse
+	66,  // 118: keepout.fleet.v1.FleetService.ExplainRollout:output_type -> keepout.fleet.v1.ExplainRolloutResponse
+	69,  // 119: keepout.fleet.v1.FleetService.ListAudit:output_type -> keepout.fleet.v1.ListAuditResponse
+	71,  // 120: keepout.fleet.v1.FleetService.VerifyAudit:output_type -> keepout.fleet.v1.VerifyAuditResponse
+	74,  // 121: keepout.fleet.v1.FleetService.ListBuckets:output_type -> keepout.fleet.v1.ListBucketsResponse
+	77,  // 122: keepout.fleet.v1.FleetService.ListBeacons:output_type -> keepout.fleet.v1.ListBeaconsResponse
+	80,  // 123: keepout.fleet.v1.FleetService.ListBundles:output_type -> keepout.fleet.v1.ListBundlesResponse
+	82,  // 124: keepout.fleet.v1.FleetService.GetBundle:output_type -> keepout.fleet.v1.GetBundleResponse
+	85,  // 125: keepout.fleet.v1.FleetService.ListGroups:output_type -> keepout.fleet.v1.ListGroupsResponse
+	88,  // 126: keepout.fleet.v1.FleetService.CreateRemediation:output_type -> keepout.fleet.v1.CreateRemediationResponse
+	90,  // 127: keepout.fleet.v1.FleetService.ApproveRemediation:output_type -> keepout.fleet.v1.ApproveRemediationResponse
+	92,  // 128: keepout.fleet.v1.FleetService.ListRemediations:output_type -> keepout.fleet.v1.ListRemediationsResponse
+	94,  // 129: keepout.fleet.v1.FleetService.GetRemediation:output_type -> keepout.fleet.v1.GetRemediationResponse
+	96,  // 130: keepout.fleet.v1.FleetService.RevokeRemediation:output_type -> keepout.fleet.v1.RevokeRemediationResponse
+	95,  // [95:131] is the sub-list for method output_type
+	59,  // [59:95] is the sub-list for method input_type
+	59,  // [59:59] is the sub-list for extension type_name
+	59,  // [59:59] is the sub-list for extension extendee
+	0,   // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -5578,7 +6840,7 @@ func file_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   85,
+			NumMessages:   105,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -69,6 +69,19 @@ type Reader interface {
 	Signatures(provider, notDigest string, limit int) ([]string, error)
 	Beacons(limit int) ([]Beacon, error)
 
+	// Bundle is one by its whole digest; BundleLike is the only one whose digest begins so, or ErrNotFound.
+	Bundle(digest string) (Bundle, error)
+	BundleLike(prefix string) (Bundle, error)
+	// Parcel is a bundle's sealed form, or ErrNotFound once only the header is kept.
+	Parcel(digest string) ([]byte, error)
+	// Bundles lists them without their versions, the newest first; empty filters match all.
+	Bundles(signature, machine string, limit int) ([]Bundle, error)
+	// Groups lists them, the largest first.
+	Groups(limit int) ([]Group, error)
+	Remediation(id string) (Remediation, error)
+	// Remediations lists them, the newest first; an empty status is any.
+	Remediations(status string, limit int) ([]Remediation, error)
+
 	// Audit lists entries after the given number, in order.
 	Audit(after uint64, limit int) ([]audit.Entry, error)
 	// AuditHead is the last entry, or the zero one.
@@ -97,6 +110,14 @@ type Tx interface {
 	// AddBuckets adds counts, and the hosts that they come from.
 	AddBuckets(reports []BucketReport) error
 	PutBeacon(b Beacon) error
+
+	// PutBundle adds a bundle, or to one without a signature what was lacking, and reports whether it did. Size is the
+	// parcel's. It forgets what is too much.
+	PutBundle(b *Bundle, parcel []byte) (added bool, err error)
+	// MarkBundle says that the bundle's machine asked for a fix, and whom it suspects.
+	MarkBundle(digest, suspect string) error
+	// PutRemediation writes a whole remediation.
+	PutRemediation(r *Remediation) error
 
 	// Append adds an entry to the audit trail and returns it with its number and hash.
 	Append(e audit.Entry) (audit.Entry, error)

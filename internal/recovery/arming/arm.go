@@ -175,6 +175,12 @@ func (p *planner) units() error {
 			"\"shutdown\" last")
 		return nil
 	}
+	if p.exists("/etc/update-motd.d") {
+		if err := p.want("/etc/update-motd.d/60-keepout", packaging.Login(p.Bin), 0o755,
+			"tell who logs in about a start that failed"); err != nil {
+			return err
+		}
+	}
 	const folder = "/etc/systemd/system/"
 	for _, name := range packaging.Units() {
 		if err := p.want(folder+name, packaging.Unit(name, p.Bin), 0o644, whyUnit(name)); err != nil {

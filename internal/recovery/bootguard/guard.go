@@ -184,7 +184,7 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 func (g *Guard) instruct(s *boot.State, todo []boot.Effect) error {
 	in := boot.Instruction{
 		Boot: g.boot, Mode: s.Mode, Attempt: s.Attempt(), Dir: g.dir.Path(), Orders: s.Orders,
-		Trouble: strings.Join(g.trouble, "; "), Good: s.Boot == "",
+		Trouble: strings.Join(g.trouble, "; "), Good: s.Boot == "", Told: g.told(),
 	}
 	for _, e := range todo {
 		switch e.Act {
@@ -228,6 +228,7 @@ func (g *Guard) Good() error {
 		return err
 	}
 	in.Good = true
+	g.goodStory(&in)
 	return g.write(in)
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
@@ -329,5 +330,58 @@ func TestSystemdBootIsAsked(t *testing.T) {
 	}
 	if last.Mode != boot.Safe || !last.Menu || !strings.Contains(last.Trouble, "LoaderEntryOneShot") || h.restarts != 0 {
 		t.Errorf("with a full NVRAM: %+v, %d restarts", last, h.restarts)
+	}
+}
+
+// TestGoodBootEndsTheStory: the record of the last failure says that a good boot followed, boot.json tells of it for a
+// while, and a rehearsal or an old failure is nothing to tell.
+func TestGoodBootEndsTheStory(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	keep := func(r crash.Record) {
+		t.Helper()
+		r.Format = crash.Format
+		data, err := crash.Encode(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.write("boot/efi/keepout/diag/"+r.FileName(), string(data))
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	keep(crash.Record{Code: "AAAA-AAAA", Time: now.Add(-20 * 24 * time.Hour)})
+	if in := h.boot(); in.Told != nil {
+		t.Errorf("an old failure is told: %+v", in.Told)
+	}
+	keep(crash.Record{Code: "BBBB-BBBB", Time: now.Add(-time.Minute), Test: true})
+	keep(crash.Record{Code: "CCCC-CCCC", Time: now.Add(-time.Hour), Outcome: &crash.Outcome{
+		Action: "Next start: disable acme", By: "the local rule",
+	}})
+	in := h.boot()
+	if in.Told == nil || in.Told.Code != "KO-2501" || !strings.Contains(in.Told.Fix, "CCCC-CCCC") {
+		t.Fatalf("before the boot is good it tells %+v", in.Told)
+	}
+	if err := h.guard().Good(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(h.run, bootguard.InstructionFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err = boot.ParseInstruction(data)
+	if err != nil || in.Told == nil || in.Told.Code != "KO-2502" || in.Told.Until.Before(now.Add(13*24*time.Hour)) {
+		t.Errorf("after a good boot it tells %+v, %v", in.Told, err)
+	}
+	records, err := crash.List(os.DirFS(h.dir.Join(esp.Diag)))
+	if err != nil || len(records) != 3 {
+		t.Fatal(records, err)
+	}
+	for _, r := range records {
+		ended := r.Outcome != nil && r.Outcome.Recovered
+		if ended != (r.Code == "CCCC-CCCC") {
+			t.Errorf("record %s: outcome %+v", r.Code, r.Outcome)
+		}
+		if ended && (r.Outcome.Action != "disable acme" || r.Outcome.By != "the local rule") {
+			t.Errorf("what was done is lost: %+v", r.Outcome)
+		}
 	}
 }

@@ -115,6 +115,28 @@ const (
 	// FleetServiceListBeaconsProcedure is the fully-qualified name of the FleetService's ListBeacons
 	// RPC.
 	FleetServiceListBeaconsProcedure = "/keepout.fleet.v1.FleetService/ListBeacons"
+	// FleetServiceListBundlesProcedure is the fully-qualified name of the FleetService's ListBundles
+	// RPC.
+	FleetServiceListBundlesProcedure = "/keepout.fleet.v1.FleetService/ListBundles"
+	// FleetServiceGetBundleProcedure is the fully-qualified name of the FleetService's GetBundle RPC.
+	FleetServiceGetBundleProcedure = "/keepout.fleet.v1.FleetService/GetBundle"
+	// FleetServiceListGroupsProcedure is the fully-qualified name of the FleetService's ListGroups RPC.
+	FleetServiceListGroupsProcedure = "/keepout.fleet.v1.FleetService/ListGroups"
+	// FleetServiceCreateRemediationProcedure is the fully-qualified name of the FleetService's
+	// CreateRemediation RPC.
+	FleetServiceCreateRemediationProcedure = "/keepout.fleet.v1.FleetService/CreateRemediation"
+	// FleetServiceApproveRemediationProcedure is the fully-qualified name of the FleetService's
+	// ApproveRemediation RPC.
+	FleetServiceApproveRemediationProcedure = "/keepout.fleet.v1.FleetService/ApproveRemediation"
+	// FleetServiceListRemediationsProcedure is the fully-qualified name of the FleetService's
+	// ListRemediations RPC.
+	FleetServiceListRemediationsProcedure = "/keepout.fleet.v1.FleetService/ListRemediations"
+	// FleetServiceGetRemediationProcedure is the fully-qualified name of the FleetService's
+	// GetRemediation RPC.
+	FleetServiceGetRemediationProcedure = "/keepout.fleet.v1.FleetService/GetRemediation"
+	// FleetServiceRevokeRemediationProcedure is the fully-qualified name of the FleetService's
+	// RevokeRemediation RPC.
+	FleetServiceRevokeRemediationProcedure = "/keepout.fleet.v1.FleetService/RevokeRemediation"
 )
 
 // HostServiceClient is a client for the keepout.fleet.v1.HostService service.
@@ -323,6 +345,22 @@ type FleetServiceClient interface {
 	ListBuckets(context.Context, *connect.Request[fleetpb.ListBucketsRequest]) (*connect.Response[fleetpb.ListBucketsResponse], error)
 	// ListBeacons lists the hosts that reported from their recovery environment.
 	ListBeacons(context.Context, *connect.Request[fleetpb.ListBeaconsRequest]) (*connect.Response[fleetpb.ListBeaconsResponse], error)
+	// ListBundles lists diagnostics bundles by what their headers say, the newest first.
+	ListBundles(context.Context, *connect.Request[fleetpb.ListBundlesRequest]) (*connect.Response[fleetpb.ListBundlesResponse], error)
+	// GetBundle returns one bundle as it came: sealed, for whoever has the organisation's secret key.
+	GetBundle(context.Context, *connect.Request[fleetpb.GetBundleRequest]) (*connect.Response[fleetpb.GetBundleResponse], error)
+	// ListGroups groups bundles by the signature of the failure, with counts, versions and the suspected change.
+	ListGroups(context.Context, *connect.Request[fleetpb.ListGroupsRequest]) (*connect.Response[fleetpb.ListGroupsResponse], error)
+	// CreateRemediation brings a signed fix. What needs two keys waits for ApproveRemediation; a revocation is in force.
+	CreateRemediation(context.Context, *connect.Request[fleetpb.CreateRemediationRequest]) (*connect.Response[fleetpb.CreateRemediationResponse], error)
+	// ApproveRemediation is the second person's word, with the second key's signature.
+	ApproveRemediation(context.Context, *connect.Request[fleetpb.ApproveRemediationRequest]) (*connect.Response[fleetpb.ApproveRemediationResponse], error)
+	// ListRemediations lists fixes, the newest first.
+	ListRemediations(context.Context, *connect.Request[fleetpb.ListRemediationsRequest]) (*connect.Response[fleetpb.ListRemediationsResponse], error)
+	// GetRemediation shows one fix with its envelope, for who is about to sign it.
+	GetRemediation(context.Context, *connect.Request[fleetpb.GetRemediationRequest]) (*connect.Response[fleetpb.GetRemediationResponse], error)
+	// RevokeRemediation stops serving a fix, for good. One person is enough.
+	RevokeRemediation(context.Context, *connect.Request[fleetpb.RevokeRemediationRequest]) (*connect.Response[fleetpb.RevokeRemediationResponse], error)
 }
 
 // NewFleetServiceClient constructs a client for the keepout.fleet.v1.FleetService service. By
@@ -480,35 +518,91 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("ListBeacons")),
 			connect.WithClientOptions(opts...),
 		),
+		listBundles: connect.NewClient[fleetpb.ListBundlesRequest, fleetpb.ListBundlesResponse](
+			httpClient,
+			baseURL+FleetServiceListBundlesProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("ListBundles")),
+			connect.WithClientOptions(opts...),
+		),
+		getBundle: connect.NewClient[fleetpb.GetBundleRequest, fleetpb.GetBundleResponse](
+			httpClient,
+			baseURL+FleetServiceGetBundleProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("GetBundle")),
+			connect.WithClientOptions(opts...),
+		),
+		listGroups: connect.NewClient[fleetpb.ListGroupsRequest, fleetpb.ListGroupsResponse](
+			httpClient,
+			baseURL+FleetServiceListGroupsProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("ListGroups")),
+			connect.WithClientOptions(opts...),
+		),
+		createRemediation: connect.NewClient[fleetpb.CreateRemediationRequest, fleetpb.CreateRemediationResponse](
+			httpClient,
+			baseURL+FleetServiceCreateRemediationProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("CreateRemediation")),
+			connect.WithClientOptions(opts...),
+		),
+		approveRemediation: connect.NewClient[fleetpb.ApproveRemediationRequest, fleetpb.ApproveRemediationResponse](
+			httpClient,
+			baseURL+FleetServiceApproveRemediationProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("ApproveRemediation")),
+			connect.WithClientOptions(opts...),
+		),
+		listRemediations: connect.NewClient[fleetpb.ListRemediationsRequest, fleetpb.ListRemediationsResponse](
+			httpClient,
+			baseURL+FleetServiceListRemediationsProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("ListRemediations")),
+			connect.WithClientOptions(opts...),
+		),
+		getRemediation: connect.NewClient[fleetpb.GetRemediationRequest, fleetpb.GetRemediationResponse](
+			httpClient,
+			baseURL+FleetServiceGetRemediationProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("GetRemediation")),
+			connect.WithClientOptions(opts...),
+		),
+		revokeRemediation: connect.NewClient[fleetpb.RevokeRemediationRequest, fleetpb.RevokeRemediationResponse](
+			httpClient,
+			baseURL+FleetServiceRevokeRemediationProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("RevokeRemediation")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // fleetServiceClient implements FleetServiceClient.
 type fleetServiceClient struct {
-	whoAmI            *connect.Client[fleetpb.WhoAmIRequest, fleetpb.WhoAmIResponse]
-	getSummary        *connect.Client[fleetpb.GetSummaryRequest, fleetpb.GetSummaryResponse]
-	listHosts         *connect.Client[fleetpb.ListHostsRequest, fleetpb.ListHostsResponse]
-	getHost           *connect.Client[fleetpb.GetHostRequest, fleetpb.GetHostResponse]
-	setHostState      *connect.Client[fleetpb.SetHostStateRequest, fleetpb.SetHostStateResponse]
-	createEnrolToken  *connect.Client[fleetpb.CreateEnrolTokenRequest, fleetpb.CreateEnrolTokenResponse]
-	listEnrolTokens   *connect.Client[fleetpb.ListEnrolTokensRequest, fleetpb.ListEnrolTokensResponse]
-	revokeEnrolToken  *connect.Client[fleetpb.RevokeEnrolTokenRequest, fleetpb.RevokeEnrolTokenResponse]
-	createAccessToken *connect.Client[fleetpb.CreateAccessTokenRequest, fleetpb.CreateAccessTokenResponse]
-	listAccessTokens  *connect.Client[fleetpb.ListAccessTokensRequest, fleetpb.ListAccessTokensResponse]
-	revokeAccessToken *connect.Client[fleetpb.RevokeAccessTokenRequest, fleetpb.RevokeAccessTokenResponse]
-	planRollout       *connect.Client[fleetpb.PlanRolloutRequest, fleetpb.PlanRolloutResponse]
-	createRollout     *connect.Client[fleetpb.CreateRolloutRequest, fleetpb.CreateRolloutResponse]
-	listRollouts      *connect.Client[fleetpb.ListRolloutsRequest, fleetpb.ListRolloutsResponse]
-	getRollout        *connect.Client[fleetpb.GetRolloutRequest, fleetpb.GetRolloutResponse]
-	approveRollout    *connect.Client[fleetpb.ApproveRolloutRequest, fleetpb.ApproveRolloutResponse]
-	pauseRollout      *connect.Client[fleetpb.PauseRolloutRequest, fleetpb.PauseRolloutResponse]
-	resumeRollout     *connect.Client[fleetpb.ResumeRolloutRequest, fleetpb.ResumeRolloutResponse]
-	haltRollout       *connect.Client[fleetpb.HaltRolloutRequest, fleetpb.HaltRolloutResponse]
-	explainRollout    *connect.Client[fleetpb.ExplainRolloutRequest, fleetpb.ExplainRolloutResponse]
-	listAudit         *connect.Client[fleetpb.ListAuditRequest, fleetpb.ListAuditResponse]
-	verifyAudit       *connect.Client[fleetpb.VerifyAuditRequest, fleetpb.VerifyAuditResponse]
-	listBuckets       *connect.Client[fleetpb.ListBucketsRequest, fleetpb.ListBucketsResponse]
-	listBeacons       *connect.Client[fleetpb.ListBeaconsRequest, fleetpb.ListBeaconsResponse]
+	whoAmI             *connect.Client[fleetpb.WhoAmIRequest, fleetpb.WhoAmIResponse]
+	getSummary         *connect.Client[fleetpb.GetSummaryRequest, fleetpb.GetSummaryResponse]
+	listHosts          *connect.Client[fleetpb.ListHostsRequest, fleetpb.ListHostsResponse]
+	getHost            *connect.Client[fleetpb.GetHostRequest, fleetpb.GetHostResponse]
+	setHostState       *connect.Client[fleetpb.SetHostStateRequest, fleetpb.SetHostStateResponse]
+	createEnrolToken   *connect.Client[fleetpb.CreateEnrolTokenRequest, fleetpb.CreateEnrolTokenResponse]
+	listEnrolTokens    *connect.Client[fleetpb.ListEnrolTokensRequest, fleetpb.ListEnrolTokensResponse]
+	revokeEnrolToken   *connect.Client[fleetpb.RevokeEnrolTokenRequest, fleetpb.RevokeEnrolTokenResponse]
+	createAccessToken  *connect.Client[fleetpb.CreateAccessTokenRequest, fleetpb.CreateAccessTokenResponse]
+	listAccessTokens   *connect.Client[fleetpb.ListAccessTokensRequest, fleetpb.ListAccessTokensResponse]
+	revokeAccessToken  *connect.Client[fleetpb.RevokeAccessTokenRequest, fleetpb.RevokeAccessTokenResponse]
+	planRollout        *connect.Client[fleetpb.PlanRolloutRequest, fleetpb.PlanRolloutResponse]
+	createRollout      *connect.Client[fleetpb.CreateRolloutRequest, fleetpb.CreateRolloutResponse]
+	listRollouts       *connect.Client[fleetpb.ListRolloutsRequest, fleetpb.ListRolloutsResponse]
+	getRollout         *connect.Client[fleetpb.GetRolloutRequest, fleetpb.GetRolloutResponse]
+	approveRollout     *connect.Client[fleetpb.ApproveRolloutRequest, fleetpb.ApproveRolloutResponse]
+	pauseRollout       *connect.Client[fleetpb.PauseRolloutRequest, fleetpb.PauseRolloutResponse]
+	resumeRollout      *connect.Client[fleetpb.ResumeRolloutRequest, fleetpb.ResumeRolloutResponse]
+	haltRollout        *connect.Client[fleetpb.HaltRolloutRequest, fleetpb.HaltRolloutResponse]
+	explainRollout     *connect.Client[fleetpb.ExplainRolloutRequest, fleetpb.ExplainRolloutResponse]
+	listAudit          *connect.Client[fleetpb.ListAuditRequest, fleetpb.ListAuditResponse]
+	verifyAudit        *connect.Client[fleetpb.VerifyAuditRequest, fleetpb.VerifyAuditResponse]
+	listBuckets        *connect.Client[fleetpb.ListBucketsRequest, fleetpb.ListBucketsResponse]
+	listBeacons        *connect.Client[fleetpb.ListBeaconsRequest, fleetpb.ListBeaconsResponse]
+	listBundles        *connect.Client[fleetpb.ListBundlesRequest, fleetpb.ListBundlesResponse]
+	getBundle          *connect.Client[fleetpb.GetBundleRequest, fleetpb.GetBundleResponse]
+	listGroups         *connect.Client[fleetpb.ListGroupsRequest, fleetpb.ListGroupsResponse]
+	createRemediation  *connect.Client[fleetpb.CreateRemediationRequest, fleetpb.CreateRemediationResponse]
+	approveRemediation *connect.Client[fleetpb.ApproveRemediationRequest, fleetpb.ApproveRemediationResponse]
+	listRemediations   *connect.Client[fleetpb.ListRemediationsRequest, fleetpb.ListRemediationsResponse]
+	getRemediation     *connect.Client[fleetpb.GetRemediationRequest, fleetpb.GetRemediationResponse]
+	revokeRemediation  *connect.Client[fleetpb.RevokeRemediationRequest, fleetpb.RevokeRemediationResponse]
 }
 
 // WhoAmI calls keepout.fleet.v1.FleetService.WhoAmI.
@@ -631,6 +725,46 @@ func (c *fleetServiceClient) ListBeacons(ctx context.Context, req *connect.Reque
 	return c.listBeacons.CallUnary(ctx, req)
 }
 
+// ListBundles calls keepout.fleet.v1.FleetService.ListBundles.
+func (c *fleetServiceClient) ListBundles(ctx context.Context, req *connect.Request[fleetpb.ListBundlesRequest]) (*connect.Response[fleetpb.ListBundlesResponse], error) {
+	return c.listBundles.CallUnary(ctx, req)
+}
+
+// GetBundle calls keepout.fleet.v1.FleetService.GetBundle.
+func (c *fleetServiceClient) GetBundle(ctx context.Context, req *connect.Request[fleetpb.GetBundleRequest]) (*connect.Response[fleetpb.GetBundleResponse], error) {
+	return c.getBundle.CallUnary(ctx, req)
+}
+
+// ListGroups calls keepout.fleet.v1.FleetService.ListGroups.
+func (c *fleetServiceClient) ListGroups(ctx context.Context, req *connect.Request[fleetpb.ListGroupsRequest]) (*connect.Response[fleetpb.ListGroupsResponse], error) {
+	return c.listGroups.CallUnary(ctx, req)
+}
+
+// CreateRemediation calls keepout.fleet.v1.FleetService.CreateRemediation.
+func (c *fleetServiceClient) CreateRemediation(ctx context.Context, req *connect.Request[fleetpb.CreateRemediationRequest]) (*connect.Response[fleetpb.CreateRemediationResponse], error) {
+	return c.createRemediation.CallUnary(ctx, req)
+}
+
+// ApproveRemediation calls keepout.fleet.v1.FleetService.ApproveRemediation.
+func (c *fleetServiceClient) ApproveRemediation(ctx context.Context, req *connect.Request[fleetpb.ApproveRemediationRequest]) (*connect.Response[fleetpb.ApproveRemediationResponse], error) {
+	return c.approveRemediation.CallUnary(ctx, req)
+}
+
+// ListRemediations calls keepout.fleet.v1.FleetService.ListRemediations.
+func (c *fleetServiceClient) ListRemediations(ctx context.Context, req *connect.Request[fleetpb.ListRemediationsRequest]) (*connect.Response[fleetpb.ListRemediationsResponse], error) {
+	return c.listRemediations.CallUnary(ctx, req)
+}
+
+// GetRemediation calls keepout.fleet.v1.FleetService.GetRemediation.
+func (c *fleetServiceClient) GetRemediation(ctx context.Context, req *connect.Request[fleetpb.GetRemediationRequest]) (*connect.Response[fleetpb.GetRemediationResponse], error) {
+	return c.getRemediation.CallUnary(ctx, req)
+}
+
+// RevokeRemediation calls keepout.fleet.v1.FleetService.RevokeRemediation.
+func (c *fleetServiceClient) RevokeRemediation(ctx context.Context, req *connect.Request[fleetpb.RevokeRemediationRequest]) (*connect.Response[fleetpb.RevokeRemediationResponse], error) {
+	return c.revokeRemediation.CallUnary(ctx, req)
+}
+
 // FleetServiceHandler is an implementation of the keepout.fleet.v1.FleetService service.
 type FleetServiceHandler interface {
 	// WhoAmI says whose token this is. Any role.
@@ -681,6 +815,22 @@ type FleetServiceHandler interface {
 	ListBuckets(context.Context, *connect.Request[fleetpb.ListBucketsRequest]) (*connect.Response[fleetpb.ListBucketsResponse], error)
 	// ListBeacons lists the hosts that reported from their recovery environment.
 	ListBeacons(context.Context, *connect.Request[fleetpb.ListBeaconsRequest]) (*connect.Response[fleetpb.ListBeaconsResponse], error)
+	// ListBundles lists diagnostics bundles by what their headers say, the newest first.
+	ListBundles(context.Context, *connect.Request[fleetpb.ListBundlesRequest]) (*connect.Response[fleetpb.ListBundlesResponse], error)
+	// GetBundle returns one bundle as it came: sealed, for whoever has the organisation's secret key.
+	GetBundle(context.Context, *connect.Request[fleetpb.GetBundleRequest]) (*connect.Response[fleetpb.GetBundleResponse], error)
+	// ListGroups groups bundles by the signature of the failure, with counts, versions and the suspected change.
+	ListGroups(context.Context, *connect.Request[fleetpb.ListGroupsRequest]) (*connect.Response[fleetpb.ListGroupsResponse], error)
+	// CreateRemediation brings a signed fix. What needs two keys waits for ApproveRemediation; a revocation is in force.
+	CreateRemediation(context.Context, *connect.Request[fleetpb.CreateRemediationRequest]) (*connect.Response[fleetpb.CreateRemediationResponse], error)
+	// ApproveRemediation is the second person's word, with the second key's signature.
+	ApproveRemediation(context.Context, *connect.Request[fleetpb.ApproveRemediationRequest]) (*connect.Response[fleetpb.ApproveRemediationResponse], error)
+	// ListRemediations lists fixes, the newest first.
+	ListRemediations(context.Context, *connect.Request[fleetpb.ListRemediationsRequest]) (*connect.Response[fleetpb.ListRemediationsResponse], error)
+	// GetRemediation shows one fix with its envelope, for who is about to sign it.
+	GetRemediation(context.Context, *connect.Request[fleetpb.GetRemediationRequest]) (*connect.Response[fleetpb.GetRemediationResponse], error)
+	// RevokeRemediation stops serving a fix, for good. One person is enough.
+	RevokeRemediation(context.Context, *connect.Request[fleetpb.RevokeRemediationRequest]) (*connect.Response[fleetpb.RevokeRemediationResponse], error)
 }
 
 // NewFleetServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -834,6 +984,54 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("ListBeacons")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceListBundlesHandler := connect.NewUnaryHandler(
+		FleetServiceListBundlesProcedure,
+		svc.ListBundles,
+		connect.WithSchema(fleetServiceMethods.ByName("ListBundles")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceGetBundleHandler := connect.NewUnaryHandler(
+		FleetServiceGetBundleProcedure,
+		svc.GetBundle,
+		connect.WithSchema(fleetServiceMethods.ByName("GetBundle")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceListGroupsHandler := connect.NewUnaryHandler(
+		FleetServiceListGroupsProcedure,
+		svc.ListGroups,
+		connect.WithSchema(fleetServiceMethods.ByName("ListGroups")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceCreateRemediationHandler := connect.NewUnaryHandler(
+		FleetServiceCreateRemediationProcedure,
+		svc.CreateRemediation,
+		connect.WithSchema(fleetServiceMethods.ByName("CreateRemediation")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceApproveRemediationHandler := connect.NewUnaryHandler(
+		FleetServiceApproveRemediationProcedure,
+		svc.ApproveRemediation,
+		connect.WithSchema(fleetServiceMethods.ByName("ApproveRemediation")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceListRemediationsHandler := connect.NewUnaryHandler(
+		FleetServiceListRemediationsProcedure,
+		svc.ListRemediations,
+		connect.WithSchema(fleetServiceMethods.ByName("ListRemediations")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceGetRemediationHandler := connect.NewUnaryHandler(
+		FleetServiceGetRemediationProcedure,
+		svc.GetRemediation,
+		connect.WithSchema(fleetServiceMethods.ByName("GetRemediation")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceRevokeRemediationHandler := connect.NewUnaryHandler(
+		FleetServiceRevokeRemediationProcedure,
+		svc.RevokeRemediation,
+		connect.WithSchema(fleetServiceMethods.ByName("RevokeRemediation")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/keepout.fleet.v1.FleetService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetServiceWhoAmIProcedure:
@@ -884,6 +1082,22 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServiceListBucketsHandler.ServeHTTP(w, r)
 		case FleetServiceListBeaconsProcedure:
 			fleetServiceListBeaconsHandler.ServeHTTP(w, r)
+		case FleetServiceListBundlesProcedure:
+			fleetServiceListBundlesHandler.ServeHTTP(w, r)
+		case FleetServiceGetBundleProcedure:
+			fleetServiceGetBundleHandler.ServeHTTP(w, r)
+		case FleetServiceListGroupsProcedure:
+			fleetServiceListGroupsHandler.ServeHTTP(w, r)
+		case FleetServiceCreateRemediationProcedure:
+			fleetServiceCreateRemediationHandler.ServeHTTP(w, r)
+		case FleetServiceApproveRemediationProcedure:
+			fleetServiceApproveRemediationHandler.ServeHTTP(w, r)
+		case FleetServiceListRemediationsProcedure:
+			fleetServiceListRemediationsHandler.ServeHTTP(w, r)
+		case FleetServiceGetRemediationProcedure:
+			fleetServiceGetRemediationHandler.ServeHTTP(w, r)
+		case FleetServiceRevokeRemediationProcedure:
+			fleetServiceRevokeRemediationHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -987,4 +1201,36 @@ func (UnimplementedFleetServiceHandler) ListBuckets(context.Context, *connect.Re
 
 func (UnimplementedFleetServiceHandler) ListBeacons(context.Context, *connect.Request[fleetpb.ListBeaconsRequest]) (*connect.Response[fleetpb.ListBeaconsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ListBeacons is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) ListBundles(context.Context, *connect.Request[fleetpb.ListBundlesRequest]) (*connect.Response[fleetpb.ListBundlesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ListBundles is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) GetBundle(context.Context, *connect.Request[fleetpb.GetBundleRequest]) (*connect.Response[fleetpb.GetBundleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.GetBundle is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) ListGroups(context.Context, *connect.Request[fleetpb.ListGroupsRequest]) (*connect.Response[fleetpb.ListGroupsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ListGroups is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) CreateRemediation(context.Context, *connect.Request[fleetpb.CreateRemediationRequest]) (*connect.Response[fleetpb.CreateRemediationResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.CreateRemediation is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) ApproveRemediation(context.Context, *connect.Request[fleetpb.ApproveRemediationRequest]) (*connect.Response[fleetpb.ApproveRemediationResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ApproveRemediation is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) ListRemediations(context.Context, *connect.Request[fleetpb.ListRemediationsRequest]) (*connect.Response[fleetpb.ListRemediationsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ListRemediations is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) GetRemediation(context.Context, *connect.Request[fleetpb.GetRemediationRequest]) (*connect.Response[fleetpb.GetRemediationResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.GetRemediation is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) RevokeRemediation(context.Context, *connect.Request[fleetpb.RevokeRemediationRequest]) (*connect.Response[fleetpb.RevokeRemediationResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.RevokeRemediation is not implemented"))
 }

@@ -1,0 +1,40 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/keepout-security/keepout/internal/recovery/protocol"
+)
+
+// maxRefusal bounds what is read of a refusal, in bytes.
+const maxRefusal = 1 << 10
+
+// SendParcel uploads one sealed diagnostics bundle, as internal/recovery/diagnostics.Seal made it, of at most
+// protocol.MaxBundle bytes. It may be sent again: the same bundle is kept once. After nil the server has it on its
+// disk, and the outbox may forget it.
+func (h *Host) SendParcel(ctx context.Context, parcel []byte) error {
+	if len(parcel) > protocol.MaxBundle {
+		return fmt.Errorf("send the diagnostics: %d bytes, at most %d", len(parcel), protocol.MaxBundle)
+	}
+	where := strings.TrimSuffix(h.server, "/") + protocol.BundlePath
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, where, bytes.NewReader(parcel))
+	if err != nil {
+		return fmt.Errorf("send the diagnostics: %w", err)
+	}
+	req.Header.Set("Content-Type", protocol.BundleType)
+	res, err := h.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("send the diagnostics: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 == 2 {
+		return nil
+	}
+	why, _ := io.ReadAll(io.LimitReader(res.Body, maxRefusal)) // what came of it says enough
+	return fmt.Errorf("send the diagnostics: the server answers %s: %.200q", res.Status, why)
+}
