@@ -76,6 +76,7 @@ var places = []place{
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
 	{pkg: "internal/store", layer: runtime},
+	{pkg: "internal/update", layer: runtime},
 	{pkg: "internal/recovery/esp", layer: runtime},
 	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
 	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
