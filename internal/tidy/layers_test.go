@@ -117,6 +117,7 @@ var places = []place{
 		"internal/fleet/identity", "internal/fleet/spec", "internal/fleet/statement", "internal/fleet/store",
 	}},
 	{pkg: "internal/fleet", layer: shell},
+	{pkg: "internal/fetch", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},
