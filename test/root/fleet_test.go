@@ -26,10 +26,10 @@ import (
 )
 
 // fleetPatience bounds what a whole fleet does.
-const fleetPatience = 3 * time.Minute
+const fleetPatience = 90 * time.Second
 
-// fleetHosts are few, so that two processors can run them: three in ring 0, one in the control group.
-const fleetHosts = 6
+// fleetHosts are few, so that two processors can run them: a ring 0, and two in the control group.
+const fleetHosts = 8
 
 // preview is a control plane and hosts, all of them real processes.
 type preview struct {
