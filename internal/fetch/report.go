@@ -35,8 +35,8 @@ func (s said) news(r *update.Report) (*fleetpb.CheckInRequest, said) {
 		late, votes := c.Timeouts-s.timeouts[c.Provider], c.Verdicts-s.verdicts[c.Provider]
 		if late > 0 || votes > 0 {
 			m.Counters = append(m.Counters, &fleetpb.Counters{
-				Provider: c.Provider, Engine: c.Engine, Content: c.Content, VerdictTimeouts: uint32(late), //nolint:gosec // few
-				Verdicts: uint32(min(votes, 1<<31)), //nolint:gosec // bounded
+				Provider: c.Provider, Engine: c.Engine, Content: c.Content, VerdictTimeouts: uint32(late),
+				Verdicts: uint32(min(votes, 1<<31)),
 			})
 		}
 	}
@@ -46,7 +46,7 @@ func (s said) news(r *update.Report) (*fleetpb.CheckInRequest, said) {
 		if more := b.Count - s.buckets[key]; more > 0 {
 			m.Buckets = append(m.Buckets, &fleetpb.Bucket{
 				Signature: b.Signature, Kind: b.Kind, Provider: b.Provider, Digest: b.Digest,
-				Count: uint32(min(more, 1<<31)), Sample: b.Sample, //nolint:gosec // bounded
+				Count: uint32(min(more, 1<<31)), Sample: b.Sample,
 			})
 		}
 	}

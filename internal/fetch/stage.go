@@ -52,7 +52,8 @@ func (m mirror) read(name string) (out metadata, err error) {
 	if err != nil {
 		return out, err
 	}
-	return out, json.Unmarshal(text, &out)
+	err = json.Unmarshal(text, &out)
+	return out, err
 }
 
 // repository fetches one party's current metadata and returns its targets files.
@@ -226,7 +227,7 @@ func (c *catalog) newest() []update.Order {
 			best[key] = o
 		}
 	}
-	var out []update.Order
+	out := make([]update.Order, 0, len(best))
 	for _, o := range best {
 		out = append(out, o.order(""))
 	}

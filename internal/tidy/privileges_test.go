@@ -58,7 +58,7 @@ var privileges = []privilege{
 	{
 		what: "change user", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Setuid", "Setgid", "Setresuid", "Setresgid", "Setgroups"},
-		homes: []string{"internal/sandbox"},
+		homes: []string{"internal/sandbox", "internal/fetch"},
 	},
 	{
 		what: "look into another process", pkgs: []string{unixPackage, "syscall"},
@@ -74,7 +74,8 @@ var privileges = []privilege{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
-			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
+			"internal/fetch", "internal/cli", "internal/guard", "internal/demo", "internal/doctor",
+			"internal/playground", "internal/sandbox",
 			"internal/tally", "internal/testenv", "provider/conformance", "providers/clamav", "providers/hostile/*",
 			"providers/internal/*", "test/testhost", "internal/testvm", "test/icount/guest",
 			"bench/load", "internal/recovery/bootguard",

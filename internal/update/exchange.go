@@ -175,7 +175,7 @@ func replace(path string, v any) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	next := path + ".next"
-	if err := os.WriteFile(next, text, 0o644); err != nil { //nolint:gosec // the other side reads it; its folder is closed
+	if err := os.WriteFile(next, text, 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := os.Rename(next, path); err != nil {

@@ -213,7 +213,7 @@ func TestTakerRefuses(t *testing.T) {
 		t.Errorf("for nobody here: %v", w.taker.Problems())
 	}
 	whole := w.publish("2", 2, "acme", "ops")
-	blob := filepath.Join(w.staging, "blobs/sha256", strings.TrimPrefix(whole.Digest, "sha256:"))
+	blob := filepath.Join(w.staging, "blobs", "sha256", strings.TrimPrefix(whole.Digest, "sha256:"))
 	text, err := os.ReadFile(blob)
 	w.must(err)
 	w.must(os.Chmod(blob, 0o644))

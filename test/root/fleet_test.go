@@ -60,6 +60,7 @@ func TestFleetStopsBadContent(t *testing.T) {
 	old := p.release(1, channelLine("*/ransom", "*"))
 	p.startPlane()
 	p.startHosts(fleetHosts)
+	p.confined()
 	first := p.running()
 
 	bad := p.release(2, channelLine("*/good-*", "evil-pipe"))
@@ -229,7 +230,8 @@ func (p *preview) startHosts(n int) {
 			Life: 10 * time.Minute, Wait: true,
 			Updates: "trial: 0s, trial_idle: 0s, samples: 0, settle: 0s, soak: 1s, schema: false, load: false, trust: " +
 				p.in("ops/metadata/1.root.json"),
-			Extra: "budgets: {metadata: 10s, content: 10s}\nproviders:\n  - {id: channel291, mode: enforce, content: " + p.in("content-1") + "}",
+			Extra: "budgets: {metadata: 10s, content: 10s}\nproviders:\n  - {id: channel291, mode: enforce, content: " +
+				p.in("content-1") + "}",
 		}
 		h := &fleetHost{Host: testhost.Prepare(p.t, opt)}
 		h.Providers = p.in("engines")
@@ -255,6 +257,22 @@ func (p *preview) startHosts(n int) {
 		return err == nil && len(out.Msg.GetHosts()) == n && !slices.ContainsFunc(out.Msg.GetHosts(),
 			func(h *fleetpb.Host) bool { return len(h.GetInstalled()) == 0 })
 	})
+}
+
+// confined checks that the fetchers, which alone have the network, have no right besides.
+func (p *preview) confined() {
+	p.t.Helper()
+	for _, h := range p.hosts {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.fetch.Process.Pid))
+		must(p.t, err)
+		for _, want := range []string{
+			"Uid:\t64900\t64900", "Gid:\t64900\t64900", "NoNewPrivs:\t1", "CapEff:\t0000000000000000",
+		} {
+			if !strings.Contains(string(text), want) {
+				p.t.Errorf("a fetcher has not %q:\n%s", want, text)
+			}
+		}
+	}
 }
 
 // runs is the version of the content that a host's engine has loaded.
