@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"path/filepath"
+	"time"
+)
 
 // Updates says how a new engine or content comes into force.
 type Updates struct {
@@ -20,6 +23,14 @@ type Updates struct {
 	Schema bool `yaml:"schema"`
 	// Load: let the engine load a new version in a throw-away cage before it runs on this host's events.
 	Load bool `yaml:"load"`
+	// Trust is the operator's root file, an absolute path. With it, providers are kept up to date by signed packages,
+	// and what content: names is only what they begin with; without it, no package is taken.
+	Trust string `yaml:"trust"`
+	// Staging is the folder that keepout-fetch writes, an absolute path; default: staging in the state directory.
+	Staging string `yaml:"staging"`
+	// ControlPlane: a package is used only with a grant of the operator's director. false is for hosts that are
+	// brought their packages in a folder, without any server.
+	ControlPlane bool `yaml:"control_plane"`
 }
 
 // defaultUpdates are the documented numbers; those that are not configurable are in internal/rollback.
@@ -27,7 +38,7 @@ func defaultUpdates() Updates {
 	return Updates{
 		Trial: Duration(time.Minute), TrialIdle: Duration(30 * time.Minute), Samples: 1000,
 		Settle: Duration(10 * time.Minute), Soak: Duration(24 * time.Hour), LoadTime: Duration(5 * time.Minute),
-		Schema: true, Load: true,
+		Schema: true, Load: true, ControlPlane: true,
 	}
 }
 
@@ -44,6 +55,11 @@ func (u *Updates) check(bad refusal) {
 	within("settle", u.Settle, 0, 24*hour)
 	within("soak", u.Soak, Duration(time.Second), 720*hour)
 	within("load_time", u.LoadTime, Duration(time.Second), hour)
+	for _, p := range []struct{ key, v string }{{"trust", u.Trust}, {"staging", u.Staging}} {
+		if p.v != "" && !filepath.IsAbs(p.v) {
+			bad("$.updates."+p.key, "write an absolute path", "%s %q is relative", p.key, p.v)
+		}
+	}
 	if u.Samples < 0 || u.Samples > 1_000_000 {
 		bad("$.updates.samples", "choose 0 to 1000000", "samples %d is out of range", u.Samples)
 	}

@@ -66,6 +66,7 @@ type Daemon struct {
 	leases   *lease.Set
 	docket   *docket.Docket
 	roster   *roster.Roster
+	updates  updates
 	sensor   *sensor.Sensor
 	control  *control.Server
 	noticed  noticed
@@ -132,7 +133,7 @@ func (d *Daemon) start() error {
 		return err
 	}
 	d.roster, err = roster.New(roster.Config{
-		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.journal, Log: d.log,
+		StateDir: filepath.Join(d.opt.StateDir, "state"), Court: d.docket, Notes: d.updates.listen(d), Log: d.log,
 		Supervisor: supervisor.Defaults(), Owned: d.packages.Owned, Store: d.store,
 		Caution: d.boot.caution, Crumb: d.leaveCrumb,
 	})
@@ -140,6 +141,9 @@ func (d *Daemon) start() error {
 		return err
 	}
 	if err := d.roster.Apply(installed, loaded); err != nil {
+		return err
+	}
+	if err := d.startUpdates(loaded); err != nil {
 		return err
 	}
 	if d.gap, err = d.guard.TakeOver(); err != nil {
@@ -266,6 +270,7 @@ func (d *Daemon) stop() error {
 		errs = append(errs, d.sensor.Stop())
 		d.guard.Leave()
 	}
+	d.updates.close()
 	if d.roster != nil {
 		d.roster.Close()
 	}

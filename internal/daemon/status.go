@@ -45,6 +45,7 @@ func (d *Daemon) status() control.Status {
 	}
 	more := append(d.gapProblem(), d.roster.Problems()...)
 	more = append(more, d.boot.problems(d.command)...)
+	more = append(more, d.updates.problems()...)
 	for i := range more { // they do not know where this daemon is found
 		more[i].Fix = strings.ReplaceAll(more[i].Fix, "keepout provider", d.command("provider"))
 	}

@@ -218,8 +218,8 @@ func (l *lineage) take(v rollback.Versions) {
 		in := rollback.Input{Kind: rollback.Offered, Part: rollback.Parts()[i], Version: version}
 		if l.state.Slots(in.Part).Active.None() {
 			in.Kind = rollback.Installed
-		} else if l.caution.any() {
-			continue // nothing new while the machine has trouble starting
+		} else if l.caution.any() || l.settled(in.Part) {
+			continue // nothing new while the machine has trouble starting, or where packages bring it
 		}
 		if !version.None() {
 			l.step(in)

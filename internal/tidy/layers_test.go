@@ -80,6 +80,7 @@ var places = []place{
 	{pkg: "internal/trail", layer: runtime, peers: []string{"internal/journal"}},
 	{pkg: "internal/pardon", layer: runtime},
 	{pkg: "internal/store", layer: runtime},
+	{pkg: "internal/update", layer: runtime},
 	{pkg: "internal/recovery/esp", layer: runtime},
 	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
 	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
@@ -126,6 +127,7 @@ var places = []place{
 		"internal/fleet/identity", "internal/fleet/spec", "internal/fleet/statement", "internal/fleet/store",
 	}},
 	{pkg: "internal/fleet", layer: shell},
+	{pkg: "internal/fetch", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},

@@ -60,7 +60,7 @@ var privileges = []privilege{
 	{
 		what: "change user", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Setuid", "Setgid", "Setresuid", "Setresgid", "Setgroups"},
-		homes: []string{"internal/sandbox"},
+		homes: []string{"internal/sandbox", "internal/fetch"},
 	},
 	{
 		what: "look into another process", pkgs: []string{unixPackage, "syscall"},
@@ -76,8 +76,8 @@ var privileges = []privilege{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
-			"internal/cli", "internal/guard", "internal/demo", "internal/doctor", "internal/playground", "internal/sandbox",
-			"internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm", "provider/conformance",
+			"internal/cli", "internal/fetch", "internal/guard", "internal/demo", "internal/doctor", "internal/playground",
+			"internal/sandbox", "internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm", "provider/conformance",
 			"providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost", "test/vm/guest",
 			"test/icount/guest", "bench/load",
 		},

@@ -88,10 +88,6 @@ func create(dir string, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("make the authority's key: %w", err)
 	}
-	_, director, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make the director's key: %w", err)
-	}
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "keepout fleet"},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(rootLife),
@@ -103,9 +99,21 @@ func create(dir string, now time.Time) error {
 		return fmt.Errorf("make the authority's certificate: %w", err)
 	}
 	return errors.Join(
-		writeKey(dir, rootKeyFile, key), writeKey(dir, directorFile, director),
+		writeKey(dir, rootKeyFile, key), createDirector(dir),
 		durable.WriteFile(filepath.Join(dir, rootFile), PEM("CERTIFICATE", der), 0o644),
 	)
+}
+
+// createDirector makes the director's key, unless it was put there: that of the operator's role, which hosts know.
+func createDirector(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, directorFile)); err == nil {
+		return nil
+	}
+	_, director, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make the director's key: %w", err)
+	}
+	return writeKey(dir, directorFile, director)
 }
 
 // PEM is text with one block.

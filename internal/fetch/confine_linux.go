@@ -1,0 +1,64 @@
+package fetch
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
+)
+
+// tokenCopy is the one-time token where the fetcher's user can read it; it is worth nothing once it was used.
+const tokenCopy = "token"
+
+// giveUp makes the fetcher's own folders, and becomes this program again as a user without any capability, who can get
+// none back. It returns only with an error.
+func giveUp(o *Options, user int, tokenFile string, args []string) error {
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{{o.own(), 0o700}, {o.Staging, 0o750}} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return fmt.Errorf("its folder: %w", err)
+		}
+		if err := os.Lchown(dir.path, user, user); err != nil {
+			return fmt.Errorf("its folder: %w", err)
+		}
+	}
+	if tokenFile != "" && o.Token != "" {
+		path := filepath.Join(o.own(), tokenCopy)
+		if err := errors.Join(os.WriteFile(path, []byte(o.Token), 0o600), os.Lchown(path, user, user)); err != nil {
+			return fmt.Errorf("hand over the token: %w", err)
+		}
+	}
+	// This thread alone gives up its rights: execve(2) ends all others.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(user, user, user), syscall.Setresuid(user, user, user),
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
+		return fmt.Errorf("give up rights: %w", err)
+	}
+	argv := append([]string{os.Args[0], "-confined"}, args...)
+	return fmt.Errorf("begin anew: %w", syscall.Exec("/proc/self/exe", argv, os.Environ()))
+}
+
+// restrict leaves only what it needs of the file system, where the kernel has Landlock.
+func (o *Options) restrict() {
+	paths := []landlock.Rule{
+		landlock.RWDirs(o.own(), o.Staging).IgnoreIfMissing(),
+		landlock.RODirs(o.report(), "/etc", "/usr", "/lib", "/run/systemd/resolve").IgnoreIfMissing(),
+		landlock.ROFiles("/proc/sys/kernel/random/boot_id").IgnoreIfMissing(),
+		landlock.RWFiles("/dev/null").IgnoreIfMissing(),
+	}
+	if o.From != "" {
+		paths = append(paths, landlock.RODirs(o.From).IgnoreIfMissing())
+	}
+	if err := landlock.V5.BestEffort().RestrictPaths(paths...); err != nil {
+		o.Log.Warn("without Landlock", slog.Any("error", err))
+	}
+}

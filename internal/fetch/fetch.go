@@ -1,0 +1,393 @@
+// Package fetch is the part of a host that talks to the network: it enrols, checks in, fetches metadata and packages
+// into a staging folder, and tells the control plane what the core reports. It works from a folder as well.
+//
+// It guarantees that it activates nothing and decides nothing: what it stages, the core verifies again, and what it
+// says, the core wrote. It runs as a user of its own, without capabilities, and reaches only its own folders.
+package fetch
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/fleet/client"
+	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
+	"github.com/keepout-security/keepout/internal/folder"
+	"github.com/keepout-security/keepout/internal/update"
+)
+
+// Options say what is fetched from where.
+type Options struct {
+	StateDir  string // of the host
+	Staging   string // default: below it
+	From      string // a folder instead of a server
+	Once      bool   // with From: look once, and end
+	Server    string // with Token: https://HOST:PORT
+	Token     string // one-time, for a host that has no identity yet
+	MachineID string
+	Hostname  string
+	Labels    map[string]string
+	Log       *slog.Logger
+}
+
+// Times and bounds.
+const (
+	lookEvery   = 500 * time.Millisecond // at the core's report
+	fromEvery   = 10 * time.Second       // at a folder
+	longPoll    = 55                     // seconds
+	pollSlack   = 20 * time.Second
+	minPause    = 200 * time.Millisecond
+	maxBackoff  = time.Minute
+	refreshMeta = time.Minute // between two looks at metadata while something is ordered
+	ownDir      = "fetch"
+)
+
+func (o *Options) complete() {
+	if o.Staging == "" {
+		o.Staging = filepath.Join(o.StateDir, update.StagingDir)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func (o *Options) own() string    { return filepath.Join(o.StateDir, ownDir) }
+func (o *Options) report() string { return filepath.Join(o.StateDir, update.ReportDir) }
+
+// Run fetches until ctx ends.
+func Run(ctx context.Context, o Options) error {
+	o.complete()
+	if o.From != "" {
+		return fromFolder(ctx, &o)
+	}
+	id, err := identityOf(ctx, &o)
+	if err != nil {
+		return err
+	}
+	host, err := client.NewHost(id)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	instance := make([]byte, 8)
+	if _, err := rand.Read(instance); err != nil {
+		return fmt.Errorf("name this instance: %w", err)
+	}
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, the instance tells clones apart
+	f := &fetcher{
+		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
+		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause,
+	}
+	return f.run(ctx)
+}
+
+// fromFolder stages what a folder names.
+func fromFolder(ctx context.Context, o *Options) error {
+	for {
+		err := stageFrom(ctx, o)
+		if o.Once {
+			return err
+		}
+		if err != nil {
+			o.Log.Warn("nothing was staged", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(fromEvery):
+		}
+	}
+}
+
+func stageFrom(ctx context.Context, o *Options) error {
+	dir, err := folder.Open(o.From)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }() // only read
+	m := mirror{from: disk{dir}, to: o.Staging}
+	c, err := m.catalog(ctx)
+	if err != nil {
+		return err
+	}
+	orders := c.newest()
+	for i := range orders {
+		if err := m.blobs(ctx, orders[i].Digest); err != nil {
+			return err
+		}
+	}
+	return update.WriteOrders(o.Staging, &update.Orders{Orders: orders})
+}
+
+// identityOf reads the host's identity, or enrols.
+func identityOf(ctx context.Context, o *Options) (*client.Identity, error) {
+	var id client.Identity
+	text, err := os.ReadFile(o.identityFile())
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(text, &id); err != nil {
+			return nil, fmt.Errorf("read this host's identity: %w", err)
+		}
+		return &id, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("read this host's identity: %w", err)
+	case o.Token == "" || o.Server == "":
+		return nil, errors.New("this host is not enrolled: give --server and --token-file, or --from DIR")
+	}
+	key, err := keyOf(o)
+	if err != nil {
+		return nil, err
+	}
+	got, err := client.Enrol(ctx, o.Server, o.Token, client.About{
+		MachineID: o.MachineID, Hostname: o.Hostname, Labels: o.Labels,
+	}, key)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	o.Log.Info("enrolled", slog.String("host", got.HostID))
+	return got, o.keepIdentity(got)
+}
+
+func (o *Options) identityFile() string { return filepath.Join(o.own(), "identity.json") }
+
+func (o *Options) keepIdentity(id *client.Identity) error {
+	text, err := json.Marshal(id)
+	if err != nil {
+		return fmt.Errorf("keep the identity: %w", err)
+	}
+	return durable.WriteFile(o.identityFile(), text, 0o600)
+}
+
+// keyOf makes the host's key and keeps it before it is used: when the answer to the enrolment is lost, the same key
+// gets the same host again.
+func keyOf(o *Options) (*ecdsa.PrivateKey, error) {
+	path := filepath.Join(o.own(), "enrolment.key")
+	if der, err := os.ReadFile(path); err == nil {
+		if key, err := x509.ParseECPrivateKey(der); err == nil {
+			return key, nil
+		}
+	}
+	key, err := client.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("the host's key: %w", err)
+	}
+	return key, durable.WriteFile(path, der, 0o600)
+}
+
+// fetcher is the loop of an enrolled host.
+type fetcher struct {
+	o        *Options
+	host     *client.Host
+	mirror   mirror
+	instance string
+	boot     string
+
+	said     said
+	revision uint64
+	pause    time.Duration
+	spread   time.Duration
+	catalog  catalog
+	fetched  time.Time               // the catalog
+	staged   map[string]update.Order // by digest
+	grants   []held
+}
+
+// held is a grant that the core may not have seen yet.
+type held struct {
+	digest string
+	sealed []byte
+	got    time.Time
+}
+
+// grantKept is how long a grant is left for the core to see: the longest life of one.
+const grantKept = 5 * time.Minute
+
+// retain adds to what was ordered now the grants that are still good, and the packages that they are for: the answer
+// with a grant orders nothing any more, and the core looks when it likes.
+func (f *fetcher) retain(orders *update.Orders, grants []*fleetpb.Grant) {
+	if f.staged == nil {
+		f.staged = map[string]update.Order{}
+	}
+	leave := map[string]bool{}
+	for _, o := range orders.Orders {
+		if o.Act == update.Stage {
+			f.staged[o.Digest] = o
+			continue
+		}
+		leave[o.Provider+"/"+string(o.Part)] = true
+	}
+	for _, g := range grants {
+		f.grants = append(f.grants, held{digest: g.GetDigest(), sealed: g.GetSealed(), got: time.Now()})
+	}
+	f.grants = slices.DeleteFunc(f.grants, func(h held) bool {
+		o := f.staged[h.digest]
+		return time.Since(h.got) > grantKept || leave[o.Provider+"/"+string(o.Part)]
+	})
+	f.grants = f.grants[max(0, len(f.grants)-update.MaxOrders):]
+	wanted := map[string]bool{}
+	for _, o := range orders.Orders {
+		wanted[o.Digest] = true
+	}
+	for _, h := range f.grants {
+		orders.Grants = append(orders.Grants, h.sealed)
+		if o, ok := f.staged[h.digest]; ok && !wanted[h.digest] && len(orders.Orders) < update.MaxOrders {
+			orders.Orders = append(orders.Orders, o)
+			wanted[h.digest] = true
+		}
+	}
+	for d := range f.staged {
+		if !wanted[d] {
+			delete(f.staged, d)
+		}
+	}
+}
+
+func (f *fetcher) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		wait, err := f.once(ctx)
+		if err != nil && ctx.Err() == nil {
+			f.o.Log.Warn("not checked in", slog.Any("error", err))
+			f.pause = min(2*f.pause, maxBackoff)
+			wait = f.pause/2 + mrand.N(f.pause+f.spread) //nolint:gosec // it spreads load
+		} else if err == nil {
+			f.pause = minPause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// once checks in once. What is new is said at once; otherwise the server may keep the call open, until the core has
+// something new.
+func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
+	r, err := update.ReadReport(f.o.report())
+	if errors.Is(err, fs.ErrNotExist) {
+		return lookEvery, nil // no core yet
+	}
+	if err != nil {
+		return 0, err
+	}
+	m, next := f.said.news(&r)
+	m.Instance, m.BootId, m.Revision = f.instance, f.boot, f.revision
+	if len(m.GetBuckets()) == 0 && len(m.GetCounters()) == 0 {
+		m.WaitSeconds = longPoll
+	}
+	call, cancel := context.WithTimeout(ctx, longPoll*time.Second+pollSlack)
+	defer cancel()
+	if m.GetWaitSeconds() > 0 {
+		go f.interrupt(call, cancel)
+	}
+	begun := time.Now()
+	out, err := f.host.CheckIn(call, m)
+	if err != nil {
+		if m.GetWaitSeconds() > 0 && errors.Is(call.Err(), context.Canceled) && ctx.Err() == nil {
+			return minPause, nil // the core has news
+		}
+		return 0, err
+	}
+	f.said, f.spread = next, time.Duration(out.GetSpreadMs())*time.Millisecond
+	if out.GetRenew() {
+		if err := f.host.Renew(ctx, f.o.keepIdentity); err != nil {
+			f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
+		}
+	}
+	if err := f.obey(ctx, out.GetOrders(), out.GetGrants()); err != nil {
+		return 0, err
+	}
+	f.revision = out.GetRevision()
+	if time.Since(begun) < time.Second && m.GetWaitSeconds() > 0 && len(out.GetGrants()) == 0 {
+		return min(time.Duration(out.GetAgainMs())*time.Millisecond, time.Second), nil
+	}
+	return minPause, nil
+}
+
+// interrupt ends a call when the core's report changes.
+func (f *fetcher) interrupt(ctx context.Context, cancel func()) {
+	path := filepath.Join(f.o.report(), update.ReportFile)
+	stamp := func() time.Time {
+		info, err := os.Stat(path)
+		if err != nil {
+			return time.Time{}
+		}
+		return info.ModTime()
+	}
+	before := stamp()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if stamp() != before {
+				cancel()
+				return
+			}
+		}
+	}
+}
+
+// obey stages what was ordered, and writes it down for the core.
+func (f *fetcher) obey(ctx context.Context, list []*fleetpb.Order, grants []*fleetpb.Grant) error {
+	orders := &update.Orders{}
+	var errs []error
+	for _, o := range list[:min(len(list), update.MaxOrders)] {
+		order := update.Order{
+			Act: update.RollBack, Rollout: o.GetRollout(), Provider: o.GetRelease().GetProvider(),
+			Part: part(o.GetRelease().GetChannel()), Digest: o.GetRelease().GetDigest(), Reason: o.GetReason(),
+		}
+		if o.GetAct() == fleetpb.Order_ACT_STAGE {
+			got, err := f.stage(ctx, o)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			order = got
+		}
+		orders.Orders = append(orders.Orders, order)
+	}
+	f.retain(orders, grants)
+	errs = append(errs, update.WriteOrders(f.o.Staging, orders), sweep(f.o.Staging, orders.Orders))
+	return errors.Join(errs...)
+}
+
+// stage fetches what one order names.
+func (f *fetcher) stage(ctx context.Context, o *fleetpb.Order) (update.Order, error) {
+	digest := o.GetRelease().GetDigest()
+	found, ok := f.catalog.find(digest)
+	if !ok || time.Since(f.fetched) > refreshMeta {
+		c, err := f.mirror.catalog(ctx)
+		if err != nil {
+			return update.Order{}, err
+		}
+		f.catalog, f.fetched = c, time.Now()
+		if found, ok = c.find(digest); !ok {
+			return update.Order{}, fmt.Errorf("the operator's metadata does not name the package %.19s", digest)
+		}
+	}
+	if err := f.mirror.blobs(ctx, digest); err != nil {
+		return update.Order{}, err
+	}
+	return found.order(o.GetRollout()), nil
+}

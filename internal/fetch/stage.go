@@ -1,0 +1,260 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/keepout-security/keepout/internal/rollback"
+	"github.com/keepout-security/keepout/internal/sign"
+	"github.com/keepout-security/keepout/internal/update"
+)
+
+// Bounds of what is fetched. The core has its own.
+const (
+	maxMeta    = 4 << 20 // bytes of one metadata file
+	maxBlob    = 2 << 30
+	maxRoots   = 64 // rotations of a root that are followed in one round
+	maxVendors = 16
+	maxLayers  = 8
+)
+
+// metadata is what is read of a TUF file, only to know what else to fetch. The core verifies.
+type metadata struct {
+	Signed struct {
+		Version int64 `json:"version"`
+		Meta    map[string]struct {
+			Version int64 `json:"version"`
+		} `json:"meta"`
+		Targets map[string]struct {
+			Hashes map[string]string `json:"hashes"`
+			Custom json.RawMessage   `json:"custom"`
+		} `json:"targets"`
+	} `json:"signed"`
+}
+
+// mirror fetches what a source has into a staging folder.
+type mirror struct {
+	from source
+	to   string
+}
+
+func (m mirror) read(name string) (out metadata, err error) {
+	text, err := os.ReadFile(filepath.Join(m.to, name))
+	if err != nil {
+		return out, err
+	}
+	err = json.Unmarshal(text, &out)
+	return out, err
+}
+
+// repository fetches one party's current metadata and returns its targets files.
+func (m mirror) repository(ctx context.Context, dir string) (targets []metadata, err error) {
+	get := func(name string) error {
+		name = path.Join(dir, name)
+		return download(ctx, m.from, name, filepath.Join(m.to, name), maxMeta)
+	}
+	for v := int64(1); v <= maxRoots; v++ {
+		err := m.once(ctx, path.Join(dir, fmt.Sprintf("%d.root.json", v)))
+		if errors.Is(err, fs.ErrNotExist) && v > 1 {
+			break
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if err := get("timestamp.json"); err != nil {
+		return nil, err
+	}
+	stamp, err := m.read(path.Join(dir, "timestamp.json"))
+	if err != nil {
+		return nil, err
+	}
+	list := path.Join(dir, fmt.Sprintf("%d.snapshot.json", stamp.Signed.Meta["snapshot.json"].Version))
+	if err := m.once(ctx, list); err != nil {
+		return nil, err
+	}
+	snapshot, err := m.read(list)
+	if err != nil {
+		return nil, err
+	}
+	for name, meta := range snapshot.Signed.Meta {
+		if path.Base(name) != name {
+			return nil, fmt.Errorf("%q is no metadata file", name)
+		}
+		file := path.Join(dir, fmt.Sprintf("%d.%s", meta.Version, name))
+		if err := m.once(ctx, file); err != nil {
+			return nil, err
+		}
+		t, err := m.read(file)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// once fetches a file whose name says its version or content, unless it is there.
+func (m mirror) once(ctx context.Context, name string) error {
+	if _, err := os.Stat(filepath.Join(m.to, name)); err == nil {
+		return nil
+	}
+	limit := int64(maxMeta)
+	if strings.HasPrefix(name, "blobs/") {
+		limit = maxBlob
+	}
+	return download(ctx, m.from, name, filepath.Join(m.to, name), limit)
+}
+
+// catalog is what the operator's and the vendors' metadata say that there is.
+type catalog struct {
+	releases []offer
+}
+
+// offer is one release that the operator names.
+type offer struct {
+	sign.Release
+
+	path, digest, vendor string
+}
+
+// catalog fetches all metadata.
+func (m mirror) catalog(ctx context.Context) (c catalog, err error) {
+	operator, err := m.repository(ctx, update.OperatorDir)
+	if err != nil {
+		return c, fmt.Errorf("the operator's metadata: %w", err)
+	}
+	makers := map[string]string{} // provider: vendor
+	vendors := 0
+	for _, t := range operator {
+		for name, target := range t.Signed.Targets {
+			vendor, ok := strings.CutPrefix(name, "vendors/")
+			var entry sign.VendorEntry
+			if !ok || path.Base(vendor) != vendor || json.Unmarshal(target.Custom, &entry) != nil {
+				continue
+			}
+			if vendors++; vendors > maxVendors {
+				return c, fmt.Errorf("the operator names more than %d vendors", maxVendors)
+			}
+			if _, err := m.repository(ctx, path.Join(update.VendorsDir, vendor)); err != nil {
+				return c, fmt.Errorf("the metadata of %s: %w", vendor, err)
+			}
+			for _, p := range entry.Providers {
+				makers[p] = vendor
+			}
+		}
+	}
+	for _, t := range operator {
+		for name, target := range t.Signed.Targets {
+			var r sign.Release
+			if json.Unmarshal(target.Custom, &r) != nil || r.Check() != nil || makers[r.Provider] == "" {
+				continue
+			}
+			c.releases = append(c.releases, offer{
+				Release: r, path: name, digest: "sha256:" + target.Hashes["sha256"], vendor: makers[r.Provider],
+			})
+		}
+	}
+	slices.SortFunc(c.releases, func(a, b offer) int {
+		return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.Counter, b.Counter))
+	})
+	return c, nil
+}
+
+// blobs fetches a package: its manifest, then what that names.
+func (m mirror) blobs(ctx context.Context, digest string) error {
+	name, err := blob(digest)
+	if err != nil {
+		return err
+	}
+	if err := m.once(ctx, name); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(m.to, name))
+	if err != nil {
+		return err
+	}
+	var manifest struct {
+		Config layer   `json:"config"`
+		Layers []layer `json:"layers"`
+	}
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return fmt.Errorf("package %.19s: %w", digest, err)
+	}
+	if len(manifest.Layers) > maxLayers {
+		return fmt.Errorf("package %.19s has more than %d layers", digest, maxLayers)
+	}
+	for _, l := range append(manifest.Layers, manifest.Config) {
+		name, err := blob(l.Digest)
+		if err != nil {
+			return err
+		}
+		if err := m.once(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type layer struct {
+	Digest string `json:"digest"`
+}
+
+// blob is where a blob lies.
+func blob(digest string) (string, error) {
+	hex, ok := strings.CutPrefix(digest, "sha256:")
+	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return "", fmt.Errorf("%.80q is no digest", digest)
+	}
+	return "blobs/sha256/" + hex, nil
+}
+
+// newest are the orders of a host without a control plane: of each provider and part the latest release.
+func (c *catalog) newest() []update.Order {
+	best := map[string]offer{}
+	for _, o := range c.releases {
+		key := o.Provider + "/" + string(o.Kind)
+		if had, ok := best[key]; !ok || had.Counter < o.Counter {
+			best[key] = o
+		}
+	}
+	out := make([]update.Order, 0, len(best))
+	for _, o := range best {
+		out = append(out, o.order(""))
+	}
+	slices.SortFunc(out, func(a, b update.Order) int { return cmp.Compare(a.Path, b.Path) })
+	return out[:min(len(out), update.MaxOrders)]
+}
+
+func (o *offer) order(rollout string) update.Order {
+	return update.Order{
+		Act: update.Stage, Rollout: rollout, Provider: o.Provider, Part: rollback.Part(o.Kind), Vendor: o.vendor,
+		Path: o.path, Digest: o.digest,
+	}
+}
+
+// find looks a package up by its digest.
+func (c *catalog) find(digest string) (offer, bool) {
+	i := slices.IndexFunc(c.releases, func(o offer) bool { return o.digest == digest })
+	if i < 0 {
+		return offer{}, false
+	}
+	return c.releases[i], true
+}
+
+// sweep removes blobs of the staging folder that no order needs.
+func sweep(staging string, orders []update.Order) error {
+	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage }) {
+		return nil
+	}
+	return os.RemoveAll(filepath.Join(staging, "blobs"))
+}

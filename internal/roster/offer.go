@@ -1,0 +1,33 @@
+package roster
+
+import (
+	"github.com/keepout-security/keepout/internal/rollback"
+)
+
+// Offer makes a version that is in the store a candidate of a provider, and lets go of the import. Whoever offers has
+// verified it; what becomes of it is told by the store's state.
+func (r *Roster) Offer(id string, part rollback.Part, v rollback.Version) error {
+	of, err := r.find(id)
+	if err != nil {
+		r.c.Store.Release(v.Digest)
+		return err
+	}
+	of.mail.put(func() {
+		defer r.c.Store.Release(v.Digest) // it is in a slot by now, or not wanted
+		if of.stopping || of.caution.any() {
+			return // nothing new while the machine has trouble starting
+		}
+		in := rollback.Input{Kind: rollback.Offered, Part: part, Version: v}
+		if of.state.Slots(part).Active.None() {
+			in.Kind = rollback.Installed
+		}
+		of.step(in)
+	})
+	return nil
+}
+
+// settled reports whether what the configuration names is no candidate any more: this provider is kept up to date by
+// packages, and the files in the configuration are only what it began with.
+func (l *lineage) settled(part rollback.Part) bool {
+	return l.r.updates().Trust != "" && !l.state.Slots(part).Active.None()
+}

@@ -1,0 +1,185 @@
+package update
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/keepout-security/keepout/internal/rollback"
+)
+
+// Folders below a host's state directory, and the files in them.
+const (
+	StagingDir = "staging" // the fetcher's to write
+	ReportDir  = "report"  // the core's to write
+	OrdersFile = "orders.json"
+	ReportFile = "report.json"
+	// OperatorDir, VendorsDir and the OCI blobs are laid out in the staging folder as in every source.
+	OperatorDir = "operator"
+	VendorsDir  = "vendors"
+)
+
+// FetchUser is the user and group of keepout-fetch where nobody names another: below those of the providers.
+const FetchUser = 64_900
+
+// Bounds of an exchange.
+const (
+	MaxOrders  = 64
+	maxGrants  = 64
+	MaxBuckets = 32
+	maxFile    = 1 << 20 // bytes of either file
+	exchange   = 1       // version of both files
+)
+
+// Act says what an order wants.
+type Act string
+
+// The acts.
+const (
+	Stage    Act = "stage"
+	RollBack Act = "roll-back"
+)
+
+// Orders is what the fetcher brought. Nothing of it is believed before it was verified.
+type Orders struct {
+	Version int      `json:"version"`
+	Orders  []Order  `json:"orders"`
+	Grants  [][]byte `json:"grants,omitempty"` // sealed by the director
+}
+
+// Order names one package.
+type Order struct {
+	Act      Act           `json:"act"`
+	Rollout  string        `json:"rollout,omitempty"`
+	Provider string        `json:"provider"`
+	Part     rollback.Part `json:"part"`
+	Vendor   string        `json:"vendor,omitempty"` // with stage: the operator's name for it
+	Path     string        `json:"path,omitempty"`   // with stage: as "acme-edr/content/77"
+	Digest   string        `json:"digest,omitempty"` // of the package; with roll-back, what to leave is all else
+	Reason   string        `json:"reason,omitempty"`
+}
+
+// Report is what the core says. Field names are stable.
+type Report struct {
+	Version int `json:"version"`
+	// Core is made anew when a core starts: counts begin again then.
+	Core      string      `json:"core"`
+	Installed []Installed `json:"installed"`
+	Asks      []Ask       `json:"asks,omitempty"`
+	Counters  []Counters  `json:"counters,omitempty"`
+	Buckets   []Bucket    `json:"buckets,omitempty"`
+	Refused   []Refused   `json:"refused,omitempty"`
+}
+
+// Installed is one version that the host has.
+type Installed struct {
+	Provider string        `json:"provider"`
+	Part     rollback.Part `json:"part"`
+	Slot     string        `json:"slot"`
+	Digest   string        `json:"digest"` // of its package; of its files where it came in none
+	Release  uint64        `json:"release,omitempty"`
+	Healthy  bool          `json:"healthy,omitempty"`
+}
+
+// Ask is a package that is verified and would be used now, with a grant for this nonce.
+type Ask struct {
+	Rollout string `json:"rollout"`
+	Digest  string `json:"digest"`
+	Nonce   []byte `json:"nonce"`
+}
+
+// Counters count since the core started.
+type Counters struct {
+	Provider string `json:"provider"`
+	Engine   string `json:"engine,omitempty"`
+	Content  string `json:"content,omitempty"`
+	Verdicts uint64 `json:"verdicts"`
+	Timeouts uint64 `json:"timeouts"`
+}
+
+// Refused says why a package that was ordered is not used.
+type Refused struct {
+	Digest string `json:"digest"`
+	Why    string `json:"why"`
+}
+
+// readJSON reads one file of an exchange; one that is not there is ErrNotExist.
+func readJSON(dir fs.FS, name string, v any) error {
+	f, err := dir.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read %s: %w", name, err)
+	case len(text) > maxFile:
+		return fmt.Errorf("%s has more than %d bytes", name, maxFile)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// ReadOrders reads and bounds what the fetcher wrote.
+func ReadOrders(staging fs.FS) (Orders, error) {
+	var o Orders
+	err := readJSON(staging, OrdersFile, &o)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Orders{}, nil
+	case err != nil:
+		return Orders{}, err
+	case o.Version != exchange:
+		return Orders{}, fmt.Errorf("%s has version %d, want %d", OrdersFile, o.Version, exchange)
+	case len(o.Orders) > MaxOrders || len(o.Grants) > maxGrants:
+		return Orders{}, fmt.Errorf("%s has more than %d orders or %d grants", OrdersFile, MaxOrders, maxGrants)
+	}
+	return o, nil
+}
+
+// WriteOrders replaces the orders in a staging folder.
+func WriteOrders(dir string, o *Orders) error {
+	o.Version = exchange
+	return replace(filepath.Join(dir, OrdersFile), o)
+}
+
+// ReadReport reads what the core wrote; a core that wrote none yet is ErrNotExist.
+func ReadReport(dir string) (Report, error) {
+	var r Report
+	if err := readJSON(os.DirFS(dir), ReportFile, &r); err != nil {
+		return Report{}, err
+	}
+	if r.Version != exchange {
+		return Report{}, fmt.Errorf("%s has version %d, want %d", ReportFile, r.Version, exchange)
+	}
+	return r, nil
+}
+
+// WriteReport replaces the report.
+func WriteReport(dir string, r *Report) error {
+	r.Version = exchange
+	return replace(filepath.Join(dir, ReportFile), r)
+}
+
+// replace writes a file that a reader finds whole. It is made again after a power cut, so nothing waits for the disk.
+func replace(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	next := path + ".next"
+	if err := os.WriteFile(next, text, 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
