@@ -109,7 +109,7 @@ clean: ## remove bin/
 
 ##@ Test
 
-LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm icount micro
+LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm micro
 RESULTS := bin/results
 TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
@@ -172,10 +172,11 @@ lane-vm:
 lane-icount:
 	@$(TALLY) run -dir $(RESULTS) -lane icount -- go test -json -count=1 -timeout 100m ./test/icount/...
 
-# Each benchmark once and small, so that none can rot; one package after the other, as with root.
+# Each micro-benchmark once, so that none can rot; one package after the other, as with root. Those of bench take
+# minutes and much of the machine: "make bench-promises" and "make bench".
 lane-micro:
 	@$(TALLY) run -dir $(RESULTS) -lane micro -- go test -json -p 1 -timeout 15m $(YARA_TAG) \
-		-run '^$$' -bench . -benchtime 1x $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+		-run '^$$' -bench . -benchtime 1x $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | grep -vx ./bench)
 
 ##@ Measure: see docs/performance
 

@@ -176,8 +176,9 @@ const shownVersions = 3
 func versionsOf(g *fleetpb.Group) string {
 	all := sortedKeys(g.GetVersions())
 	slices.SortStableFunc(all, func(a, b string) int { return int(int64(g.GetVersions()[b]) - int64(g.GetVersions()[a])) })
-	var parts []string
-	for _, v := range all[:min(len(all), shownVersions)] {
+	all = all[:min(len(all), shownVersions)]
+	parts := make([]string, 0, len(all))
+	for _, v := range all {
 		parts = append(parts, fmt.Sprintf("%s: %d", shortVersion(v), g.GetVersions()[v]))
 	}
 	return dashed(strings.Join(parts, ", "))

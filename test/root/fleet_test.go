@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,6 +101,7 @@ func channelLine(path, last string) string {
 }
 
 func newPreview(t *testing.T) *preview {
+	t.Helper()
 	p := &preview{t: t, bin: testenv.Build(t, "./cmd/keepoutd", "./cmd/keepout-core", "./cmd/keepout",
 		"./cmd/keepout-fetch", "./cmd/keepout-fleet", "./providers/hostile/channel291")}
 	dir, err := os.MkdirTemp("", "keepout-fleet-")
@@ -151,7 +153,7 @@ func (p *preview) release(counter int, text string) string {
 	}
 	engine := p.engineWithoutSchema()
 	must(p.t, json.Unmarshal([]byte(p.keepout("-o", "json", "package", "build", name, "--provider", engine, "--version",
-		fmt.Sprint(counter), "--counter", fmt.Sprint(counter), "--to", name+".oci")), &b))
+		strconv.Itoa(counter), "--counter", strconv.Itoa(counter), "--to", name+".oci")), &b))
 	for _, home := range []string{"acme", "ops"} {
 		p.keepout("package", "sign", name+".oci", "--home", home)
 	}
@@ -303,7 +305,7 @@ func (p *preview) touch() {
 func (p *preview) rollOut(name, digest string, counter int) {
 	p.t.Helper()
 	p.keepout("rollout", "create", "--name", name, "--provider", "channel291", "--digest", digest, "--counter",
-		fmt.Sprint(counter))
+		strconv.Itoa(counter))
 }
 
 func (p *preview) rollout(name string) *fleetpb.Rollout {

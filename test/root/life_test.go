@@ -206,8 +206,8 @@ func TestReload(t *testing.T) {
 	before := h.Status()
 	tr := drive(4, good)
 	tr.flows(t)
-	h.Write(h.Config, strings.Replace(string(text), "updates:",
-		fmt.Sprintf("  - {path: %s, events: [open, exec]}\nupdates:", second), 1))
+	h.Write(h.Config, strings.Replace(string(text), "kernel_memory:",
+		fmt.Sprintf("  - {path: %s, events: [open, exec]}\nkernel_memory:", second), 1))
 	must(t, reload(h))
 	tr.flows(t)
 	tr.end(t)

@@ -26,6 +26,7 @@ func put(t *testing.T, s store.Store, b store.Bundle, parcel string) (added bool
 }
 
 func bundles(t *testing.T, s store.Store) {
+	t.Helper()
 	one, two, drill := bundle(1, "m1", "h1"), bundle(2, "m2", ""), bundle(3, "m1", "h1")
 	one.Versions = []store.BundleVersion{{Version: "a content 1"}, {Version: "a engine 2", Changed: true}}
 	drill.Test = true
@@ -80,6 +81,7 @@ func bundles(t *testing.T, s store.Store) {
 
 // boundedBundles: a flood of strangers, and one machine, push out only their own.
 func boundedBundles(t *testing.T, s store.Store) {
+	t.Helper()
 	put(t, s, bundle(1, "m1", "h1"), "sealed")
 	update(t, s, func(tx store.Tx) error {
 		for i := range store.KeptStranger + 5 {
@@ -107,6 +109,7 @@ func boundedBundles(t *testing.T, s store.Store) {
 }
 
 func remediations(t *testing.T, s store.Store) {
+	t.Helper()
 	fix := store.Remediation{
 		ID: "f1", Status: store.FixWaiting, Envelope: []byte{1, 2}, Signers: []string{"k1"}, CreatedBy: "ann",
 		Created: at(1),
