@@ -79,8 +79,8 @@ func (t *tx) PutRows(rows []Row) error {
 
 // Signatures implements Reader.
 func (t *tx) Signatures(provider, notDigest string, limit int) ([]string, error) {
-	return all(t, scanText, "SELECT DISTINCT signature FROM buckets WHERE provider = ? AND digest <> ? ORDER BY signature LIMIT ?",
-		provider, notDigest, limit)
+	return all(t, scanText, `SELECT DISTINCT signature FROM buckets WHERE provider = ? AND digest <> ?
+		ORDER BY signature LIMIT ?`, provider, notDigest, limit)
 }
 
 func scanBucket(s scanner) (b Bucket, err error) {
