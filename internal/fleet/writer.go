@@ -70,9 +70,11 @@ func (w *writer) run(ctx context.Context) {
 func (w *writer) flush(ctx context.Context) {
 	w.mu.Lock()
 	taken := w.pending
-	if len(taken) > 0 {
-		w.pending = make(map[string]store.CheckIn, min(len(taken), flushAt))
+	if len(taken) == 0 {
+		w.mu.Unlock()
+		return
 	}
+	w.pending = make(map[string]store.CheckIn, min(len(taken), flushAt))
 	w.mu.Unlock()
 	batch := make([]store.CheckIn, 0, min(len(taken), flushAt))
 	for _, c := range taken {
