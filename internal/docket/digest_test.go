@@ -41,9 +41,14 @@ func (r *remembering) tell(id string, answer func(digest string, file bool) (pb.
 // sent checks what one delivery was like.
 func (x *telling) sent(t *testing.T, i int, digest string, file bool) {
 	t.Helper()
+	x.r.until("it was sent so often", func() bool { // nobody waits for who is in audit
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return i < len(x.digests)
+	})
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if i >= len(x.digests) || x.digests[i] != digest || x.files[i] != file {
+	if x.digests[i] != digest || x.files[i] != file {
 		t.Errorf("delivery %d of %q %v: want digest %q, descriptor %v", i, x.digests, x.files, digest, file)
 	}
 }
