@@ -297,6 +297,11 @@ func (d *Docket) open(e *entry, asked []question) actions {
 // then the descriptor must stay open.
 func (d *Docket) deliver(e *entry, asked []question) {
 	late := d.fingerprint(e)
+	if sum := e.q.Event.File.SHA256; sum != "" { // before anybody is sent it, who may ask for the content at once
+		d.mu.Lock()
+		e.digest = sum
+		d.mu.Unlock()
+	}
 	for i, a := range asked {
 		if a.memory.known {
 			continue
@@ -322,9 +327,6 @@ func (d *Docket) deliver(e *entry, asked []question) {
 	}
 	d.mu.Lock()
 	e.sending = false
-	if e.digest == "" {
-		e.digest = e.q.Event.File.SHA256
-	}
 	todo := actions{giveUps: e.early}
 	if e.due {
 		todo.add(d.conclude(e))
