@@ -29,6 +29,16 @@ import (
 // fleetSize is how many hosts the benchmarks of the control plane have.
 var fleetSize = flag.Int("fleet", 15_000, "hosts in the benchmarks of the control plane")
 
+// fleetHTTP1 makes the hosts speak HTTP/1.1.
+var fleetHTTP1 = flag.Bool("fleet-http1", false, "hosts of the control plane speak HTTP/1.1 instead of HTTP/2")
+
+func newFleetHost(id *client.Identity) (*client.Host, error) {
+	if *fleetHTTP1 {
+		return client.NewHostHTTP1(id)
+	}
+	return client.NewHost(id)
+}
+
 // controlPlane is keepout-fleet in a process of its own, with hosts that enrolled before it started.
 type controlPlane struct {
 	b      testing.TB
@@ -43,8 +53,9 @@ type controlPlane struct {
 func startFleet(b *testing.B, n int) *controlPlane {
 	b.Helper()
 	dir := b.TempDir()
-	p := &controlPlane{b: b, binary: filepath.Join(dir, "keepout-fleet"), state: filepath.Join(dir, "state"),
-		listen: "127.0.0.1:0"}
+	p := &controlPlane{
+		b: b, binary: filepath.Join(dir, "keepout-fleet"), state: filepath.Join(dir, "state"), listen: "127.0.0.1:0",
+	}
 	build := exec.CommandContext(b.Context(), "go", "build", "-o", p.binary, "../cmd/keepout-fleet")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
@@ -181,11 +192,11 @@ func BenchmarkFleetCheckIn(b *testing.B) {
 	p := startFleet(b, 64)
 	hosts := make([]*client.Host, len(p.ids))
 	for i := range hosts {
-		h, err := client.NewHost(&p.ids[i])
+		h, err := newFleetHost(&p.ids[i])
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer h.Close()
+		b.Cleanup(h.Close)
 		hosts[i] = h
 		if _, err := h.CheckIn(b.Context(), fleetReport(p.ids[i].HostID)); err != nil {
 			b.Fatal(err)
@@ -242,7 +253,7 @@ type returning struct {
 
 // run is one host's life. Every start of the server begins a new generation.
 func (c *returning) run(i int, gate chan struct{}) {
-	h, err := client.NewHost(&c.p.ids[i])
+	h, err := newFleetHost(&c.p.ids[i])
 	if err != nil {
 		c.p.b.Error(err)
 		return

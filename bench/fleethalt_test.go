@@ -36,7 +36,7 @@ func BenchmarkFleetHalt(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer h.Close()
+		b.Cleanup(h.Close)
 		hosts[i] = h
 		if _, err := h.CheckIn(b.Context(), contentReport(p.ids[i].HostID, digestOf('a'))); err != nil {
 			b.Fatal(err)
