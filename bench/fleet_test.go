@@ -29,6 +29,16 @@ import (
 // fleetSize is how many hosts the benchmarks of the control plane have.
 var fleetSize = flag.Int("fleet", 15_000, "hosts in the benchmarks of the control plane")
 
+// fleetHTTP1 makes the hosts speak HTTP/1.1.
+var fleetHTTP1 = flag.Bool("fleet-http1", false, "hosts of the control plane speak HTTP/1.1 instead of HTTP/2")
+
+func newFleetHost(id *client.Identity) (*client.Host, error) {
+	if *fleetHTTP1 {
+		return client.NewHostHTTP1(id)
+	}
+	return client.NewHost(id)
+}
+
 // controlPlane is keepout-fleet in a process of its own, with hosts that enrolled before it started.
 type controlPlane struct {
 	b      testing.TB
@@ -183,7 +193,7 @@ func BenchmarkFleetCheckIn(b *testing.B) {
 	p := startFleet(b, 64)
 	hosts := make([]*client.Host, len(p.ids))
 	for i := range hosts {
-		h, err := client.NewHost(&p.ids[i])
+		h, err := newFleetHost(&p.ids[i])
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -244,7 +254,7 @@ type returning struct {
 
 // run is one host's life. Every start of the server begins a new generation.
 func (c *returning) run(i int, gate chan struct{}) {
-	h, err := client.NewHost(&c.p.ids[i])
+	h, err := newFleetHost(&c.p.ids[i])
 	if err != nil {
 		c.p.b.Error(err)
 		return

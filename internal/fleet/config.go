@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -27,8 +26,8 @@ const (
 	DefaultState  = "/var/lib/keepout/fleet"
 	checkIn       = 5 * time.Minute
 	maxConns      = 20_000
+	requestTime   = 20 * time.Second
 	maxBusy       = 2_000
-	gcPercent     = 50
 )
 
 // Config is how a control plane runs. The zero value of each field is its default.
@@ -39,8 +38,10 @@ type Config struct {
 	Names    []string // host names and addresses of this server, for its certificate
 	CheckIn  time.Duration
 	Tick     time.Duration // between looks at silent hosts
-	MaxConns int           // connections at once
-	MaxBusy  int           // requests at once, without those that wait
+	// RequestTime is how long a client may take to send a request.
+	RequestTime time.Duration
+	MaxConns    int // connections at once
+	MaxBusy     int // requests at once, without those that wait
 	// Schedule gives the numbers of a schedule; nil is rollout.Schedule.
 	Schedule func(name string) (rollout.Numbers, error)
 	Clock    func() time.Time
@@ -61,6 +62,9 @@ func (c *Config) complete() error {
 	}
 	if c.CheckIn == 0 {
 		c.CheckIn = checkIn
+	}
+	if c.RequestTime == 0 {
+		c.RequestTime = requestTime
 	}
 	if c.MaxConns == 0 {
 		c.MaxConns = maxConns
@@ -145,8 +149,6 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		cfg.Schedule, cfg.Tick = faster(*speed), time.Second
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
-	// What lives long here is connections; collecting garbage twice as often costs little and halves what lies around.
-	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := serve(ctx, cfg, stdout); err != nil {
@@ -163,6 +165,7 @@ func serve(ctx context.Context, cfg Config, stdout io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "keepout-fleet serves %s\nlog in with:\n  export KEEPOUT_FLEET_LOGIN=%s\n  keepout fleet hosts\n",
 		s.URL(), s.AdminFile())
+	go tuneGarbage(ctx)
 	return s.Run(ctx)
 }
 

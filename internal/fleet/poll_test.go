@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/keepout-security/keepout/internal/fleet/client"
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 	"github.com/keepout-security/keepout/internal/fleet/store"
 )
@@ -163,10 +164,32 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// TestLongPollOutlivesARequest: the time that a request may take does not end a long-poll, over HTTP/1.1 neither,
+// where it is the connection's.
+func TestLongPollOutlivesARequest(t *testing.T) {
+	t.Parallel()
+	p := start(t, func(c *Config) { c.RequestTime = 2 * time.Second })
+	id := p.enrolled(1)[0].Identity()
+	for name, dial := range map[string]func(*client.Identity) (*client.Host, error){
+		"HTTP/1.1": client.NewHostHTTP1, "HTTP/2": client.NewHost,
+	} {
+		h, err := dial(&id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(h.Close)
+		m := &machine{Host: h, t: t, key: id.DirectorKey, runs: digest("old")}
+		m.checkIn(0)
+		if _, err := m.try(t.Context(), 4); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestSlowBody: who sends its request a byte at a time is cut off, and others are served meanwhile.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil)
+	p := start(t, func(c *Config) { c.RequestTime = 2 * time.Second })
 	m := p.enrolled(1)[0]
 	id := m.Identity()
 	read, write := io.Pipe()

@@ -29,7 +29,6 @@ import (
 // Timeouts of connections. Handshakes get as long as they need when all hosts come back at once.
 const (
 	headerTime   = 20 * time.Second
-	requestTime  = 20 * time.Second // until the whole request is read
 	idleTime     = 15 * time.Minute
 	shutdownTime = 10 * time.Second
 	maxHeaders   = 16 << 10
@@ -223,7 +222,7 @@ func (s *Server) close() error {
 func (s *Server) web() *http.Server {
 	return &http.Server{
 		Handler: s.door(s.paths()), TLSConfig: s.authority.ServerTLS(s.cfg.Names, s.clock),
-		ReadTimeout: requestTime, WriteTimeout: maxWait + answerTime, ReadHeaderTimeout: headerTime,
+		ReadTimeout: s.cfg.RequestTime, WriteTimeout: maxWait + answerTime, ReadHeaderTimeout: headerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{

@@ -124,8 +124,14 @@ type Host struct {
 	id Identity
 }
 
-// NewHost makes a client; nothing is sent yet.
-func NewHost(id *Identity) (*Host, error) {
+// NewHost makes a client that speaks HTTP/2; nothing is sent yet.
+func NewHost(id *Identity) (*Host, error) { return newHost(id, false) }
+
+// NewHostHTTP1 makes a client that speaks HTTP/1.1 and so costs the server less while it only checks in: no frames, no
+// streams, one connection for each call at a time. Nothing is sent yet.
+func NewHostHTTP1(id *Identity) (*Host, error) { return newHost(id, true) }
+
+func newHost(id *Identity, http1 bool) (*Host, error) {
 	if err := checkServer(id.Server); err != nil {
 		return nil, err
 	}
@@ -143,6 +149,11 @@ func NewHost(id *Identity) (*Host, error) {
 		TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, MaxIdleConns: 2,
 		TLSHandshakeTimeout: time.Minute, IdleConnTimeout: 15 * time.Minute,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Minute, PingTimeout: 20 * time.Second},
+	}
+	if http1 {
+		h.base.ForceAttemptHTTP2, h.base.HTTP2 = false, nil
+		h.base.Protocols = new(http.Protocols)
+		h.base.Protocols.SetHTTP1(true)
 	}
 	h.http = &http.Client{Transport: h.base}
 	h.api = fleetpbconnect.NewHostServiceClient(h.http, id.Server, connect.WithReadMaxBytes(maxAnswer))
