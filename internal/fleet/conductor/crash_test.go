@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func digestOf(c string) string { return "sha256:" + strings.Repeat(c, 64) }
 type world struct {
 	t      *testing.T
 	db     store.Store
-	now    time.Time
+	passed atomic.Int64 // since the beginning; conductors read it meanwhile
 	key    ed25519.PrivateKey
 	runs   map[string]string          // what each host runs
 	holds  map[string][]rollout.Grant // every grant that reached a host
@@ -69,7 +70,7 @@ func newWorld(t *testing.T, n int) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, db: db, now: time.Unix(1_900_000_000, 0), key: key, runs: map[string]string{},
+		t: t, db: db, key: key, runs: map[string]string{},
 		holds: map[string][]rollout.Grant{}, epochs: map[string]uint64{},
 	}
 	for i := range n {
@@ -83,9 +84,14 @@ func (w *world) host(id string) Host {
 	return Host{ID: id, Active: map[Part]string{{part, rollout.Content}: w.runs[id]}}
 }
 
+// time is the clock of everybody.
+func (w *world) time() time.Time {
+	return time.Unix(1_900_000_000, 0).Add(time.Duration(w.passed.Load()))
+}
+
 func (w *world) conductor(s store.Store) *Conductor {
 	return New(Options{
-		Store: s, Bus: bus.NewLocal(), Clock: func() time.Time { return w.now }, Director: w.key, Tick: time.Hour,
+		Store: s, Bus: bus.NewLocal(), Clock: w.time, Director: w.key, Tick: time.Hour,
 		Schedule: func(string) (rollout.Numbers, error) {
 			n := rollout.Defaults()
 			n.First, n.Growth, n.Soak, n.ControlMin = 3, 3, 2*time.Minute, 2
@@ -118,9 +124,9 @@ func (w *world) lead(s store.Store, body func(*Conductor) error) error {
 // minute is one round of check-ins. Every host that got the new content runs it well, whatever became of the
 // conductor meanwhile.
 func (w *world) minute(c *Conductor) error {
-	w.now = w.now.Add(time.Minute)
+	w.passed.Add(int64(time.Minute))
 	for i, id := range w.hosts {
-		said := Said{Part: Part{part, rollout.Content}, Nonce: fmt.Sprintf("%s-%d", id, w.now.Unix())}
+		said := Said{Part: Part{part, rollout.Content}, Nonce: fmt.Sprintf("%s-%d", id, w.time().Unix())}
 		said.Report = rollout.Report{Running: rollout.Digest(w.runs[id]), Healthy: true}
 		if rec := w.only(); rec != nil && w.runs[id] == digestOf("a") {
 			said.Rollout = rec.ID
