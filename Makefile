@@ -151,7 +151,8 @@ lane-unit:
 
 # Without the race detector: one goroutine plays each history, and there are thousands.
 lane-sim:
-	@$(TALLY) run -dir $(RESULTS) -lane sim -- go test -json -count=1 -timeout 15m ./internal/rollout/... ./internal/sim -args -seed $(SEED)
+	@$(TALLY) run -dir $(RESULTS) -lane sim -- sh -c 'go test -json -count=1 -timeout 15m ./internal/rollout/... && \
+		go test -json -count=1 -timeout 15m ./internal/sim -args -seed $(SEED)'
 
 lane-providers:
 	@$(TALLY) run -dir $(RESULTS) -lane providers -- $(GO_TEST) -timeout 10m $(YARA_TAG) ./providers/...
