@@ -108,6 +108,10 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 			rec.Event.File.SHA256 = sum.Text()
 		}
 	}
+	for i := range asked {
+		a := &asked[i]
+		d.passed(a.member, a.typ, a.byActor, a.memory.vote.Content, 1, q.Event.File.Version)
+	}
 	q.End(q.Keepable() && p.unanimous(asked) && q.Pin())
 	if exec {
 		d.trail.Record(rec)
@@ -167,6 +171,12 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 			life = denyFor
 		}
 		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)
+	}
+	for i := range e.seats {
+		if x := &e.seats[i]; inKernel && x.member.Standing != nil { // nobody sees how often it is opened from now on
+			popular := x.member.Standing.w.Numbers.Storm.Popular
+			d.passed(x.member, x.typ, x.byActor, v.Ballots[i].Vote.Content, popular, e.q.Event.File.Version)
+		}
 	}
 	return inKernel
 }

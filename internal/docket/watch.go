@@ -100,6 +100,19 @@ func (d *Docket) rule(e *entry, i int, now time.Time, vote event.Vote) actions {
 	return todo
 }
 
+// passed tells the deny-storm breaker of a member that its remembered vote let an object pass, so often: what is
+// popular stays so though nobody asks about it. The last is the version that the vote is about.
+func (d *Docket) passed(m *Member, typ event.Type, byActor bool, content string, times int, version event.Version) {
+	if m.Standing == nil {
+		return
+	}
+	r := arbiter.Ruling{Object: maphash.Comparable(d.seed, object{version, typ}), ByActor: byActor}
+	now := time.Now()
+	for range times {
+		m.Standing.ruled(r, content, now) // what lets pass does not trip it
+	}
+}
+
 // object is one version of a file as a provider was asked about it: it may allow opening what it denies to execute.
 type object struct {
 	version event.Version
