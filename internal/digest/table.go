@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/offheap"
 )
 
 // Sum is a SHA-256.
@@ -39,13 +40,15 @@ type Table struct {
 	first, second maphash.Seed
 
 	lock   [locks]sync.Mutex
-	places []place
+	places []place     // used with a lock of the table held, which keeps the table and so the places alive
 	hand   [sets]uint8 // where the next one goes in a full set
 }
 
 // New makes an empty table.
 func New() *Table {
-	return &Table{first: maphash.MakeSeed(), second: maphash.MakeSeed(), places: make([]place, Places)}
+	t := &Table{first: maphash.MakeSeed(), second: maphash.MakeSeed()}
+	t.places = offheap.Make[place](t, Places)
+	return t
 }
 
 // set returns the places of a version, and their lock, which is taken.

@@ -70,8 +70,9 @@ var places = []place{
 	{pkg: "internal/sensor/lease", layer: runtime},
 	{pkg: "internal/sensor", layer: runtime, peers: []string{"internal/sensor/fanotify"}},
 	{pkg: "internal/session", layer: runtime},
-	{pkg: "internal/verdictcache", layer: runtime},
-	{pkg: "internal/digest", layer: runtime},
+	{pkg: "internal/offheap", layer: runtime},
+	{pkg: "internal/verdictcache", layer: runtime, peers: []string{"internal/offheap"}},
+	{pkg: "internal/digest", layer: runtime, peers: []string{"internal/offheap"}},
 	{pkg: "internal/docket", layer: runtime, peers: []string{
 		"internal/digest", "internal/sensor", "internal/session", "internal/verdictcache",
 	}},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/offheap"
 )
 
 // Sizes. A vote takes 32 bytes, and memory is taken from the system as it fills.
@@ -33,7 +34,7 @@ type Table struct {
 	hits  atomic.Uint64
 
 	lock    [locks]sync.Mutex
-	entries []entry
+	entries []entry     // used with a lock of the table held, which keeps the table and so the entries alive
 	hand    [sets]uint8 // where the next one goes in a full set
 
 	votesMu sync.RWMutex
@@ -44,7 +45,8 @@ type Table struct {
 
 // New makes an empty table.
 func New() *Table {
-	t := &Table{base: time.Now(), entries: make([]entry, Places)}
+	t := &Table{base: time.Now()}
+	t.entries = offheap.Make[entry](t, Places)
 	t.epoch.Store(1)
 	return t
 }
