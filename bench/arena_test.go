@@ -57,7 +57,7 @@ func (a *arena) mkfs(b *testing.B, bed *bed) {
 	must(b, err)
 	must(b, f.Truncate(int64(bed.s.image)<<20))
 	must(b, f.Close())
-	command(b, "mkfs.ext3", "-q", "-F", "-N", strconv.Itoa(4*bed.s.files+20_000), a.image)
+	command(b, "mkfs.ext3", "-q", "-F", "-I", "256", "-N", strconv.Itoa(4*bed.s.files+20_000), a.image)
 	a.dir = folder(b)
 }
 

@@ -212,7 +212,7 @@ func (c *comparison) resources() {
 	if _, err := none.measure(bed, "make", dir, strconv.Itoa(c.s.objects)); err != nil {
 		b.Fatal(err)
 	}
-	h := testhost.Start(b, testhost.Options{Life: comparisonLife, Watch: dir, Providers: subjects(3, 0)})
+	h := testhost.Start(b, testhost.Options{Life: comparisonLife, Watch: dir, Providers: engines(3, 0)})
 	core := h.Status().PID
 	a := &arena{dir: dir, free: func() {
 		_ = unix.Kill(h.PID, unix.SIGKILL)

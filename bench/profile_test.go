@@ -49,7 +49,7 @@ func profile(b *testing.B, s scale) *flame.Graph {
 	dir := testenv.Tmpfs(b, "1g")
 	file := filepath.Join(folder(b), "cpu.pprof")
 	b.Setenv("KEEPOUT_PROFILE", file)
-	opt := testhost.Options{Life: life, Watch: dir, Providers: subjects(3, 0)}
+	opt := testhost.Options{Life: life, Watch: dir, Providers: engines(3, 0)}
 	h := testhost.Prepare(b, opt)
 	h.Bin = folder(b)
 	for from, to := range map[string]string{"keepoutd": "keepoutd", "profiled": "keepout-core"} {

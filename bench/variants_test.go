@@ -50,8 +50,8 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	add(&arena{name: report.MinimalC, thread: true, start: responder(c)}, testenv.Probe(testenv.GCC))
 	add(&arena{name: report.MinimalGo, start: responderGo(bed, 0)})
 	add(&arena{name: report.Keepout0, thread: true, start: keepout()})
-	add(&arena{name: report.Keepout1, start: keepout(subjects(1, 0)...)})
-	add(&arena{name: report.Keepout3, thread: true, start: keepout(subjects(3, 0)...)})
+	add(&arena{name: report.Keepout1, start: keepout(engines(1, 0)...)})
+	add(&arena{name: report.Keepout3, thread: true, start: keepout(engines(3, 0)...)})
 	add(&arena{name: report.KeepoutClamAV, heavy: true, start: keepoutClamAV(bed)}, noClamAV)
 	add(&arena{name: report.Clamonacc, heavy: true, start: startOnAccess(bed)}, noClamAV, noClamonacc)
 	add(&arena{name: report.FapolicydExec, start: startFapolicyd(bed, fapolicyd, lmdb, execRules, false)}, noFapolicyd)
@@ -61,8 +61,8 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	const delay = time.Millisecond
 	add(&arena{name: report.Scanner1ms, slow: true, start: responderGo(bed, delay)})
 	add(&arena{name: report.Scanners3ms, slow: true, start: responderGo(bed, delay, delay, delay)})
-	add(&arena{name: report.Keepout1ms, slow: true, start: keepout(subjects(1, delay)...)})
-	add(&arena{name: report.Keepout3ms, slow: true, start: keepout(subjects(3, delay)...)})
+	add(&arena{name: report.Keepout1ms, slow: true, start: keepout(engines(1, delay)...)})
+	add(&arena{name: report.Keepout3ms, slow: true, start: keepout(engines(3, delay)...)})
 	return all, notes
 }
 
@@ -124,9 +124,9 @@ func awaitLine(b testing.TB, log, line string) {
 	b.Fatalf("it does not say %q, but:\n%s", line, text)
 }
 
-func subjects(n int, delay time.Duration) (providers []testhost.Provider) {
+func engines(n int, delay time.Duration) (providers []testhost.Provider) {
 	for i := range n {
-		providers = append(providers, testhost.Provider{ID: "subject-" + strconv.Itoa(i), Source: "subject", Delay: delay})
+		providers = append(providers, testhost.Provider{ID: "steady-" + strconv.Itoa(i), Source: "steady", Delay: delay})
 	}
 	return providers
 }

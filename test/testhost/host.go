@@ -38,7 +38,7 @@ type Options struct {
 // Provider is one provider of the host.
 type Provider struct {
 	ID      string // its folder is a copy of Source under this name
-	Source  string // "subject", or one of the shipped providers
+	Source  string // "subject", "steady", or one of the shipped providers
 	Mode    event.Mode
 	Content string
 	Fault   string
@@ -131,8 +131,11 @@ func (h *Host) configText(opt Options) string {
 		if p.Content != "" {
 			fmt.Fprintf(&b, ", content: %s", p.Content)
 		}
-		if p.Fault != "" || p.Delay > 0 {
+		switch {
+		case p.Fault != "":
 			fmt.Fprintf(&b, ", settings: {fault: %q, delay: %q}", p.Fault, p.Delay.String())
+		case p.Delay > 0:
+			fmt.Fprintf(&b, ", settings: {delay: %q}", p.Delay.String())
 		}
 		if p.Extra != "" {
 			b.WriteString(", " + p.Extra)
@@ -146,8 +149,8 @@ func (h *Host) configText(opt Options) string {
 func (h *Host) source(name string) (pkg, executable string) {
 	h.t.Helper()
 	switch name {
-	case "subject":
-		pkg, executable = "./test/providers/subject", filepath.Join(h.Bin, "subject")
+	case "subject", "steady":
+		pkg, executable = "./test/providers/"+name, filepath.Join(h.Bin, name)
 	case "python": // a script
 		pkg = "./examples/python"
 		return pkg, filepath.Join(testenv.ModuleRoot(h.t), pkg, "provider.py")
