@@ -228,6 +228,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 		return
 	}
 	q.Retain()
+	pinned := q.Pin() // some system calls, for which nobody else shall wait
 	d.mu.Lock()
 	if d.closing || d.waiting >= MaxInFlight {
 		reason := event.ReasonOverload
@@ -249,7 +250,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	}
 	e := d.newEntry(q, len(asked))
 	e.flight, e.unanimous = key, p.unanimous(asked)
-	e.pinned = q.Pin()
+	e.pinned = pinned
 	todo := d.open(e, asked)
 	todo.add(d.interrupt(q))
 	d.mu.Unlock()

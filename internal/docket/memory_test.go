@@ -149,13 +149,13 @@ func TestChangedObjectIsNotShared(t *testing.T) {
 			p := r.with("p", &peer{script: silent})
 			r.d.SetMembers([]*docket.Member{p.Member})
 			ev := event.Event{Type: event.Open, Time: time.Now()}
-			put := func() {
+			put := func(file int) {
 				ev.ID = r.id.Add(1)
-				r.d.Judge(sensor.NewQuestion(ev, -1, caller{r.kernel, ev.ID}, r.keeper))
+				r.d.Judge(sensor.NewQuestion(ev, file, caller{r.kernel, ev.ID}, r.keeper))
 			}
-			put()
+			put(-1)
 			r.pins.set(false, changed)
-			put()
+			put(-2)
 			want := int64(1)
 			if changed {
 				want = 2

@@ -11,25 +11,29 @@ type pins struct {
 	full    atomic.Bool
 	broken  atomic.Bool // each lease is, at once
 	mu      sync.Mutex
-	writer  bool // somebody has the object open for writing
-	changed bool // somebody had it since Take
+	writer  bool        // somebody has the object open for writing
+	changes int         // how often somebody had it
+	since   map[int]int // by descriptor, at Take
 	era     uint64
 	kept    int
 }
 
 func (p *pins) Room(int64) bool { return !p.full.Load() }
 
-func (p *pins) Take(int) (uint64, bool) {
+func (p *pins) Take(file int) (uint64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.changed = false
+	if p.since == nil {
+		p.since = map[int]int{}
+	}
+	p.since[file] = p.changes
 	return p.era, !p.writer
 }
 
-func (p *pins) Whole(int) bool {
+func (p *pins) Whole(file int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.changed && !p.broken.Load()
+	return p.since[file] == p.changes && !p.broken.Load()
 }
 
 func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
@@ -56,7 +60,10 @@ func (p *pins) Flush() {
 func (p *pins) set(writer, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.writer, p.changed = writer, p.changed || changed
+	p.writer = writer
+	if changed {
+		p.changes++
+	}
 }
 
 func (p *pins) inKernel() int {

@@ -27,16 +27,14 @@ func (s *server) sweep() {
 	// Each answer wakes all who wait, and who runs before its own goes back to sleep and is woken again: n² wake-ups,
 	// unless nobody runs in between (sched(7)).
 	s.sched = unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-	urgent := unix.SchedSetAttr(0, &s.sched, 0) == nil
+	_ = unix.SchedSetAttr(0, &s.sched, 0) // otherwise it only takes longer
 	for fd := range link.MaxFiles {
 		if s.group.Answer(fd, true) == nil {
 			s.decided++
 		}
 	}
-	if urgent {
-		s.sched = unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: niceness}
-		_ = unix.SchedSetAttr(0, &s.sched, 0) // less is always allowed
-	}
+	s.sched = share()
+	_ = unix.SchedSetAttr(0, &s.sched, 0) // less is always allowed
 }
 
 // batches is how many reads are answered in one go. Openers may be faster than the guard, which has more to do.
