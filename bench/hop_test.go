@@ -138,8 +138,7 @@ func (v *hop) files(b *testing.B, dir string) {
 	}
 }
 
-// round opens each file once. It first makes new versions of them, so that no memory of a verdict helps. The opens are
-// raw system calls on a thread of their own: the benchmark's runtime has no part in them.
+// round opens each file once. It first makes new versions of them, so that no memory of a verdict helps.
 func (v *hop) round(b *testing.B) {
 	b.Helper()
 	runtime.LockOSThread()

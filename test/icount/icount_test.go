@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -182,7 +183,7 @@ func boot(t *testing.T, seed int) measured {
 	t.Helper()
 	kernel := testvm.DebianKernel(t, testvm.Cloud)
 	m := testvm.Start(t, fmt.Sprintf("icount-%d", seed), testvm.Spec{
-		Kernel: kernel.Image, Initramfs: archive(t), Memory: 1024, Offline: true, Counted: true,
+		Kernel: kernel.Image, Initramfs: archive(t, kernel), Memory: 1024, Offline: true, Counted: true,
 		Extra:   []string{"-seed", strconv.Itoa(seed)},
 		Cmdline: "console=ttyS0 quiet nokaslr norandmaps clocksource=tsc tsc=reliable panic=-1",
 	})
@@ -212,17 +213,17 @@ func boot(t *testing.T, seed int) measured {
 }
 
 // archive packs the guest, the platform, and a configuration for each variant.
-func archive(t *testing.T) string {
+func archive(t *testing.T, kernel testvm.Kernel) string {
 	t.Helper()
 	variants := []struct {
 		name      string
 		providers []testhost.Provider
 	}{
 		{"keepout", nil},
-		{"1 provider", []testhost.Provider{{ID: "subject-0", Source: "subject"}}},
+		{"1 provider", []testhost.Provider{{ID: "steady-0", Source: "steady"}}},
 		{knownDigest, []testhost.Provider{{ID: "hashlist", Source: "hashlist", Content: "/etc/keepout/hashlist"}}},
 		{"3 providers", []testhost.Provider{
-			{ID: "subject-0", Source: "subject"}, {ID: "subject-1", Source: "subject"}, {ID: "subject-2", Source: "subject"},
+			{ID: "steady-0", Source: "steady"}, {ID: "steady-1", Source: "steady"}, {ID: "steady-2", Source: "steady"},
 		}},
 	}
 	plans := []plan{{Name: none, Watch: "/watched/none", Repeat: starts}}
@@ -250,6 +251,8 @@ func archive(t *testing.T) string {
 	}
 	out = append(out,
 		initramfs.File{Name: "plans.json", Data: text},
+		initramfs.File{Name: "loop.ko", Data: read(t, filepath.Join(kernel.Modules, "kernel", "drivers", "block", "loop.ko"))},
+		initramfs.File{Name: "watched.ext4", Data: image(t)},
 		initramfs.File{Name: "init", Mode: 0o755, Data: read(t, filepath.Join(bin, "guest"))},
 		initramfs.File{Name: "platform/keepoutd", Mode: 0o755, Data: read(t, filepath.Join(bin, "keepoutd"))},
 		initramfs.File{Name: "platform/keepout-core", Mode: 0o755, Data: read(t, filepath.Join(bin, "keepout-core"))},
@@ -263,6 +266,21 @@ func archive(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// image makes an empty file system. Without a journal there is less that happens in its own time.
+func image(t *testing.T) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-I", "256", "-O", "^has_journal", file, "16M").
+		CombinedOutput()
+	if err != nil {
+		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
+	}
+	return read(t, file)
 }
 
 func read(t *testing.T, file string) []byte {

@@ -93,7 +93,7 @@ func setUp() error {
 	if err := unix.Mount("root", root, "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount the new root: %w", err)
 	}
-	for _, name := range []string{"init", "platform", "plans.json", "etc"} {
+	for _, name := range []string{"init", "platform", "plans.json", "etc", "loop.ko", "watched.ext4"} {
 		if err := move("/"+name, filepath.Join(root, name)); err != nil {
 			return err
 		}
@@ -107,7 +107,17 @@ func setUp() error {
 	if err := unix.Chroot("."); err != nil {
 		return fmt.Errorf("enter the root: %w", err)
 	}
-	return mountAll()
+	if err := mountAll(); err != nil {
+		return err
+	}
+	module, err := os.ReadFile("/loop.ko")
+	if err != nil {
+		return err
+	}
+	if err := unix.InitModule(module, ""); err != nil {
+		return fmt.Errorf("load loop.ko: %w", err)
+	}
+	return nil
 }
 
 // mountAll mounts what a system has.
@@ -155,7 +165,7 @@ func (p plan) run(id string) (json.RawMessage, error) {
 	if err := os.MkdirAll(p.Watch, 0o755); err != nil {
 		return nil, err
 	}
-	if err := unix.Mount("watched", p.Watch, "tmpfs", 0, "mode=0755"); err != nil {
+	if err := mountImage(p.Watch); err != nil {
 		return nil, fmt.Errorf("mount what is watched: %w", err)
 	}
 	if err := populate(p.Watch); err != nil {
@@ -174,6 +184,40 @@ func (p plan) run(id string) (json.RawMessage, error) {
 		return nil, fmt.Errorf("work: %w %s", err, errs.Bytes())
 	}
 	return bytes.TrimSpace(out.Bytes()), errors.Join(end(), unix.Unmount(p.Watch, 0))
+}
+
+// mountImage mounts a new file system: a kind on which the platform remembers verdicts, as it does not on a tmpfs.
+func mountImage(dir string) error {
+	image := "/tmp/" + filepath.Base(dir)
+	if err := move("/watched.ext4", image); err != nil {
+		return err
+	}
+	backing, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = backing.Close() }()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.Close() }()
+	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		return fmt.Errorf("find a loop device: %w", err)
+	}
+	name := fmt.Sprintf("/dev/loop%d", n)
+	device, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = device.Close() }() // the mount keeps it, and it goes with the mount
+	setup := unix.LoopConfig{Fd: uint32(backing.Fd())}
+	setup.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
+	if err := unix.IoctlLoopConfigure(int(device.Fd()), &setup); err != nil {
+		return fmt.Errorf("configure %s: %w", name, err)
+	}
+	return unix.Mount(name, dir, "ext4", unix.MS_NOATIME, "")
 }
 
 // start starts the platform and waits until it watches and each provider votes.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,7 @@ const (
 	programs   = 20
 	openRounds = 3
 	execRounds = 14
+	settled    = 50 * time.Millisecond // a file that has just changed is judged each time: another change may not show
 )
 
 // program is the least that Linux executes on x86-64: one loadable segment, which ends the process.
@@ -129,6 +131,7 @@ func work(dir string, execsOnly bool) error {
 					return err
 				}
 			}
+			time.Sleep(settled)
 			if err := errors.Join(measure(name+" first", one, paths), measure(name+" again", one, paths)); err != nil {
 				return err
 			}
