@@ -17,9 +17,9 @@ import (
 // rememberedRounds is how often BenchmarkRemembered opens each file in each way.
 const rememberedRounds = 101
 
-// BenchmarkRemembered says what is left of an open that the kernel answers by itself, and whose it is: what a read lease
-// adds to it, what a mark on the file system with an ignore mark on the object adds, both, and the platform with three
-// providers, which rests on both. Nothing but the kernel runs in any of them.
+// BenchmarkRemembered says what is left of an open that the kernel answers by itself, and whose it is: what a read
+// lease adds to it, what a mark on the file system with an ignore mark on the object adds, both, and the platform with
+// three providers, which rests on both. Nothing but the kernel runs in any of them.
 func BenchmarkRemembered(b *testing.B) {
 	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS)
 	var hops []*hop

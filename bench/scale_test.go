@@ -26,6 +26,7 @@ type scale struct {
 	packages   int // of the Go module
 	slow       int // opens that an engine of 1 ms is asked about
 	threaded   int // files of a measurement of throughput
+	written    int // files that are written and then opened
 	objects    int // judged before memory is looked at
 	hashes     int // signatures of whole files
 	bodies     int // signatures of parts of files
@@ -46,14 +47,16 @@ func theScale(tb testing.TB) scale {
 	case "small":
 		return scale{
 			name: "small", files: 400, programs: 10, repeat: 4, tree: 150, repository: 40, packages: 2, slow: 30,
-			threaded: 400, objects: 5_000, hashes: 1000, bodies: 50, image: 256, idle: 2 * time.Second, limit: 3 * time.Minute,
+			threaded: 400, written: 50, objects: 5_000, hashes: 1000, bodies: 50, image: 256,
+			idle: 2 * time.Second, limit: 3 * time.Minute,
 			loadFiles: 2000, crowdTime: 3 * time.Second, starts: 5, steadyTime: 2 * time.Second, steadyWait: 3 * time.Second,
 		}
 	case "full":
 		return scale{
 			name: "full", files: 20_000, programs: 200, repeat: 5, tree: 3000, repository: 1000, packages: 12, slow: 300,
-			threaded: 4000, objects: 200_000, hashes: 200_000, bodies: 10_000, image: 1024, idle: 30 * time.Second,
-			limit: 4 * time.Minute, loadFiles: 100_000, crowdTime: 15 * time.Second, starts: 60,
+			threaded: 4000, written: 200, objects: 200_000, hashes: 200_000, bodies: 10_000,
+			image: 1024, idle: 30 * time.Second, limit: 4 * time.Minute, loadFiles: 100_000,
+			crowdTime: 15 * time.Second, starts: 60,
 			steadyTime: 10 * time.Second, steadyWait: time.Minute,
 		}
 	}

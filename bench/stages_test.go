@@ -30,11 +30,12 @@ func stages(s scale) []stage {
 		{compilation(), ordinary},
 		{unpack(), ordinary},
 		{opens("files", s.slow, 1, report.Open1ms, ""), func(a *arena) bool { return a.slow || a.name == report.None }},
+		{written(s), ordinary},
 	}
 	for _, n := range report.Threads() {
 		all = append(all, stage{
 			opens("files", s.threaded, n, report.Throughput(n, false), report.Throughput(n, true)),
-			func(a *arena) bool { return a.thread },
+			func(a *arena) bool { return a.thread || n == 1 && ordinary(a) },
 		})
 	}
 	return all
@@ -70,6 +71,14 @@ func opens(folder string, files, threads int, first, again string) []step {
 		steps = append(steps, step{workload: again, args: call("open", folder, files, threads)})
 	}
 	return steps
+}
+
+// written is about files that the platform can look at before they are opened.
+func written(s scale) []step {
+	return []step{
+		{args: call("write", "files", s.written)},
+		{workload: report.OpenSoon, args: call("open", "files", s.written, 1)},
+	}
 }
 
 func execs(s scale) []step {

@@ -4,6 +4,7 @@
 //	load make DIR COUNT             COUNT files of almost 4 KiB, each with other content
 //	load copies DIR COUNT PROGRAM   COUNT copies of a program, each with other content
 //	load renew DIR COUNT            changes the content of each without opening it: every verdict is out of date
+//	load write DIR COUNT            opens each, writes to it and closes it, and waits two seconds
 //	load open DIR COUNT THREADS     open, read and close each
 //	load exec DIR COUNT REPEAT      fork, execute and wait for each, all of it REPEAT times
 //	load run -- COMMAND …           run a command
@@ -37,10 +38,11 @@ type took struct {
 const (
 	fileSize  = 4000                  // bytes; each renewal adds one, and they shall stay within a page
 	perFolder = 200                   // files in one folder
+	soon      = 2 * time.Second       // after which a file that was written is opened
 	settled   = 50 * time.Millisecond // a file that has just changed is judged each time: another change may not show
 )
 
-var errUsage = errors.New("usage: load make|copies|renew|open|exec DIR COUNT [N|PROGRAM], or load run -- COMMAND")
+var errUsage = errors.New("usage: load make|copies|renew|write|open|exec DIR COUNT [N|PROGRAM], or load run -- COMMAND")
 
 func main() {
 	t, err := act(os.Args[1:])
@@ -79,6 +81,10 @@ func act(args []string) (took, error) {
 	case "renew":
 		t, err := measure(count, func(i int) error { return renew(name(dir, i)) })
 		time.Sleep(settled)
+		return t, err
+	case "write":
+		t, err := measure(count, func(i int) error { return rewrite(name(dir, i)) })
+		time.Sleep(soon)
 		return t, err
 	case "open":
 		return openAll(dir, count, n)
@@ -145,6 +151,21 @@ func renew(path string) error {
 		return fmt.Errorf("extend %s: %w", path, err)
 	}
 	return nil
+}
+
+// rewrite changes the first byte of a file as its writer would.
+func rewrite(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("write to a file: %w", err)
+	}
+	var first [1]byte
+	_, err = f.ReadAt(first[:], 0)
+	if err == nil {
+		first[0]++
+		_, err = f.WriteAt(first[:], 0)
+	}
+	return errors.Join(err, f.Close())
 }
 
 // openAll opens each file once, from several threads that share them out.

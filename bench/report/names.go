@@ -24,6 +24,7 @@ const (
 const (
 	OpenFirst = "open first"
 	OpenAgain = "open again"
+	OpenSoon  = "open written" // for the first time, two seconds after its writer closed it
 	ExecFirst = "exec first"
 	ExecAgain = "exec again"
 	Untar     = "untar"

@@ -32,7 +32,9 @@ func (s Stat) String() string {
 
 // compared are the workloads of the table.
 func compared() []string {
-	return []string{OpenFirst, OpenAgain, ExecFirst, ExecAgain, Untar, GrepFirst, GrepAgain, Git, GoBuild, Unpack}
+	return []string{
+		OpenFirst, OpenSoon, OpenAgain, ExecFirst, ExecAgain, Untar, GrepFirst, GrepAgain, Git, GoBuild, Unpack,
+	}
 }
 
 // with lists the variants, but for the one without a monitor, that have a sample of any of the workloads.
@@ -89,10 +91,11 @@ func (r *Results) bare(workload string) string {
 }
 
 func (r *Results) writeAdded(w io.Writer) {
-	fmt.Fprintf(w, "\n| added to one open, µs | first | again | to the C responder's, first |\n|---|---:|---:|---:|\n")
+	fmt.Fprintf(w, "\n| added to one open, µs | first | 2 s after it was written | again | again, few files |"+
+		" to the C responder's, first |\n|---|---:|---:|---:|---:|---:|\n")
 	for _, v := range r.with(OpenFirst) {
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", v, r.Added(v, OpenFirst), r.Added(v, OpenAgain),
-			r.AddedRatio(v, MinimalC, OpenFirst))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", v, r.Added(v, OpenFirst), r.Added(v, OpenSoon),
+			r.Added(v, OpenAgain), r.Added(v, Throughput(1, true)), r.AddedRatio(v, MinimalC, OpenFirst))
 	}
 	slow := r.with(Open1ms)
 	if len(slow) == 0 {
@@ -120,7 +123,11 @@ func (r *Results) writeThroughput(w io.Writer) {
 		fmt.Fprintf(w, "| %s |", v)
 		for _, again := range []bool{false, true} {
 			for _, n := range columns {
-				fmt.Fprintf(w, " %s |", number(r.Rate(v, Throughput(n, again)).Median/1000))
+				cell := "–"
+				if rate := r.Rate(v, Throughput(n, again)); rate.N > 0 {
+					cell = number(rate.Median / 1000)
+				}
+				fmt.Fprintf(w, " %s |", cell)
 			}
 		}
 		fmt.Fprintln(w)

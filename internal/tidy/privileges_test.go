@@ -70,7 +70,7 @@ var privileges = []privilege{
 	{
 		what: "load a BPF program or a kernel module", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"SYS_BPF", "InitModule", "FinitModule", "DeleteModule"},
-		homes: []string{"internal/rescue", "test/providers/attacker", "test/vm/guest"}, inTests: true,
+		homes: []string{"internal/rescue", "test/icount/guest", "test/providers/attacker", "test/vm/guest"}, inTests: true,
 	},
 	{
 		what: "start a process", pkgs: []string{"os/exec", "os", "syscall"},

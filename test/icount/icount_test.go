@@ -245,13 +245,14 @@ func archive(t *testing.T, kernel testvm.Kernel) string {
 		plans = append(plans, p)
 	}
 	bin := testenv.Build(t, "./cmd/keepoutd", "./cmd/keepout-core", "./test/icount/guest")
+	loop := filepath.Join(kernel.Modules, "kernel", "drivers", "block", "loop.ko")
 	text, err := json.Marshal(plans)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out = append(out,
 		initramfs.File{Name: "plans.json", Data: text},
-		initramfs.File{Name: "loop.ko", Data: read(t, filepath.Join(kernel.Modules, "kernel", "drivers", "block", "loop.ko"))},
+		initramfs.File{Name: "loop.ko", Data: read(t, loop)},
 		initramfs.File{Name: "watched.ext4", Data: image(t)},
 		initramfs.File{Name: "init", Mode: 0o755, Data: read(t, filepath.Join(bin, "guest"))},
 		initramfs.File{Name: "platform/keepoutd", Mode: 0o755, Data: read(t, filepath.Join(bin, "keepoutd"))},

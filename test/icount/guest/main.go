@@ -197,12 +197,12 @@ func mountImage(dir string) error {
 		return err
 	}
 	defer func() { _ = backing.Close() }()
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	devices, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = control.Close() }()
-	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	defer func() { _ = devices.Close() }()
+	n, err := unix.IoctlRetInt(int(devices.Fd()), unix.LOOP_CTL_GET_FREE)
 	if err != nil {
 		return fmt.Errorf("find a loop device: %w", err)
 	}
