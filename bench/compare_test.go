@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepout-security/keepout/bench/report"
+	"github.com/keepout-security/keepout/internal/sensor/lease"
 	"github.com/keepout-security/keepout/internal/testenv"
 	"github.com/keepout-security/keepout/internal/testvm"
 	"github.com/keepout-security/keepout/test/testhost"
@@ -224,7 +225,7 @@ func (c *comparison) resources() {
 	c.out.Facts[report.FactObjects] = float64(c.s.objects)
 	const mb = 1.048576 // of a MiB
 	c.out.Facts[report.FactRSS] = mb * (residentMiB(b, core) + residentMiB(b, h.PID))
-	time.Sleep(2 * time.Second) // what the opens left behind is not idleness
+	time.Sleep(lease.KeptFor + 2*time.Second) // what the opens left behind is not idleness
 	before, start := cpuTime(b, h.PID)+cpuTime(b, core), time.Now()
 	time.Sleep(c.s.idle)
 	used := cpuTime(b, h.PID) + cpuTime(b, core) - before

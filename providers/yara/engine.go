@@ -59,6 +59,7 @@ func newEngine(j *judge) provider.Engine {
 		Version: version,
 		Subscription: provider.Subscription{
 			Events:  []event.Type{event.Open, event.Exec},
+			MinSize: 1, // whoever creates a file opens an empty one, and there is nothing to judge
 			MaxSize: maxContent,
 			Content: true,
 		},

@@ -17,7 +17,8 @@ func main() {
 	s := &steady{}
 	provider.Main(provider.Engine{
 		Name: "steady", Version: "1", Load: s.load, Vote: s.vote, Workers: 2,
-		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, Content: true},
+		// Whoever creates a file opens an empty one, in which an engine that looks at the content has nothing to judge.
+		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, MinSize: 1, Content: true},
 	})
 }
 
