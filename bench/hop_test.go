@@ -1,10 +1,8 @@
 package bench
 
 import (
-	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -108,25 +106,8 @@ func hopRound(b *testing.B) {
 // respond runs the responder in C until the benchmark ends.
 func respond(b *testing.B, dir string) {
 	b.Helper()
-	program := filepath.Join(b.TempDir(), "responder")
-	out, err := exec.CommandContext(b.Context(), "gcc", "-O2", "-pthread", "-o", program, "testdata/hop.c").
-		CombinedOutput()
-	if err != nil {
-		b.Fatalf("compile: %v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(b.Context(), program, dir)
-	stdin, err := cmd.StdinPipe()
-	must(b, err)
-	stdout, err := cmd.StdoutPipe()
-	must(b, err)
-	must(b, cmd.Start())
-	b.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-	})
-	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		b.Fatalf("the responder is not ready: %v", err)
-	}
+	_, end := readyProcess(b, responderC(b, b.TempDir()), dir, strconv.Itoa(int(comparisonLife.Seconds())))
+	b.Cleanup(end)
 }
 
 func (v *hop) files(b *testing.B, dir string) {

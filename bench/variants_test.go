@@ -24,7 +24,7 @@ import (
 // variants lists everything that is compared, and why the rest is not.
 func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	b.Helper()
-	c := responderC(b, bed)
+	c := responderC(b, bed.base)
 	fapolicyd, noFapolicyd := testvm.Fetch("fapolicyd")
 	lacks := func(name string, err error) {
 		if err != nil {
@@ -66,10 +66,10 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	return all, notes
 }
 
-// responderC compiles the responder in C.
-func responderC(b *testing.B, bed *bed) string {
+// responderC compiles the responder in C into a folder.
+func responderC(b *testing.B, folder string) string {
 	b.Helper()
-	target := filepath.Join(bed.base, "responder-c")
+	target := filepath.Join(folder, "responder-c")
 	if testenv.Probe(testenv.GCC) == nil {
 		source := filepath.Join(testenv.ModuleRoot(b), "bench", "testdata", "responder.c")
 		command(b, "gcc", "-O2", "-Wall", "-Werror", "-o", target, source)
