@@ -52,6 +52,8 @@ func (a *app) recoveryArmCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.opt.Bin, "bin", "", "folder of Keepout's programs (default: that of this one)")
 	cmd.Flags().StringVar(&f.opt.Installation, "installation", "",
 		"machine id of the system that is meant, where the boot loader starts several")
+	cmd.Flags().StringVar(&f.opt.Keys, "keys", "",
+		"`folder` with the public keys of fixes: organisation.pem, PROVIDER.pem (default: "+arming.KeyFolder+")")
 	return cmd
 }
 

@@ -37,7 +37,8 @@ func Init() {
 	screen.show(&crash.Record{Format: crash.Format, Steps: []crash.Step{
 		{Progress: crash.Running, Text: "Looking at this machine"},
 	}}, false)
-	log("screen: %.2f s after the kernel's start", uptime())
+	drawn := uptime()
+	log("screen: %.2f s after the kernel's start", drawn)
 
 	config, err := readConfig()
 	if err != nil {
@@ -54,6 +55,7 @@ func Init() {
 	if err != nil {
 		log("boot file system: %v", err)
 	}
+	m.Uptime, m.Drawn = uptime, drawn
 	m.Arm = func(tries, visits int) error { return arm(m.Dir, config.Entries, tries, visits) }
 	visit, facts := Open(m)
 	ticker := time.NewTicker(500 * time.Millisecond)
