@@ -53,6 +53,7 @@ var places = []place{
 
 	{pkg: "internal/recovery/initramfs", layer: base},
 	{pkg: "internal/recovery/modindex", layer: base},
+	{pkg: "internal/recovery/uki", layer: base},
 	{pkg: "internal/recovery/protocol", layer: base},
 
 	{pkg: "internal/arbiter", layer: core},

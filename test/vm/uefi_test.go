@@ -51,14 +51,10 @@ func TestRecoveryUEFI(t *testing.T) {
 	m := testvm.Start(t, "uefi", testvm.Spec{
 		Firmware: testvm.UEFI, Vars: testvm.Vars(t, testvm.UEFI), Disk: disk.File, Reboots: true,
 	})
-	threeFailures(m)
-	m.ExpectWithin("recovery environment: ", storyTime)
-	m.ExpectWithin("Network: wired", storyTime)
-	picture := m.Screenshot("recovery")
-	m.ExpectWithin("Next start: fix fix-uefi", storyTime)
-	m.ExpectWithin(`guest: boot is normal, attempt \d+, disabled \["`+guilty+`"\]`, storyTime)
-	m.ExpectWithin("guest: healthy", storyTime)
-	m.WaitExit(storyTime)
+	story := testvm.Tell(m, "A machine that does not start, and comes back: UEFI, systemd-boot")
+	threeFailures(story, m)
+	picture := repaired(story, m, "fix-uefi")
+	back(story, m)
 
 	testvm.WantPicture(t, picture)
 	wantPanic(t, o.lastBundle())

@@ -137,6 +137,9 @@ func fixtures() map[string]struct {
 		"systemd-boot-old": {files: sdSystem(map[string]string{
 			"sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f": efiText("systemd-boot 247.3-7"),
 		})},
+		"systemd-boot-unified-recovery": {files: sdSystem(map[string]string{
+			"efi/keepout/recovery-a.efi": "MZ", "efi/keepout/recovery-b.efi": "MZ",
+		})},
 		"unknown-loader": {files: debian(nil)},
 		"no-systemd":     {files: map[string]string{"etc/machine-id": mine + "\n"}},
 	}

@@ -276,15 +276,20 @@ func withOptions(text string, parameters []string) string {
 
 // recoveryEntries are the two copies of the recovery environment. The loader passes over them while the images are
 // not there. The first may restart after a panic, because its counter then leads to the second; a panic of the second
-// stays on the screen, because nothing counts it.
+// stays on the screen, because nothing counts it. A copy with a unified image is started by that.
 func (p *planner) recoveryEntries() error {
 	folder := filepath.Join(filepath.Dir(p.dir), "loader", "entries")
-	for _, e := range []struct{ id, title, copy, more, counter string }{
-		{loader.RecoveryEntry, "Keepout recovery environment", "a", " panic=10", "+1"},
-		{loader.RecoveryEntry2, "Keepout recovery environment (second copy)", "b", "", ""},
+	for _, e := range []struct{ id, title, copy, more, counter, unified string }{
+		{loader.RecoveryEntry, "Keepout recovery environment", "a", " panic=10", "+1", esp.UnifiedA},
+		{loader.RecoveryEntry2, "Keepout recovery environment (second copy)", "b", "", "", esp.UnifiedB},
 	} {
-		text := "title     " + e.title + "\nlinux     " + "/keepout/vmlinuz-" + e.copy + "\ninitrd    /keepout/recovery-" +
-			e.copy + ".cpio\noptions   quiet loglevel=3 keepout.copy=" + e.copy + e.more + "\n"
+		text := "title     " + e.title + "\n"
+		if p.exists(p.dir + "/" + e.unified) {
+			text += "efi       /keepout/" + e.unified + "\n"
+		} else {
+			text += "linux     /keepout/vmlinuz-" + e.copy + "\ninitrd    /keepout/recovery-" + e.copy +
+				".cpio\noptions   quiet loglevel=3 keepout.copy=" + e.copy + e.more + "\n"
+		}
 		name, err := loader.ParseEntryName(e.id)
 		if err != nil {
 			return err

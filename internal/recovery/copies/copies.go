@@ -135,7 +135,7 @@ func exists(name string) bool {
 // files lists the regular files of the trees. Links are not followed. Of the state only what lies on top is kept: what
 // is below it remembers what must not be believed twice.
 func files(trees Trees) (out []kept, err error) {
-	var errs []error
+	errs := make([]error, 0, len(trees))
 	for tree, folder := range trees {
 		depth := maxDepth
 		if tree == "state" {
@@ -292,7 +292,7 @@ func replace(folder, name string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only names were looked up through it
 	parent := path.Dir(name)
 	if err := root.MkdirAll(parent, 0o755); err != nil {
 		return err

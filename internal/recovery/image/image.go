@@ -51,6 +51,7 @@ type Source struct {
 type Image struct {
 	Kernel   []byte
 	Archive  []byte
+	Unified  []byte // nil: there is none (SetUnified)
 	Manifest Manifest
 }
 
@@ -62,6 +63,7 @@ type Manifest struct {
 	Kernel  Part      `json:"kernel"`
 	Archive Part      `json:"archive"`
 	Files   []Part    `json:"files"` // in the archive
+	Unified *Part     `json:"unified,omitempty"`
 }
 
 // Part is one file.
