@@ -231,8 +231,30 @@ func (f *imageFlags) config() (settings.Config, error) {
 			return c, err
 		}
 	}
+	if c.Boot == (settings.Volume{}) {
+		c.Boot = secondBoot("/", f.dir, settings.VolumeOf)
+	}
 	err = c.Check()
 	return c, err
+}
+
+// secondBoot is the file system beside the one of Keepout's folder on which the loader has entries, or zero. One that the
+// recovery environment cannot read is left out: bootguard arms its entries at the next good boot.
+func secondBoot(root, dir string, of func(string) (settings.Volume, error)) settings.Volume {
+	own, err := of(dir)
+	if err != nil {
+		return settings.Volume{}
+	}
+	boot := filepath.Join(root, "boot")
+	for _, folder := range []string{"loader/entries", "EFI/Linux"} {
+		if _, err := os.Stat(filepath.Join(boot, folder)); err != nil {
+			continue
+		}
+		if v, err := of(boot); err == nil && v.ID != own.ID {
+			return v
+		}
+	}
+	return settings.Volume{}
 }
 
 func (a *app) recoveryImageVerifyCommand() *cobra.Command {

@@ -24,6 +24,7 @@ import (
 const (
 	volumeDir = "/esp"
 	pstoreDir = "/sys/fs/pstore"
+	bootDir   = "/xbootldr"
 )
 
 // Init is the recovery environment, as the first process of a machine. It does not return: where nothing else is left,
@@ -56,7 +57,7 @@ func Init() {
 		log("boot file system: %v", err)
 	}
 	m.Uptime, m.Drawn = uptime, drawn
-	m.Arm = func(tries, visits int) error { return arm(m.Dir, config.Entries, tries, visits) }
+	m.Arm = func(tries, visits int) error { return arm(ctx, m.Dir, &config, tries, visits) }
 	visit, facts := Open(m)
 	ticker := time.NewTicker(500 * time.Millisecond)
 	keys := listen(screen.consoles...)

@@ -123,7 +123,7 @@ func threeFailures(s *testvm.Story, m *testvm.Machine) {
 	} {
 		s.Wait("guest: boot is "+rung.mode, storyTime, "start %d: bootguard counts it and runs it %s", i+1, rung.told)
 		m.ExpectWithin("guest: starting "+guilty, storyTime)
-		m.ExpectText("Kernel panic", storyTime)
+		m.ExpectWithin("Kernel panic - not syncing", storyTime)
 		s.Show(fmt.Sprintf("panic-%d", i+1), "start %d ends: %s, started early by its vendor's own unit, panics the kernel",
 			i+1, guilty)
 	}

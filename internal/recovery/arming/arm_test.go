@@ -140,6 +140,10 @@ func fixtures() map[string]struct {
 		"systemd-boot-unified-recovery": {files: sdSystem(map[string]string{
 			"efi/keepout/recovery-a.efi": "MZ", "efi/keepout/recovery-b.efi": "MZ",
 		})},
+		"systemd-boot-xbootldr": {files: debian(map[string]string{
+			"efi/EFI/systemd/systemd-bootx64.efi":       "elf",
+			"boot/loader/entries/" + mine + "-6.1.conf": entry(mine), "boot/EFI/Linux/" + mine + "-6.2.efi": "MZ\x00",
+		})},
 		"unknown-loader": {files: debian(nil)},
 		"no-systemd":     {files: map[string]string{"etc/machine-id": mine + "\n"}},
 	}
