@@ -436,6 +436,11 @@ func TestRehearsal(t *testing.T) {
 	if _, err := os.Stat(r.dir.Join(esp.Rehearsal)); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the next visit would be a rehearsal, too")
 	}
+	for _, record := range r.records {
+		if story := crash.Tell(record); story.Title != "This is a rehearsal" || strings.Contains(story.Suspect, "acme") {
+			t.Fatalf("a rehearsal tells of a failure: %+v", story)
+		}
+	}
 	report, err := rehearsal.Read(r.dir)
 	if err != nil || !report.Passed || report.Fix != "fix-1" || len(report.Steps) < 3 || !report.Steps[0].Done {
 		t.Errorf("report %+v, %v", report, err)

@@ -13,9 +13,6 @@ import (
 	"github.com/keepout-security/keepout/internal/testvm"
 )
 
-// stubFile is where Debian's systemd-boot-efi has the stub of unified images.
-const stubFile = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-
 // TestRecoveryUnified: firmware and systemd-boot start the recovery environment out of one file, which is an entry's, and
 // it finds its own archive and parameters in there.
 func TestRecoveryUnified(t *testing.T) {
@@ -23,7 +20,7 @@ func TestRecoveryUnified(t *testing.T) {
 	testenv.Need(t, testenv.QEMU)
 	source := image.Source{Settings: baseSettings()}
 	img := buildImage(t, source)
-	stub, err := os.ReadFile(stubFile)
+	stub, err := os.ReadFile(testenv.EFIStub)
 	if err != nil {
 		t.Fatal(err)
 	}
