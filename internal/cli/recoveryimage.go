@@ -56,7 +56,7 @@ func (a *app) recoveryImageBuildCommand() *cobra.Command {
 	flags.Int64Var(&f.built, "time", 0,
 		"build time in `seconds` since 1970: the same one gives the same image (default: now)")
 	flags.BoolVar(&f.unproven, "unproven", false, "use the running kernel although this boot was not judged good yet")
-	f.addUnified(flags)
+	f.addUnified(cmd)
 	return cmd
 }
 
@@ -238,8 +238,8 @@ func (f *imageFlags) config() (settings.Config, error) {
 	return c, err
 }
 
-// secondBoot is the file system beside the one of Keepout's folder on which the loader has entries, or zero. One that the
-// recovery environment cannot read is left out: bootguard arms its entries at the next good boot.
+// secondBoot is the file system beside the one of Keepout's folder on which the loader has entries, or zero. One that
+// the recovery environment cannot read is left out: bootguard arms its entries at the next good boot.
 func secondBoot(root, dir string, of func(string) (settings.Volume, error)) settings.Volume {
 	own, err := of(dir)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/keepout-security/keepout/internal/recovery/image"
 )
@@ -22,7 +22,8 @@ const (
 	signTime = time.Minute
 )
 
-func (f *imageFlags) addUnified(flags *pflag.FlagSet) {
+func (f *imageFlags) addUnified(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.BoolVar(&f.unify, "unified", false,
 		"also put kernel, archive and parameters into one file, which your own key signs for Secure Boot")
 	flags.StringVar(&f.stub, "stub", defaultStub, "systemd's stub `file` for --unified")

@@ -44,8 +44,8 @@ func signingKey(t *testing.T, dir, name string) (key, cert string) {
 	return key, cert
 }
 
-// TestSignedUnifiedImage: what the owner's key signs, the owner's certificate verifies and no other, and the parts can be
-// read as before.
+// TestSignedUnifiedImage: what the owner's key signs, the owner's certificate verifies and no other, and the parts can
+// be read as before.
 func TestSignedUnifiedImage(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.Signing)
@@ -71,8 +71,8 @@ func TestSignedUnifiedImage(t *testing.T) {
 	}
 }
 
-// TestUnifiedRefusals: half a key, no stub, and a plain copy in the place of a unified one, which the loader would start
-// for ever.
+// TestUnifiedRefusals: half a key, no stub, and a plain copy in the place of a unified one, which the loader would
+// start for ever.
 func TestUnifiedRefusals(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestEntriesOnAVolume: this system's spent entries get tries again, wherever they lie on the file system; those of another
-// installation, those that do not count and those with tries left stay.
+// TestEntriesOnAVolume: this system's spent entries get tries again, wherever they lie on the file system; those of
+// another installation, those that do not count and those with tries left stay.
 func TestEntriesOnAVolume(t *testing.T) {
 	t.Parallel()
 	volume := t.TempDir()

@@ -149,7 +149,8 @@ func arguments(s Spec, socket string) []string {
 // WindowVariable is the environment variable that shows machines in a window, where QEMU can.
 const WindowVariable = "KEEPOUT_VM_WINDOW"
 
-// display is how QEMU shows the screen: not at all, unless somebody asks for a window and there is a part of QEMU for it.
+// display is how QEMU shows the screen: not at all, unless somebody asks for a window and there is a part of QEMU for
+// it.
 func display() string {
 	if os.Getenv(WindowVariable) == "" {
 		return "none"

@@ -143,7 +143,8 @@ func repaired(s *testvm.Story, m *testvm.Machine, fix string) (picture string) {
 	s.Wait("Diagnostics saved", storyTime, "the kernel's last words and a diagnostics bundle are saved")
 	m.ExpectWithin("Network: wired", storyTime)
 	picture = s.Show("recovery", "the black screen says what happened; the machine is on the network")
-	s.Wait("Next start: fix "+fix, storyTime, "the server's fix has two signatures, answers this report, and is written down")
+	s.Wait("Next start: fix "+fix, storyTime,
+		"the server's fix has two signatures, answers this report, and is written down")
 	s.Show("fix", "what the next start will do, and why")
 	end := m.ExpectWithin("keepout-rescue: restart", storyTime)
 	s.Say("the machine restarts by itself")

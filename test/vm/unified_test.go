@@ -13,8 +13,8 @@ import (
 	"github.com/keepout-security/keepout/internal/testvm"
 )
 
-// TestRecoveryUnified: firmware and systemd-boot start the recovery environment out of one file, which is an entry's, and
-// it finds its own archive and parameters in there.
+// TestRecoveryUnified: firmware and systemd-boot start the recovery environment out of one file, which is an entry's,
+// and it finds its own archive and parameters in there.
 func TestRecoveryUnified(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.QEMU)

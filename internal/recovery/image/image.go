@@ -27,7 +27,7 @@ import (
 
 // Limits of an image, in bytes. The kernel is beside it and is not counted.
 const (
-	MaxArchive = 10 << 20
+	MaxArchive = 10_000_000
 	MaxInit    = 8_000_000
 	maxKernel  = 64 << 20
 	maxContent = 128 << 20 // of an archive, unpacked

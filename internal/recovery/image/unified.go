@@ -18,11 +18,12 @@ func (s Slot) Parameters() string {
 	return text
 }
 
-// Unify puts an image of a slot and systemd's stub together, so that one signature of the owner's covers kernel, archive
-// and parameters. more are further kernel parameters.
+// Unify puts an image of a slot and systemd's stub together, so that one signature of the owner's covers kernel,
+// archive and parameters. more are further kernel parameters.
 func Unify(img Image, slot Slot, stub []byte, more string) ([]byte, error) {
-	release := "ID=keepout-recovery\nNAME=\"Keepout recovery environment\"\nPRETTY_NAME=\"Keepout recovery environment\"\n" +
-		"VERSION_ID=" + img.Manifest.Built.UTC().Format(time.DateOnly) + "\n"
+	const name = "\"Keepout recovery environment\"\n"
+	release := "ID=keepout-recovery\nNAME=" + name + "PRETTY_NAME=" + name + "VERSION_ID=" +
+		img.Manifest.Built.UTC().Format(time.DateOnly) + "\n"
 	parameters := slot.Parameters()
 	if more != "" {
 		parameters += " " + more
