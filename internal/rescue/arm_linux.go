@@ -43,11 +43,9 @@ func armSecond(ctx context.Context, c *settings.Config, tries int) error {
 
 // armVolume goes through the entries on one file system.
 func armVolume(volume, entries string, tries int) error {
-	var errs []error
-	for _, folder := range []string{filepath.Join(volume, "loader", "entries"), filepath.Join(volume, "EFI", "Linux")} {
-		errs = append(errs, armEntries(folder, entries, tries))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		armEntries(filepath.Join(volume, "loader", "entries"), entries, tries),
+		armEntries(filepath.Join(volume, "EFI", "Linux"), entries, tries))
 }
 
 func armEntries(folder, prefix string, tries int) error {

@@ -1,6 +1,8 @@
 package testvm
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"html/template"
 	"os"
@@ -91,8 +93,8 @@ func (s *Story) Measure(what string, got, limit float64, unit string) {
 	if got > limit {
 		verdict = "OVER"
 	}
-	s.add(scene{Text: fmt.Sprintf("measured: %s %.4g %s, %s the limit of %.4g %s", what, got, unit, verdict, limit, unit),
-		Number: true})
+	text := fmt.Sprintf("measured: %s %.4g %s, %s the limit of %.4g %s", what, got, unit, verdict, limit, unit)
+	s.add(scene{Text: text, Number: true})
 }
 
 var secondsAfter = regexp.MustCompile(`: (\d+\.\d+) s after the kernel's start`)
@@ -112,31 +114,29 @@ func SecondsAfter(t testing.TB, line string) float64 {
 }
 
 func (s *Story) write() {
-	folder := Artefacts(s.t)
-	var text strings.Builder
-	for _, c := range s.told {
-		text.WriteString(strings.Join(c.lines(folder), "\n") + "\n")
+	if err := keepStory(Artefacts(s.t), s.title, s.t.Failed(), s.told); err != nil {
+		s.t.Errorf("keep the story: %v", err)
 	}
+}
+
+// keepStory writes story.txt and index.html into a folder that has the pictures.
+func keepStory(folder, title string, failed bool, told []scene) error {
 	result := "everything happened as it should"
-	if s.t.Failed() {
+	if failed {
 		result = "this run FAILED"
 	}
+	var text, html bytes.Buffer
+	for i := range told {
+		text.WriteString(strings.Join(told[i].lines(folder), "\n") + "\n")
+	}
 	text.WriteString("          " + result + "\n")
-	if err := os.WriteFile(filepath.Join(folder, "story.txt"), []byte(text.String()), 0o644); err != nil {
-		s.t.Errorf("keep the story: %v", err)
-	}
-	f, err := os.Create(filepath.Join(folder, "index.html"))
+	err := page.Execute(&html, map[string]any{"Title": title, "Scenes": told, "Result": result, "Failed": failed})
 	if err != nil {
-		s.t.Errorf("keep the story: %v", err)
-		return
+		return err
 	}
-	err = page.Execute(f, map[string]any{"Title": s.title, "Scenes": s.told, "Result": result, "Failed": s.t.Failed()})
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		s.t.Errorf("keep the story: %v", err)
-	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(folder, "story.txt"), text.Bytes(), 0o644),
+		os.WriteFile(filepath.Join(folder, "index.html"), html.Bytes(), 0o644))
 }
 
 var page = template.Must(template.New("story").Funcs(template.FuncMap{

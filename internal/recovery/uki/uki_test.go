@@ -34,7 +34,9 @@ func stub(room int) []byte {
 }
 
 var parts = []Section{
-	{OSRelease, []byte("ID=keepout-recovery\n")}, {Cmdline, []byte("quiet")}, {Initrd, bytes.Repeat([]byte("i"), 5000)},
+	{OSRelease, []byte("ID=keepout-recovery\n")},
+	{Cmdline, []byte("quiet")},
+	{Initrd, bytes.Repeat([]byte("i"), 5000)},
 	{Linux, bytes.Repeat([]byte("l"), 9000)},
 }
 
