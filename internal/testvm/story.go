@@ -121,9 +121,9 @@ func (s *Story) write() {
 
 // keepStory writes story.txt and index.html into a folder that has the pictures.
 func keepStory(folder, title string, failed bool, told []scene) error {
-	result := "everything happened as it should"
+	result := "Everything happened as it should"
 	if failed {
-		result = "this run FAILED"
+		result = "This run FAILED"
 	}
 	var text, html bytes.Buffer
 	for i := range told {

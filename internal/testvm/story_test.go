@@ -22,8 +22,10 @@ func TestStoryIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, wants := range map[string][]string{
-			"index.html": {"<h1>A story", `src="a.png"`, "1.0 s", "it &lt;panics&gt;", `src="b.png"`, "90.0 s", "<li>measured: 3 s"},
-			"story.txt":  {"   1.0 s  it <panics>", filepath.Join(dir, "a.png"), "  90.0 s  it recovers", "measured: 3 s"},
+			"index.html": {
+				"<h1>A story", `src="a.png"`, "1.0 s", "it &lt;panics&gt;", `src="b.png"`, "90.0 s", "<li>measured: 3 s",
+			},
+			"story.txt": {"   1.0 s  it <panics>", filepath.Join(dir, "a.png"), "  90.0 s  it recovers", "measured: 3 s"},
 		} {
 			text, err := os.ReadFile(filepath.Join(dir, name))
 			if err != nil {
