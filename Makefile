@@ -16,7 +16,7 @@ TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
 # What "make test-vm" boots machines with.
-MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed sbsigntool
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -118,7 +118,7 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback \
 	./internal/rollout/...
 
-.PHONY: test test-unit test-sim test-root test-vm bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root test-vm drill-boot bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
 
 test: deps deps-vm ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
@@ -135,6 +135,16 @@ test-root: lane-providers lane-root ## the real kernel and the real engines (as 
 
 test-vm: export KEEPOUT_LANE ?= vm
 test-vm: deps-vm lane-vm ## whole machines that fail to boot and recover (RUN=REGEXP); pictures in bin/vm-artefacts
+
+# The story of a test of test/vm, told while it happens; with a DISPLAY and qemu-system-gui also in a window.
+FIRMWARE ?= UEFI
+DRILL     = $(CURDIR)/bin/vm-artefacts/TestRecovery$(FIRMWARE)
+drill-boot: export KEEPOUT_LANE ?= vm
+drill-boot: deps-vm ## a machine that does not start recovers, with pictures: bin/vm-artefacts (FIRMWARE=BIOS)
+	@mkdir -p bin; { KEEPOUT_VM_WINDOW='$(DISPLAY)' go test -count=1 -v -timeout 30m -run '^TestRecovery$(FIRMWARE)$$' \
+		./test/vm 2>&1; echo $$? > bin/drill-boot.status; } | tee bin/drill-boot.log | sed -n -u 's/^.*story: //p'
+	@if [ "$$(cat bin/drill-boot.status)" = 0 ]; then echo "the pictures side by side: $(DRILL)/index.html"; \
+		else tail -n 40 bin/drill-boot.log; exit 1; fi
 
 lane-build:
 	@$(TALLY) check -dir $(RESULTS) -lane build -- $(MAKE) build

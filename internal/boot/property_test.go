@@ -32,6 +32,7 @@ var (
 			Left: rapid.IntRange(-1, 9).Draw(t, "left"), CanRecover: rapid.Bool().Draw(t, "recover"),
 			Crumb:  boot.Crumb{Boot: text.Draw(t, "of"), Provider: text.Draw(t, "provider"), Engine: text.Draw(t, "engine")},
 			Orders: orders.Draw(t, "orders"), Mode: modes.Draw(t, "mode"), Why: text.Draw(t, "why"),
+			Unset: rapid.Bool().Draw(t, "unset"),
 		}
 	})
 	// states are what any history leads to: there are no others.
@@ -86,6 +87,7 @@ func (m *machine) boot() {
 	case rapid.Bool().Draw(m.t, "remedied"):
 		m.s, _ = m.s.Step(now, boot.Input{
 			Kind: boot.Remedied, Mode: modes.Draw(m.t, "from"), Orders: orders.Draw(m.t, "orders"),
+			Unset: rapid.Bool().Draw(m.t, "unset"),
 		})
 	}
 }

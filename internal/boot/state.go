@@ -117,6 +117,24 @@ func union(a, b []string) []string {
 	return out
 }
 
+// Remedy is what a fix wants, once it was verified.
+type Remedy struct {
+	Orders  Orders    // from now on
+	Unset   bool      // safe mode is taken back, before Orders hold
+	Restore []Restore // at once
+}
+
+// Restore names a file of Keepout's own trees and the content that it gets.
+type Restore struct{ Path, SHA256 string }
+
+// unsetSafe takes safe mode back, and lets the lower rungs be tried again as after a release. Other orders stay.
+func (s *State) unsetSafe() {
+	s.Orders.Safe, s.Trials = false, 0
+	if s.Orders.None() {
+		s.Orders = Orders{}
+	}
+}
+
 // Crumb says what was being started. The core leaves one before each start of a provider, so that whoever comes after
 // a crash of the machine can read what was last.
 type Crumb struct {

@@ -30,6 +30,7 @@ type Input struct {
 	CanRecover bool
 	Crumb      Crumb  // as it was found
 	Orders     Orders // of Remedied
+	Unset      bool   // of Remedied: safe mode is taken back first
 	Mode       Mode   // of Choose, and of Remedied: where to begin; empty is Normal
 	Why        string // for the history
 }
@@ -222,6 +223,9 @@ func (m *step) entered() {
 
 func (m *step) remedied() {
 	s := &m.s
+	if m.in.Unset {
+		s.unsetSafe()
+	}
 	s.Orders = s.Orders.with(m.in.Orders)
 	if s.Next == Recovery && s.Boot == "" {
 		s.Next, s.Once, s.Trial = startOf(m.in.Mode), "", false

@@ -2,6 +2,7 @@ package boot_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -199,5 +200,38 @@ func TestOrdersAreBounded(t *testing.T) {
 	h.remedy(boot.Orders{Disabled: many[:1], LastKnownGood: []string{"a", "a", ""}})
 	if len(h.s.Orders.Disabled) != boot.MaxNamed || !slices.Equal(h.s.Orders.LastKnownGood, []string{"a"}) {
 		t.Errorf("%+v", h.s.Orders)
+	}
+}
+
+// TestSafeModeIsTakenBack: the order ends, other orders stay, and a machine that has had good boots in safe mode tries
+// the rungs below again; the ladder of a machine that fails is as long as ever.
+func TestSafeModeIsTakenBack(t *testing.T) {
+	t.Parallel()
+	h := tell(t)
+	unset := func() { h.s, _ = h.s.Step(now, boot.Input{Kind: boot.Remedied, Unset: true}) }
+	h.remedy(boot.Orders{Safe: true, Disabled: []string{"acme-av"}, Source: "fix 1", Reason: "r"})
+	h.expect("safe")
+	h.end(boot.Good)
+	unset()
+	if o := h.s.Orders; o.Safe || !slices.Equal(o.Disabled, []string{"acme-av"}) || o.Source != "fix 1" {
+		t.Errorf("orders %+v", o)
+	}
+	h.expect("lkg") // a trial: the last good boot ran in safe mode
+	h.end(boot.Good)
+	h.expect("normal")
+	h.end(boot.Good)
+
+	h = tell(t)
+	h.remedy(boot.Orders{Safe: true, Source: "fix 1"})
+	unset()
+	if !reflect.DeepEqual(h.s.Orders, boot.Orders{}) {
+		t.Errorf("of an order that was taken back this stays: %+v", h.s.Orders)
+	}
+	h.expect("normal", "lkg", "safe", "recovery")
+
+	h = tell(t)
+	h.s, _ = h.s.Step(now, boot.Input{Kind: boot.Remedied, Unset: true, Orders: boot.Orders{Safe: true, Source: "fix 2"}})
+	if !h.s.Orders.Safe {
+		t.Error("what is ordered together with taking back holds")
 	}
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/arming"
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/intent"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 )
 
 func (a *app) recoveryCommand() *cobra.Command {
@@ -52,6 +55,8 @@ func (a *app) recoveryArmCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.opt.Bin, "bin", "", "folder of Keepout's programs (default: that of this one)")
 	cmd.Flags().StringVar(&f.opt.Installation, "installation", "",
 		"machine id of the system that is meant, where the boot loader starts several")
+	cmd.Flags().StringVar(&f.opt.Keys, "keys", "",
+		"`folder` with the public keys of fixes: organisation.pem, PROVIDER.pem (default: "+arming.KeyFolder+")")
 	return cmd
 }
 
@@ -150,7 +155,28 @@ type recoveryReport struct {
 	Recoveries int        `json:"recoveries"`
 	State      boot.State `json:"state"`
 	Wrong      []string   `json:"wrong"`
+	// Keys are the organisation's by which fixes are verified here, and Vendors how many providers' vendors have some.
+	Keys    int `json:"keys"`
+	Vendors int `json:"vendors"`
+	// Rehearsal is the last one's report.
+	Rehearsal *rehearsal.Report `json:"rehearsal,omitempty"`
 }
+
+// known fills in what lies in Keepout's folder; what cannot be read is not told.
+func (r *recoveryReport) known() {
+	dir := esp.Open(r.Folder)
+	if text, err := readBounded(filepath.Join(dir.Join(esp.Trust), intent.TrustFile), maxKeys); err == nil {
+		if trust, err := intent.ParseTrust(text); err == nil {
+			r.Keys, r.Vendors = len(trust.Organisation.Keys), len(trust.Vendors)
+		}
+	}
+	if last, err := rehearsal.Read(dir); err == nil {
+		r.Rehearsal = &last
+	}
+}
+
+// maxKeys bounds the file of keys, in bytes.
+const maxKeys = 64 << 10
 
 func (a *app) recoveryStatusCommand() *cobra.Command {
 	var root string
@@ -187,10 +213,12 @@ func recoveryStatus(root string) (*recoveryReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recovery status: %w", err)
 	}
-	return &recoveryReport{
+	r := &recoveryReport{
 		Armed: armed, Folder: s.Dir, Loader: s.Loader, Left: s.Left, Attempt: s.State.Attempt(), Mode: s.State.Mode,
 		Next: s.State.Next, Recoveries: s.State.Recoveries, State: s.State, Wrong: append([]string{}, s.Wrong...),
-	}, nil
+	}
+	r.known()
+	return r, nil
 }
 
 func (a *app) printRecovery(r *recoveryReport) {
@@ -215,6 +243,18 @@ func (a *app) printRecovery(r *recoveryReport) {
 	if o := r.State.Orders; !o.None() {
 		fmt.Fprintf(a.out, "orders      by %s: safe mode %v, not started: %v, last-known-good: %v\n", o.Source, o.Safe,
 			o.Disabled, o.LastKnownGood)
+	}
+	fixes := "verified by " + plural(r.Keys, "key") + " of the organisation and of " + plural(r.Vendors, "vendor")
+	if r.Keys < 2 && r.Vendors == 0 {
+		fixes = "none is believed: keepout recovery arm says which keys are missing"
+	}
+	fmt.Fprintf(a.out, "fixes       %s\n", fixes)
+	if t := r.Rehearsal; t != nil {
+		result := "passed"
+		if !t.Passed {
+			result = "did not pass: " + t.Trouble
+		}
+		fmt.Fprintf(a.out, "rehearsal   %s, %s\n", t.Time.Format(time.RFC3339), result)
 	}
 	for _, e := range r.State.History {
 		fmt.Fprintf(a.out, "%s  %s %s %s\n", e.At.Format(time.RFC3339), e.What, e.Mode, e.Why)

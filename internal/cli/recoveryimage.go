@@ -28,8 +28,11 @@ func (a *app) recoveryImageCommand() *cobra.Command {
 // imageFlags say what an image is built from. What is not given is taken from the running system.
 type imageFlags struct {
 	dir, slot, kernel, modules, init, settings, roots, keys, recipients string
-	built                                                               int64
-	unproven                                                            bool
+
+	unify                  bool
+	stub, signKey, signCrt string
+	built                  int64
+	unproven               bool
 }
 
 func (a *app) recoveryImageBuildCommand() *cobra.Command {
@@ -53,6 +56,7 @@ func (a *app) recoveryImageBuildCommand() *cobra.Command {
 	flags.Int64Var(&f.built, "time", 0,
 		"build time in `seconds` since 1970: the same one gives the same image (default: now)")
 	flags.BoolVar(&f.unproven, "unproven", false, "use the running kernel although this boot was not judged good yet")
+	f.addUnified(cmd)
 	return cmd
 }
 
@@ -91,6 +95,9 @@ func (a *app) buildImage(f *imageFlags) error {
 		return usageError{err}
 	}
 	for _, slot := range slots {
+		if err := f.unified(&img, slot); err != nil {
+			return imageProblem(err)
+		}
 		if err := image.Install(f.dir, slot, img); err != nil {
 			return imageProblem(err)
 		}
@@ -110,6 +117,10 @@ func (a *app) tellImage(slots []image.Slot, img image.Image) error {
 			megabytes(img.Manifest.Archive.Size), megabytes(img.Manifest.Kernel.Size))
 	}
 	fmt.Fprintf(a.out, "sha256  %s\n", img.Manifest.Archive.SHA256)
+	if img.Manifest.Unified != nil {
+		fmt.Fprintf(a.out, "unified image %.1f MB; systemd-boot starts it once you run: keepout recovery arm --yes\n",
+			megabytes(img.Manifest.Unified.Size))
+	}
 	return nil
 }
 
@@ -220,8 +231,30 @@ func (f *imageFlags) config() (settings.Config, error) {
 			return c, err
 		}
 	}
+	if c.Boot == (settings.Volume{}) {
+		c.Boot = secondBoot("/", f.dir, settings.VolumeOf)
+	}
 	err = c.Check()
 	return c, err
+}
+
+// secondBoot is the file system beside the one of Keepout's folder on which the loader has entries, or zero. One that
+// the recovery environment cannot read is left out: bootguard arms its entries at the next good boot.
+func secondBoot(root, dir string, of func(string) (settings.Volume, error)) settings.Volume {
+	own, err := of(dir)
+	if err != nil {
+		return settings.Volume{}
+	}
+	boot := filepath.Join(root, "boot")
+	for _, folder := range []string{"loader/entries", "EFI/Linux"} {
+		if _, err := os.Stat(filepath.Join(boot, folder)); err != nil {
+			continue
+		}
+		if v, err := of(boot); err == nil && v.ID != own.ID {
+			return v
+		}
+	}
+	return settings.Volume{}
 }
 
 func (a *app) recoveryImageVerifyCommand() *cobra.Command {

@@ -1,26 +1,31 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/image"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 )
 
 func (a *app) recoveryTestCommand() *cobra.Command {
 	var root string
-	var cancel bool
+	var cancel, report bool
 	cmd := &cobra.Command{
 		Use:   "test",
 		Short: "Go through the real recovery environment once at the next restart; it changes nothing and comes back",
 		Args:  exactArgs(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
+			if report {
+				return a.rehearsed(root)
+			}
 			if err := a.rehearse(root, cancel); err != nil {
 				return health.Problem{
 					Code: "KO-2404", Severity: health.Failure, Title: fmt.Sprintf("no rehearsal: %v", err),
@@ -32,19 +37,20 @@ func (a *app) recoveryTestCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&root, "root", "/", "the system in this folder in place of the running one")
 	cmd.Flags().BoolVar(&cancel, "cancel", false, "take the wish back before the restart")
+	cmd.Flags().BoolVar(&report, "report", false, "show what the last rehearsal found (exit 3 when it did not pass)")
+	cmd.MarkFlagsMutuallyExclusive("cancel", "report")
 	return cmd
 }
 
-// rehearse marks the next visit as a rehearsal, and only then asks the loader for it: a visit without the mark counts.
+// rehearse asks for a rehearsal at the next restart, where an image is good.
 func (a *app) rehearse(root string, cancel bool) error {
 	path, err := esp.Find(root)
 	if err != nil {
 		return err
 	}
 	dir := esp.Open(path)
-	mark := dir.Join(esp.Rehearsal)
 	if cancel {
-		if err := os.Remove(mark); err != nil && !os.IsNotExist(err) {
+		if err := rehearsal.Cancel(dir); err != nil {
 			return err
 		}
 		fmt.Fprintln(a.out, "taken back; if the loader still starts the recovery environment once, it counts as a visit")
@@ -56,15 +62,60 @@ func (a *app) rehearse(root string, cancel bool) error {
 		good = good || err == nil
 	}
 	if !good {
-		return fmt.Errorf("no copy of the recovery image is good")
+		return errors.New("no copy of the recovery image is good")
 	}
-	if err := durable.WriteFileOn(esp.Disk(), mark, []byte("rehearsal\n"), 0o600); err != nil {
-		return err
-	}
-	if err := loader.Detect(root, dir).ToRecovery(); err != nil {
-		_ = os.Remove(mark) // without the loader's word there is no visit that it could be about
+	if err := rehearsal.Ask(dir, loader.Detect(root, dir)); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.out, "the next restart goes through the recovery environment and comes back: systemctl reboot")
+	fmt.Fprintln(a.out, "then: keepout recovery test --report")
 	return nil
+}
+
+// rehearsed shows the last rehearsal's report.
+func (a *app) rehearsed(root string) error {
+	path, err := esp.Find(root)
+	var r rehearsal.Report
+	if err == nil {
+		r, err = rehearsal.Read(esp.Open(path))
+	}
+	if err != nil {
+		title := fmt.Sprintf("the rehearsal's report: %v", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			title = "there is no report of a rehearsal"
+		}
+		return health.Problem{
+			Code: "KO-2405", Severity: health.Failure, Title: title, Fix: "keepout recovery test, then restart the machine",
+		}
+	}
+	if a.output == "json" {
+		err = printJSON(a.out, r)
+	} else {
+		a.printRehearsal(&r)
+	}
+	if err == nil && !r.Passed {
+		return exit(exitDegraded)
+	}
+	return err
+}
+
+func (a *app) printRehearsal(r *rehearsal.Report) {
+	result := "passed"
+	if !r.Passed {
+		result = "did not pass: " + r.Trouble
+	}
+	fmt.Fprintf(a.out, "rehearsal   %s, %s\n", r.Time.Format(time.RFC3339), result)
+	fmt.Fprintf(a.out, "image       kernel %s, built %s\n", r.Kernel, r.Built.Format(time.DateOnly))
+	for _, s := range r.Steps {
+		mark := "done  "
+		if !s.Done {
+			mark = "FAILED"
+		}
+		detail := ""
+		if s.Detail != "" {
+			detail = ": " + s.Detail
+		}
+		fmt.Fprintf(a.out, "%s      %s%s\n", mark, s.Text, detail)
+	}
+	fmt.Fprintf(a.out, "times       screen %.1f s and restart %.1f s after the kernel's start\n", r.Screen, r.Whole)
 }

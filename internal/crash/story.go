@@ -32,6 +32,9 @@ func Tell(record *Record) Story {
 		s.Test = "This is a rehearsal. Nothing is wrong with this machine."
 	}
 	s.Suspect, s.Reason = r.suspicion()
+	if r.Test && r.Starting == nil && r.Cause == "" && r.Suspect == nil {
+		s.rehearses()
+	}
 	s.Heading, s.Steps = "What is happening now", r.Steps
 	switch {
 	case len(r.Choices) > 0:
@@ -53,6 +56,13 @@ func Tell(record *Record) Story {
 	}
 	s.Outcome = r.outcome()
 	return s
+}
+
+// rehearses takes out of the story what a machine that did start cannot say of itself.
+func (s *Story) rehearses() {
+	s.Test, s.Title = "", "This is a rehearsal"
+	s.Facts = []string{"Nothing is wrong with this machine.", "Somebody asked it to try its recovery environment."}
+	s.Suspect = "It changes nothing, and then starts the system again."
 }
 
 func (r *Record) title() string {

@@ -141,6 +141,9 @@ func (s *Server) giveFix(w http.ResponseWriter, r *http.Request) error {
 	if fix != nil {
 		out.Status, out.Envelope, out.Retry = protocol.HasFix, fix, 0
 	}
+	if out.Revocations, err = s.revocations(r.Context()); err != nil {
+		return err
+	}
 	text, err := json.Marshal(out)
 	if err != nil {
 		return err

@@ -111,8 +111,8 @@ func (f *failed) upload() {
 	}
 }
 
-// ask asks for a fix and returns its id, or "".
-func (f *failed) ask(attempt int, suspect string) string {
+// answer asks for a fix.
+func (f *failed) answer(attempt int, suspect string) protocol.FixResponse {
 	f.p.t.Helper()
 	body, err := json.Marshal(protocol.FixRequest{
 		Version: 1, Machine: f.name, Digest: f.digest, Attempt: attempt, Visits: 1, Suspect: suspect, Test: f.bundle.Test,
@@ -128,6 +128,13 @@ func (f *failed) ask(attempt int, suspect string) string {
 	if err != nil {
 		f.p.t.Fatal(err)
 	}
+	return out
+}
+
+// ask asks for a fix and returns its id, or "".
+func (f *failed) ask(attempt int, suspect string) string {
+	f.p.t.Helper()
+	out := f.answer(attempt, suspect)
 	if out.Status == protocol.NoFix {
 		return ""
 	}
@@ -254,6 +261,14 @@ func TestFixReachesTheMachine(t *testing.T) {
 	}
 	if a, b := sick.ask(1, ""), sick.ask(2, ""); a != "" || b != "" {
 		t.Errorf("after the revocations it gets %q and %q", a, b)
+	}
+	// What one key revoked reaches machines as it was signed; what a person stopped here has no signature to show.
+	if got := sick.answer(3, "").Revocations; len(got) != 1 || !bytes.Equal(got[0], revocation) {
+		t.Errorf("%d revocations reach the machine", len(got))
+	}
+	p.hands.move(2 * time.Hour)
+	if got := sick.answer(4, "").Revocations; len(got) != 0 {
+		t.Errorf("%d expired revocations are served", len(got))
 	}
 }
 

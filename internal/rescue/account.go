@@ -28,10 +28,12 @@ type known struct {
 // that.
 func account(k *known, s *plan.State, now time.Time) *crash.Record {
 	r := &crash.Record{
-		Format: crash.Format, Code: crash.CodeOf(k.digest), Time: k.begun, Attempts: k.state.Failures,
-		Cause: k.panics.Cause, Test: s.Test, Details: details(k, s),
+		Format: crash.Format, Code: crash.CodeOf(k.digest), Time: k.begun, Test: s.Test, Details: details(k, s),
 	}
-	if p := k.product(); p != nil {
+	if !s.Test { // what was noted last did not stop this machine
+		r.Attempts, r.Cause = k.state.Failures, k.panics.Cause
+	}
+	if p := k.product(); p != nil && !s.Test {
 		r.Starting = p
 		if !k.crumb.Ready {
 			r.Suspect = &crash.Suspect{Product: *p, Reason: "it was being started when the machine stopped"}

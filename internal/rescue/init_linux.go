@@ -24,6 +24,7 @@ import (
 const (
 	volumeDir = "/esp"
 	pstoreDir = "/sys/fs/pstore"
+	bootDir   = "/xbootldr"
 )
 
 // Init is the recovery environment, as the first process of a machine. It does not return: where nothing else is left,
@@ -37,7 +38,8 @@ func Init() {
 	screen.show(&crash.Record{Format: crash.Format, Steps: []crash.Step{
 		{Progress: crash.Running, Text: "Looking at this machine"},
 	}}, false)
-	log("screen: %.2f s after the kernel's start", uptime())
+	drawn := uptime()
+	log("screen: %.2f s after the kernel's start", drawn)
 
 	config, err := readConfig()
 	if err != nil {
@@ -54,7 +56,8 @@ func Init() {
 	if err != nil {
 		log("boot file system: %v", err)
 	}
-	m.Arm = func(tries, visits int) error { return arm(m.Dir, config.Entries, tries, visits) }
+	m.Uptime, m.Drawn = uptime, drawn
+	m.Arm = func(tries, visits int) error { return arm(ctx, m.Dir, &config, tries, visits) }
 	visit, facts := Open(m)
 	ticker := time.NewTicker(500 * time.Millisecond)
 	keys := listen(screen.consoles...)

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
 
@@ -30,6 +32,35 @@ func (v *Visit) keepRecord(record *crash.Record, s *plan.State) {
 	}
 	if err != nil {
 		v.m.Log("the story of this visit is not kept: %v", err)
+	}
+}
+
+// keepRehearsal leaves what a rehearsal found, when it ends.
+func (v *Visit) keepRehearsal(record *crash.Record, s *plan.State) {
+	if v.m.Dir == nil || !s.Test || v.recorded == s.Phase || s.Phase != plan.Leaving {
+		return
+	}
+	v.recorded = s.Phase
+	r := rehearsal.Report{
+		Time: v.m.Now().UTC().Truncate(time.Second), Kernel: v.config.Kernel, Built: v.config.Built, Fix: s.Remedy.ID,
+		Trouble: s.Trouble, Screen: v.m.Drawn,
+		Passed: s.Saved && (s.Facts.Alone || s.Remedy.ID != ""),
+	}
+	if r.Passed {
+		r.Trouble = ""
+	}
+	if v.m.Uptime != nil {
+		r.Whole = v.m.Uptime()
+	}
+	for _, step := range record.Steps {
+		if step.Progress == crash.Done || step.Progress == crash.Failed {
+			r.Steps = append(r.Steps, rehearsal.Step{
+				Done: step.Progress == crash.Done, Text: step.Text, Detail: step.Detail,
+			})
+		}
+	}
+	if err := rehearsal.Keep(v.m.Dir, &r); err != nil {
+		v.m.Log("the rehearsal's report is not kept: %v", err)
 	}
 }
 

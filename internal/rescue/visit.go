@@ -38,6 +38,8 @@ type Machine struct {
 	Screen  func(record *crash.Record, details bool)
 	Leave   func(plan.Act)
 	Arm     func(tries, visits int) error // sets the boot loader's counters
+	Uptime  func() float64                // seconds since the kernel's start; nil: not known
+	Drawn   float64                       // what Uptime said when the screen showed the first picture
 	Now     func() time.Time
 	Log     func(format string, args ...any)
 }
@@ -257,6 +259,7 @@ func (v *Visit) Ask(ctx context.Context, s plan.State) plan.Answered {
 	if err != nil {
 		return v.failed(err)
 	}
+	v.revoke(answer.Revocations)
 	retry := time.Duration(min(max(answer.Retry, 0), int(plan.MaxInterval/time.Second))) * time.Second
 	if answer.Status == protocol.NoFix {
 		return plan.Answered{Kind: plan.None, Retry: retry}
@@ -266,11 +269,25 @@ func (v *Visit) Ask(ctx context.Context, s plan.State) plan.Answered {
 	return v.judge(answer.Envelope, s.Test, retry)
 }
 
+// revoke takes fixes back that were taken back by who may, before any fix is judged. What is refused is only noted.
+func (v *Visit) revoke(revocations [][]byte) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.m.Dir == nil || v.facts.Test {
+		return
+	}
+	for _, sealed := range revocations[:min(len(revocations), protocol.MaxRevocations)] {
+		if err := intent.Revoke(v.m.Dir, v.m.Trust, &v.failure, v.m.Now(), sealed); err != nil {
+			v.m.Log("a revocation was refused: %v", err)
+		}
+	}
+}
+
 // judge verifies a fix before it looks at it.
 func (v *Visit) judge(envelope []byte, test bool, retry time.Duration) plan.Answered {
 	fix, err := intent.Judge(v.m.Dir, v.m.Trust, &v.failure, test, v.m.Now(), envelope)
 	if err == nil && !test {
-		_, err = intent.Orders(&fix)
+		_, err = intent.Remedy(&fix)
 	}
 	if err != nil {
 		v.m.Log("a fix was refused: %v", err)
@@ -354,6 +371,7 @@ func (v *Visit) Show(s plan.State) {
 	record := account(&v.known, &s, v.m.Now())
 	kept := *record
 	v.keepRecord(&kept, &s)
+	v.keepRehearsal(record, &s)
 	v.mu.Unlock()
 	v.m.Screen(record, s.Details)
 }

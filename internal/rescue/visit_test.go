@@ -24,6 +24,7 @@ import (
 	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/recovery/settings"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
@@ -207,7 +208,7 @@ func (r *rig) told(text string) bool {
 }
 
 // answerWith is a server that has one envelope for everybody.
-func answerWith(envelope func(protocol.FixRequest) []byte) http.HandlerFunc {
+func answerWith(envelope func(protocol.FixRequest) []byte, revocations ...[]byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		body, _ := io.ReadAll(req.Body)
 		w.Header().Set("Content-Type", protocol.ContentType)
@@ -219,7 +220,7 @@ func answerWith(envelope func(protocol.FixRequest) []byte) http.HandlerFunc {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		response := protocol.FixResponse{Version: 1, Status: protocol.NoFix}
+		response := protocol.FixResponse{Version: 1, Status: protocol.NoFix, Revocations: revocations}
 		if e := envelope(q); e != nil {
 			response.Status, response.Envelope = protocol.HasFix, e
 		}
@@ -434,6 +435,90 @@ func TestRehearsal(t *testing.T) {
 	}
 	if _, err := os.Stat(r.dir.Join(esp.Rehearsal)); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the next visit would be a rehearsal, too")
+	}
+	for _, record := range r.records {
+		if story := crash.Tell(record); story.Title != "This is a rehearsal" || strings.Contains(story.Suspect, "acme") {
+			t.Fatalf("a rehearsal tells of a failure: %+v", story)
+		}
+	}
+	report, err := rehearsal.Read(r.dir)
+	if err != nil || !report.Passed || report.Fix != "fix-1" || len(report.Steps) < 3 || !report.Steps[0].Done {
+		t.Errorf("report %+v, %v", report, err)
+	}
+}
+
+// revocation takes fix-1 back, signed by somebody.
+func revocation(t testing.TB, by string) []byte {
+	t.Helper()
+	text, err := remediation.Encode(&remediation.Fix{
+		Format: 1, ID: "r-1", Kind: remediation.Revocation, Revokes: []string{"fix-1"}, Reason: "it made things worse",
+		Issued: time.Now().Add(-time.Hour), Expires: time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := sign.Seal([]ed25519.PrivateKey{signer(by)}, remediation.PayloadType, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+// TestRevokedFixesAreRefused: a machine that has seen a revocation refuses the fix, in this visit and in later ones,
+// also when the server then keeps silent about it; a stranger's, and one that is no revocation, stops nothing.
+func TestRevokedFixesAreRefused(t *testing.T) {
+	t.Parallel()
+	give := func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }
+	for name, c := range map[string]struct {
+		revocation []byte
+		refused    bool
+	}{
+		"one key of the organisation": {revocation(t, "first"), true},
+		"a stranger's":                {revocation(t, "eve"), false},
+		"nonsense":                    {[]byte("{}"), false},
+		"a fix in its place":          {fixFor(t, protocol.FixRequest{Digest: strings.Repeat("0", 64)}, nil), false},
+	} {
+		r := newRig(t, answerWith(give, c.revocation, c.revocation))
+		s := r.visit()
+		r.wantOutcome(s, plan.Leaving)
+		if refused := s.Remedy.Source == plan.Local; refused != c.refused || refused != r.told("was taken back") {
+			t.Errorf("%s: %s (%s)", name, s.Remedy, s.Trouble)
+		}
+		if !c.refused {
+			continue
+		}
+		r.m.BootID = "boot-5"
+		r.now.Store(0)
+		r.left = nil
+		r.serve(answerWith(give), ServerOptions{})
+		if s = r.visit(); s.Remedy.Source != plan.Local {
+			t.Errorf("%s: in the next visit, without the revocation: %s", name, s.Remedy)
+		}
+	}
+}
+
+// TestARehearsalThatFindsNothing: it comes back all the same, and the report says what did not work.
+func TestARehearsalThatFindsNothing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer  http.HandlerFunc
+		trouble string
+	}{
+		"no fix": {answerWith(func(protocol.FixRequest) []byte { return nil }), "no fix"},
+		"a real fix": {answerWith(func(q protocol.FixRequest) []byte {
+			q.Test = false
+			return fixFor(t, q, nil)
+		}), "for a rehearsal"},
+	} {
+		r := newRig(t, c.answer)
+		if err := os.WriteFile(r.dir.Join(esp.Rehearsal), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.wantOutcome(r.visit(), plan.Leaving)
+		report, err := rehearsal.Read(r.dir)
+		if err != nil || report.Passed || !strings.Contains(report.Trouble, c.trouble) {
+			t.Errorf("%s: report %+v, %v", name, report, err)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	Python   Capability = "python"   // Python 3.9 or later
 	GCC      Capability = "gcc"      // gcc compiles a C program
 	Git      Capability = "git"      // git runs
+	Signing  Capability = "signing"  // sbsign and sbverify, and systemd's stub of unified images are installed
 	QEMU     Capability = "qemu"     // an emulated machine starts, and what makes its disks is installed
 )
 
@@ -44,6 +45,7 @@ var probes = map[Capability]func() error{
 	Python:   sync.OnceValue(probePython),
 	GCC:      sync.OnceValue(probeGCC),
 	Git:      sync.OnceValue(probeGit),
+	Signing:  sync.OnceValue(probeSigning),
 	QEMU:     sync.OnceValue(probeQEMU),
 }
 
@@ -99,7 +101,7 @@ func promises(lane string) ([]Capability, error) {
 		return []Capability{QEMU}, nil
 	case "all":
 		return []Capability{
-			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, QEMU,
+			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, Signing, QEMU,
 		}, nil
 	}
 	return nil, fmt.Errorf("%s=%q: want unit, root, vm or all", laneVariable, lane)

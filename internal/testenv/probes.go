@@ -67,6 +67,19 @@ func probeGit() error {
 	return err
 }
 
+// EFIStub is where Debian's systemd-boot-efi has the stub of unified images.
+const EFIStub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+
+func probeSigning() error {
+	for _, tool := range []string{"sbsign", "sbverify"} {
+		if _, err := output(tool, "--version"); err != nil {
+			return err
+		}
+	}
+	_, err := os.Stat(EFIStub)
+	return err
+}
+
 // probeQEMU starts a machine that stands still and ends it by its monitor, and looks for what makes a disk.
 func probeQEMU() error {
 	for _, name := range []string{"mformat", "mcopy", "sfdisk", "grub-mkimage", "apt-get", "dpkg-deb"} {

@@ -2,10 +2,12 @@ package testvm
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,7 +107,7 @@ func Start(t testing.TB, name string, spec Spec) *Machine {
 func arguments(s Spec, socket string) []string {
 	args := []string{
 		"-cpu", "qemu64,+rdrand", "-m", strconv.Itoa(memory(s)),
-		"-nodefaults", "-display", "none", "-vga", "std", "-serial", "stdio",
+		"-nodefaults", "-display", display(), "-vga", "std", "-serial", "stdio",
 		"-qmp", "unix:" + socket + ",server=on,wait=off",
 	}
 	add := func(more ...string) { args = append(args, more...) }
@@ -142,6 +144,26 @@ func arguments(s Spec, socket string) []string {
 		add("-no-reboot")
 	}
 	return append(args, s.Extra...)
+}
+
+// WindowVariable is the environment variable that shows machines in a window, where QEMU can.
+const WindowVariable = "KEEPOUT_VM_WINDOW"
+
+// display is how QEMU shows the screen: not at all, unless somebody asks for a window and there is a part of QEMU for
+// it.
+func display() string {
+	if os.Getenv(WindowVariable) == "" {
+		return "none"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), qmpTime)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-display", "help").Output()
+	for _, kind := range []string{"gtk", "sdl"} {
+		if err == nil && slices.Contains(strings.Fields(string(out)), kind) {
+			return kind
+		}
+	}
+	return "none"
 }
 
 func memory(s Spec) int {

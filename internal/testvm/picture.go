@@ -4,6 +4,7 @@ import (
 	"image"
 	"image/png"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -26,6 +27,14 @@ func WantPicture(t testing.TB, file string) {
 	}
 	if size := picture.Bounds(); lit(picture) < size.Dx()*size.Dy()/leastShare {
 		t.Errorf("%s is as good as black", file)
+	}
+}
+
+// WantText fails the test when a line of the serial port lacks a text.
+func WantText(t testing.TB, line, text string) {
+	t.Helper()
+	if !strings.Contains(line, text) {
+		t.Errorf("%q lacks %q", line, text)
 	}
 }
 

@@ -53,6 +53,7 @@ var places = []place{
 
 	{pkg: "internal/recovery/initramfs", layer: base},
 	{pkg: "internal/recovery/modindex", layer: base},
+	{pkg: "internal/recovery/uki", layer: base},
 	{pkg: "internal/recovery/protocol", layer: base},
 
 	{pkg: "internal/arbiter", layer: core},
@@ -84,11 +85,15 @@ var places = []place{
 	{pkg: "internal/update", layer: runtime},
 	{pkg: "internal/recovery/esp", layer: runtime},
 	{pkg: "internal/recovery/loader", layer: runtime, peers: []string{"internal/recovery/esp"}},
-	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
+	{pkg: "internal/recovery/copies", layer: runtime},
+	{pkg: "internal/recovery/rehearsal", layer: runtime, peers: []string{
 		"internal/recovery/esp", "internal/recovery/loader",
 	}},
+	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
+		"internal/recovery/copies", "internal/recovery/esp", "internal/recovery/loader",
+	}},
 	{pkg: "internal/recovery/arming", layer: runtime, peers: []string{
-		"internal/recovery/esp", "internal/recovery/loader",
+		"internal/recovery/esp", "internal/recovery/intent", "internal/recovery/loader",
 	}},
 	{pkg: "packaging", layer: base},
 	{pkg: "internal/owned", layer: runtime},

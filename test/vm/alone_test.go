@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"crypto/ed25519"
 	"testing"
 	"time"
 
@@ -59,20 +60,40 @@ func badFixes(o *organisation) func(q protocol.FixRequest) []byte {
 			f.Machines.IDs = []string{"ffffffffffffffffffffffffffffffff"}
 			return o.seal(f, both...)
 		}
-		if q.Visits > 1 && q.Attempt == 4 {
+		switch {
+		case q.Visits > 1 && q.Attempt == 4:
 			return o.seal(campaign("useless", 7), both...) // the one of the first visit again
+		case q.Visits > 1 && q.Attempt < 7:
+			return o.seal(campaign("withdrawn", 99), both...)
 		}
 		return o.seal(campaign("useless", 6+uint64(q.Visits)), both...)
 	}
 }
 
-// TestRecoveryBadFixesAndLoopGuard: what is forged, expired, for another machine or applied before is refused and said;
-// a machine that nothing helps ends at the menu after two visits, and stays there.
+// withdrawal takes a fix back in one answer only; before it, a stranger takes back what the machine still needs.
+func withdrawal(o *organisation) func(q protocol.FixRequest) [][]byte {
+	revocation := func(id string, key ed25519.PrivateKey) []byte {
+		f := o.targeted("revoke-"+id, "", "nobody")
+		f.Kind, f.Bundle, f.Actions, f.Machines, f.Revokes = remediation.Revocation, "", nil, remediation.Selector{},
+			[]string{id}
+		return o.seal(f, key)
+	}
+	return func(q protocol.FixRequest) [][]byte {
+		if q.Visits > 1 && q.Attempt == 5 {
+			return [][]byte{revocation("useless", keyFrom("a stranger")), revocation("withdrawn", o.keys[1])}
+		}
+		return nil
+	}
+}
+
+// TestRecoveryBadFixesAndLoopGuard: what is forged, expired, for another machine, applied before or taken back is
+// refused and said, also when the server then keeps silent about what was taken back, and a stranger takes nothing
+// back; a machine that nothing helps ends at the menu after two visits, and stays there.
 func TestRecoveryBadFixesAndLoopGuard(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.QEMU)
 	o := newOrganisation(t)
-	o.answer = badFixes(o)
+	o.answer, o.revoke = badFixes(o), withdrawal(o)
 	img := buildImage(t, o.source())
 	disk := grubMachine(t, img, o.trustText(), worn(), " guest.stubborn=1")
 	m := testvm.Start(t, "bad", testvm.Spec{Disk: disk.File, ERST: testvm.NewERST(t), Reboots: true})
@@ -84,6 +105,10 @@ func TestRecoveryBadFixesAndLoopGuard(t *testing.T) {
 		}
 		if visit == 1 {
 			m.ExpectWithin("a fix was refused: .*was taken already", storyTime)
+			m.ExpectWithin("a revocation was refused: ", storyTime)
+			for range 2 {
+				m.ExpectWithin("a fix was refused: .*withdrawn was taken back", storyTime)
+			}
 		}
 		m.ExpectWithin("Next start: fix useless", storyTime)
 		m.ExpectWithin("guest: boot is normal", storyTime)

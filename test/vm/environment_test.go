@@ -22,9 +22,16 @@ func TestRecoveryEnvironmentAlone(t *testing.T) {
 		Kernel: testvm.DebianKernel(t, testvm.Cloud).Image, Initramfs: inFile(t, "recovery.cpio", img.Archive),
 		Cmdline: consoles, Disk: disk.File, Offline: true,
 	})
-	m.Expect("Looking at this machine")
+	story := testvm.Tell(m, "The recovery environment alone, without a server")
+	screen := testvm.SecondsAfter(t, m.Expect("keepout-rescue: screen: "))
+	drawn := m.CPU()
 	m.Expect("Next start")
-	m.Screenshot("screen")
+	story.Show("screen", "what the next start will do")
+	end := testvm.SecondsAfter(t, m.Expect("keepout-rescue: restart"))
+	story.Measure("from the kernel's start to the screen", screen, screenLimit, "s")
+	story.Measure("from the kernel's start to the repair's end", end, repairLimit, "s")
+	story.Say("measured: %.1f s of processor time to the screen, %.1f s to the end, firmware included", drawn.Seconds(),
+		m.CPU().Seconds())
 	m.WaitExit(time.Minute)
 	t.Log(asJSON(t, stateOf(t, disk)))
 }
@@ -52,13 +59,13 @@ func TestRecoveryImage(t *testing.T) {
 				t.Errorf("%s can be run", f.Name)
 			}
 			if f.Name == "init" {
-				t.Logf("%s: init %.2f MB", kernel, float64(len(f.Data))/1e6)
+				t.Logf("%s: init %.2f MB (limit %.1f MB)", kernel, megabytes(f.Data), float64(image.MaxInit)/1e6)
 			}
 			if strings.HasPrefix(f.Name, "lib/modules/") {
 				modules++
 			}
 		}
-		t.Logf("%s: image %.2f MB with %d modules, kernel %.2f MB beside it", kernel,
-			float64(len(first.Archive))/1e6, modules, float64(len(first.Kernel))/1e6)
+		t.Logf("%s: image %.2f MB (limit %.1f MB) with %d modules, kernel %.2f MB beside it", kernel,
+			megabytes(first.Archive), float64(image.MaxArchive)/1e6, modules, megabytes(first.Kernel))
 	}
 }

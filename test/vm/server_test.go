@@ -45,6 +45,8 @@ type organisation struct {
 	// answer makes the envelope for the question, or nil: no fix. Set it before a machine starts.
 	answer func(q protocol.FixRequest) []byte
 	retry  int // seconds, the hint in every answer
+	// revoke makes the revocations that travel with an answer; nil: none.
+	revoke func(q protocol.FixRequest) [][]byte
 
 	mu      sync.Mutex
 	bundles []diagnostics.Bundle
@@ -194,6 +196,9 @@ func (o *organisation) fix(w http.ResponseWriter, r *http.Request) {
 		if envelope := o.answer(q); envelope != nil {
 			answer.Status, answer.Envelope = protocol.HasFix, envelope
 		}
+	}
+	if o.revoke != nil {
+		answer.Revocations = o.revoke(q)
 	}
 	w.Header().Set("Content-Type", protocol.ContentType)
 	if err := json.NewEncoder(w).Encode(answer); err != nil {

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -116,11 +117,52 @@ func worn() boot.State {
 }
 
 // threeFailures follows the machine through the rungs of the ladder.
-func threeFailures(m *testvm.Machine) {
-	for _, mode := range []string{"normal", "lkg", "safe"} {
-		m.ExpectWithin("guest: boot is "+mode, storyTime)
+func threeFailures(s *testvm.Story, m *testvm.Machine) {
+	for i, rung := range []struct{ mode, told string }{
+		{"normal", "as configured"}, {"lkg", "with last-known-good content"}, {"safe", "in safe mode"},
+	} {
+		s.Wait("guest: boot is "+rung.mode, storyTime, "start %d: bootguard counts it and runs it %s", i+1, rung.told)
 		m.ExpectWithin("guest: starting "+guilty, storyTime)
+		m.ExpectWithin("Kernel panic - not syncing", storyTime)
+		m.ExpectWithin("Kernel Offset", storyTime) // its last line before the log is kept: all of it can be seen now
+		s.Show(fmt.Sprintf("panic-%d", i+1), "start %d ends: %s, started early by its vendor's own unit, panics the kernel",
+			i+1, guilty)
 	}
+}
+
+// Limits of the recovery environment in software emulation, in seconds since its kernel's start.
+const (
+	screenLimit = 4
+	repairLimit = 10
+)
+
+// repaired follows the recovery environment from its first line to its restart with a fix of the server, and measures.
+func repaired(s *testvm.Story, m *testvm.Machine, fix string) (picture string) {
+	begun := m.CPU()
+	s.Wait("keepout-rescue: recovery environment: ", storyTime, "start 4: the loader starts the recovery environment")
+	first := m.CPU()
+	screen := testvm.SecondsAfter(s.T(), m.ExpectWithin("keepout-rescue: screen: ", storyTime))
+	s.Wait("Diagnostics saved", storyTime, "the kernel's last words and a diagnostics bundle are saved")
+	m.ExpectWithin("Network: wired", storyTime)
+	picture = s.Show("recovery", "the black screen says what happened; the machine is on the network")
+	s.Wait("Next start: fix "+fix, storyTime,
+		"the server's fix has two signatures, answers this report, and is written down")
+	s.Show("fix", "what the next start will do, and why")
+	end := m.ExpectWithin("keepout-rescue: restart", storyTime)
+	s.Say("the machine restarts by itself")
+	s.Measure("from the kernel's start to the screen", screen, screenLimit, "s")
+	s.Measure("from the kernel's start to the repair's end", testvm.SecondsAfter(s.T(), end), repairLimit, "s")
+	s.Say("measured: %.1f s of processor time from the last panic to the restart, %.1f s of them since the environment's "+
+		"first line", (m.CPU() - begun).Seconds(), (m.CPU() - first).Seconds())
+	return picture
+}
+
+// back follows the machine to its good boot.
+func back(s *testvm.Story, m *testvm.Machine) {
+	m.ExpectWithin(`guest: boot is normal, attempt \d+, disabled \["`+guilty+`"\]`, storyTime)
+	s.Say("start 5: bootguard verifies the fix again, applies it, and the system starts without %s", guilty)
+	s.Wait("guest: healthy", storyTime, "the boot is good: every count is taken back")
+	m.WaitExit(storyTime)
 }
 
 // TestRecoveryBIOS is the whole story on a BIOS machine: a provider ends the machine three times, on three rungs of
@@ -136,17 +178,10 @@ func TestRecoveryBIOS(t *testing.T) {
 	img := buildImage(t, o.source())
 	disk := grubMachine(t, img, o.trustText(), boot.New(), "")
 	m := testvm.Start(t, "bios", testvm.Spec{Disk: disk.File, ERST: testvm.NewERST(t), Reboots: true})
-	threeFailures(m)
-	begun := m.CPU()
-	m.ExpectWithin("recovery environment: ", storyTime)
-	m.ExpectWithin("Network: wired", storyTime)
-	m.Screenshot("recovery")
-	m.ExpectWithin("Next start: fix fix-bios", storyTime)
-	m.ExpectWithin("keepout-rescue: restart", storyTime)
-	t.Logf("recovery from loader to restart: %.1f s of processor time", (m.CPU() - begun).Seconds())
-	m.ExpectWithin(`guest: boot is normal, attempt \d+, disabled \["`+guilty+`"\]`, storyTime)
-	m.ExpectWithin("guest: healthy", storyTime)
-	m.WaitExit(storyTime)
+	story := testvm.Tell(m, "A machine that does not start, and comes back: BIOS, GRUB")
+	threeFailures(story, m)
+	repaired(story, m, "fix-bios")
+	back(story, m)
 
 	wantPanic(t, o.lastBundle())
 	if got := o.lastBundle().Failure; got.Suspect != guilty || got.Attempts != 3 {

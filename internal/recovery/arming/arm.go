@@ -23,6 +23,7 @@ type Options struct {
 	Bin  string // the folder of Keepout's programs, as the system sees it
 	// Installation is the machine id of the system that is meant, where the boot loader starts several.
 	Installation string
+	Keys         string // the folder with the public keys of fixes; "" is KeyFolder below the root
 }
 
 // WhichError says that the boot loader starts several systems, and that somebody must say which is meant.
@@ -45,6 +46,8 @@ type planner struct {
 	own  string // machine id
 	dir  string // Keepout's folder, below the root, beginning with a slash
 	plan Plan
+
+	parameters []string // for the kernel's command line
 }
 
 // Arm plans what arming would change. It changes nothing.
@@ -53,11 +56,12 @@ func Arm(opt Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{Options: opt, plan: Plan{root: opt.Root, record: rec}}
+	p := &planner{Options: opt, plan: Plan{root: opt.Root, record: rec}, parameters: Parameters()}
 	p.own = p.machineID()
 	p.dir = p.below(esp.Place(opt.Root))
 	p.plan.Loader = p.detect()
-	steps := []func() error{p.state, p.units, p.pstore}
+	p.panicScreen()
+	steps := []func() error{p.state, p.trust, p.units, p.pstore}
 	switch p.plan.Loader {
 	case loader.GRUB:
 		steps = append(steps, p.grub)
@@ -66,7 +70,7 @@ func Arm(opt Options) (*Plan, error) {
 	default:
 		p.say("this boot loader is not known: what fails before Keepout is started cannot be counted, and the recovery " +
 			"environment cannot be started; the software counter works")
-		p.say("add to the kernel's command line by hand: " + strings.Join(Parameters(), " "))
+		p.say("add to the kernel's command line by hand: " + strings.Join(p.parameters, " "))
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -125,10 +129,13 @@ func (p *planner) once(path string, data []byte, why string) error {
 	return p.want(path, data, 0o600, why)
 }
 
+func (p *planner) vars() loader.Variables {
+	return loader.Variables{Dir: p.at("/sys/firmware/efi/efivars")}
+}
+
 // detect finds the boot loader by what is on the disk, and by what it told the system that runs.
 func (p *planner) detect() string {
-	vars := loader.Variables{Dir: p.at("/sys/firmware/efi/efivars")}
-	info, err := vars.Get("LoaderInfo")
+	info, err := p.vars().Get("LoaderInfo")
 	switch {
 	case err == nil && strings.HasPrefix(info, "systemd-boot"):
 		return loader.SystemdBoot
@@ -235,11 +242,11 @@ func (p *planner) line(path, why string, edit func(text string) string) error {
 }
 
 // withParameters adds what is missing to a command line.
-func withParameters(line string) string {
+func withParameters(line string, parameters []string) string {
 	have := strings.Fields(line)
-	for _, param := range Parameters() {
-		key, _, _ := strings.Cut(param, "=")
-		if !slices.ContainsFunc(have, func(f string) bool { return strings.HasPrefix(f, key+"=") }) {
+	for _, param := range parameters {
+		key := keyOf(param)
+		if !slices.ContainsFunc(have, func(f string) bool { return strings.Contains(f, "=") && keyOf(f) == key }) {
 			line = strings.TrimRight(line, " ") + " " + param
 		}
 	}

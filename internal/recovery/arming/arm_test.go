@@ -3,6 +3,10 @@
 package arming
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"io/fs"
@@ -49,6 +53,34 @@ func grubSystem(more map[string]string) map[string]string {
 	return files
 }
 
+// fixKey is a person's key, the same in every run.
+func fixKey(name string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// pemOf are the public keys as OpenSSL writes them.
+func pemOf(keys ...ed25519.PrivateKey) string {
+	var text []byte
+	for _, key := range keys {
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			panic(err) // an Ed25519 key can always be written
+		}
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})...)
+	}
+	return string(text)
+}
+
+// efiText is a variable of the firmware as efivarfs shows it.
+func efiText(text string) string {
+	out := []byte{7, 0, 0, 0}
+	for _, b := range []byte(text + "\x00") {
+		out = append(out, b, 0)
+	}
+	return string(out)
+}
+
 func entry(owner string) string {
 	return "title      Debian\nversion    6.1\nmachine-id " + owner + "\nsort-key   debian\n" +
 		"options    root=UUID=1 ro quiet\nlinux      /" + owner + "/6.1/linux\n"
@@ -93,6 +125,25 @@ func fixtures() map[string]struct {
 			files: sdSystem(map[string]string{"efi/loader/entries/" + theirs + "-6.1.conf": entry(theirs)}),
 			opt:   Options{Installation: mine},
 		},
+		"grub-keys": {files: grubSystem(map[string]string{
+			"etc/keepout/fix-keys/organisation.pem": pemOf(fixKey("ada"), fixKey("bob")),
+			"etc/keepout/fix-keys/acme-av.pem":      pemOf(fixKey("acme")),
+		})},
+		"grub-panic-screen": {files: grubSystem(map[string]string{
+			"boot/config-6.1.0":  "CONFIG_DRM=y\n# CONFIG_DRM_PANIC is not set\n",
+			"boot/config-6.12.9": "CONFIG_DRM_PANIC=y\nCONFIG_DRM_PANIC_SCREEN_QR_CODE=y\n",
+			"etc/default/grub":   "# panic=0 would keep it there\nGRUB_CMDLINE_LINUX=\"quiet\"\n",
+		})},
+		"systemd-boot-old": {files: sdSystem(map[string]string{
+			"sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f": efiText("systemd-boot 247.3-7"),
+		})},
+		"systemd-boot-unified-recovery": {files: sdSystem(map[string]string{
+			"efi/keepout/recovery-a.efi": "MZ", "efi/keepout/recovery-b.efi": "MZ",
+		})},
+		"systemd-boot-xbootldr": {files: debian(map[string]string{
+			"efi/EFI/systemd/systemd-bootx64.efi":       "elf",
+			"boot/loader/entries/" + mine + "-6.1.conf": entry(mine), "boot/EFI/Linux/" + mine + "-6.2.efi": "MZ\x00",
+		})},
 		"unknown-loader": {files: debian(nil)},
 		"no-systemd":     {files: map[string]string{"etc/machine-id": mine + "\n"}},
 	}
@@ -259,7 +310,7 @@ func TestDisarmAfterBoots(t *testing.T) {
 	}
 	folder := filepath.Join(root, "efi", "loader", "entries")
 	for from, to := range map[string]string{
-		mine + "-6.1+3.conf": mine + "-6.1+1-2.conf", "0-keepout-recovery-2+1.conf": "0-keepout-recovery-2+0-1.conf",
+		mine + "-6.1+3.conf": mine + "-6.1+1-2.conf", "-keepout-recovery-2+1.conf": "-keepout-recovery-2+0-1.conf",
 	} {
 		if err := os.Rename(filepath.Join(folder, from), filepath.Join(folder, to)); err != nil {
 			t.Fatal(err)
@@ -365,7 +416,7 @@ func TestKernelParameters(t *testing.T) {
 		"panic=5 systemd.crash_reboot=0": "panic=5 systemd.crash_reboot=0",
 		"panic_on_oops=1":                "panic_on_oops=1 panic=10 systemd.crash_reboot=1",
 	} {
-		if got := withParameters(line); got != want {
+		if got := withParameters(line, Parameters()); got != want {
 			t.Errorf("%q: %q", line, got)
 		}
 	}

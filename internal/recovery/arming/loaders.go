@@ -57,12 +57,11 @@ func (p *planner) grub() error {
 	switch mine, err := os.ReadFile(p.at("/etc/default/grub")); {
 	case !p.exists("/etc/default/grub.d") && !p.mkconfigReadsFolder():
 		p.say("this grub-mkconfig reads no /etc/default/grub.d: add to GRUB_CMDLINE_LINUX by hand: " +
-			strings.Join(Parameters(), " "))
+			strings.Join(p.parameters, " "))
 	default:
 		var add []string
-		for _, param := range Parameters() {
-			key, _, _ := strings.Cut(param, "=")
-			if err != nil || !strings.Contains(string(mine), key+"=") {
+		for _, param := range p.parameters {
+			if err != nil || !setInGrub(mine, keyOf(param)) {
 				add = append(add, param)
 			}
 		}
@@ -133,7 +132,7 @@ func (p *planner) systemdBoot() error {
 		p.say("no entry of this system was found: what fails before Keepout is started cannot be counted")
 	}
 	if err := p.line("/etc/kernel/cmdline", "kernel parameters of kernels to come", func(text string) string {
-		return withParameters(strings.TrimRight(text, "\n")) + "\n"
+		return withParameters(strings.TrimRight(text, "\n"), p.parameters) + "\n"
 	}); err != nil {
 		return err
 	}
@@ -143,6 +142,11 @@ func (p *planner) systemdBoot() error {
 	if err := p.want("/etc/systemd/system/systemd-bless-boot.service.d/keepout.conf", packaging.Bless(), 0o644,
 		"Keepout judges the boot, and sets the counter anew"); err != nil {
 		return err
+	}
+	if info, err := p.vars().Get("LoaderInfo"); err == nil && !loader.Sorts(info) {
+		p.say(info + " orders its entries in another way than those from 250 on, and might start the recovery environment " +
+			"by itself: its entries are left out, and the menu follows safe mode")
+		return nil
 	}
 	return p.recoveryEntries()
 }
@@ -165,7 +169,7 @@ func (p *planner) entries(folder, ext string) (out []sdEntry) {
 	for _, f := range files {
 		name, err := loader.ParseEntryName(f.Name())
 		if err != nil || !strings.EqualFold(name.Ext, ext) || !f.Type().IsRegular() ||
-			strings.HasPrefix(name.Stem, "0-keepout-recovery") {
+			strings.HasPrefix(name.Stem, loader.RecoveryPrefix) {
 			continue
 		}
 		e := sdEntry{folder: folder, name: name, file: f.Name()}
@@ -234,12 +238,12 @@ func (p *planner) count(e *sdEntry) error {
 			c.Before, c.After = &State{Link: imageMark}, &State{Link: imageMark}
 			p.plan.Changes = append(p.plan.Changes, c)
 			p.say(path + ": its kernel parameters are part of the signed image; build it with: " +
-				strings.Join(Parameters(), " "))
+				strings.Join(p.parameters, " "))
 		}
 		return nil
 	}
 	c.Before = e.state
-	c.After = &State{Data: []byte(withOptions(string(e.state.Data))), Mode: e.state.Mode}
+	c.After = &State{Data: []byte(withOptions(string(e.state.Data), p.parameters)), Mode: e.state.Mode}
 	if c.To != "" || !c.Before.equal(c.After) {
 		p.plan.Changes = append(p.plan.Changes, c)
 	}
@@ -250,7 +254,7 @@ func (p *planner) count(e *sdEntry) error {
 const imageMark = "(the image as it is)"
 
 // withOptions adds the kernel parameters to an entry.
-func withOptions(text string) string {
+func withOptions(text string, parameters []string) string {
 	lines := strings.Split(text, "\n")
 	var all string
 	last := -1
@@ -259,7 +263,7 @@ func withOptions(text string) string {
 			all, last = all+" "+v, i
 		}
 	}
-	added := strings.TrimPrefix(withParameters(all), all)
+	added := strings.TrimPrefix(withParameters(all, parameters), all)
 	switch {
 	case added == "":
 		return text
@@ -272,15 +276,20 @@ func withOptions(text string) string {
 
 // recoveryEntries are the two copies of the recovery environment. The loader passes over them while the images are
 // not there. The first may restart after a panic, because its counter then leads to the second; a panic of the second
-// stays on the screen, because nothing counts it.
+// stays on the screen, because nothing counts it. A copy with a unified image is started by that.
 func (p *planner) recoveryEntries() error {
 	folder := filepath.Join(filepath.Dir(p.dir), "loader", "entries")
-	for _, e := range []struct{ id, title, copy, more, counter string }{
-		{loader.RecoveryEntry, "Keepout recovery environment", "a", " panic=10", "+1"},
-		{loader.RecoveryEntry2, "Keepout recovery environment (second copy)", "b", "", ""},
+	for _, e := range []struct{ id, title, copy, more, counter, unified string }{
+		{loader.RecoveryEntry, "Keepout recovery environment", "a", " panic=10", "+1", esp.UnifiedA},
+		{loader.RecoveryEntry2, "Keepout recovery environment (second copy)", "b", "", "", esp.UnifiedB},
 	} {
-		text := "title     " + e.title + "\nlinux     " + "/keepout/vmlinuz-" + e.copy + "\ninitrd    /keepout/recovery-" +
-			e.copy + ".cpio\noptions   quiet loglevel=3 keepout.copy=" + e.copy + e.more + "\n"
+		text := "title     " + e.title + "\n"
+		if p.exists(p.dir + "/" + e.unified) {
+			text += "efi       /keepout/" + e.unified + "\n"
+		} else {
+			text += "linux     /keepout/vmlinuz-" + e.copy + "\ninitrd    /keepout/recovery-" + e.copy +
+				".cpio\noptions   quiet loglevel=3 keepout.copy=" + e.copy + e.more + "\n"
+		}
 		name, err := loader.ParseEntryName(e.id)
 		if err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/recovery/copies"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
 )
@@ -30,8 +31,8 @@ const (
 const fallback = "var/lib/keepout/boot"
 
 // Verifier opens a remediation that the recovery environment left, which anybody may have changed since, and says what
-// it orders. trust is the folder of the keys. An error means that it is not to be applied, now or ever.
-type Verifier func(envelope []byte, trust string) (boot.Orders, error)
+// it wants. trust is the folder of the keys. An error means that it is not to be applied, now or ever.
+type Verifier func(envelope []byte, trust string) (boot.Remedy, error)
 
 // Guard is one run of bootguard.
 type Guard struct {
@@ -40,6 +41,7 @@ type Guard struct {
 	Dir    string   // Keepout's folder; "" looks for it
 	Verify Verifier // nil: intents are left where they are, and that is said
 	Now    func() time.Time
+	Bin    string // the folder of Keepout's programs, below Root
 	// Restart restarts the machine in order. It may return before that is done.
 	Restart func() error
 
@@ -163,13 +165,16 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 		return s
 	}
 	for _, in := range intents {
-		orders, err := g.Verify(in.Data, g.dir.Join(esp.Trust))
+		remedy, err := g.Verify(in.Data, g.dir.Join(esp.Trust))
 		if err != nil {
 			g.say(fmt.Errorf("intent %s is refused: %w", in.Name, err))
 			g.say(g.dir.RemoveIntent(in.Name))
 			continue
 		}
-		next, todo := s.Step(g.Now(), boot.Input{Kind: boot.Remedied, Orders: orders, Why: in.Name})
+		g.restore(remedy.Restore)
+		next, todo := s.Step(g.Now(), boot.Input{
+			Kind: boot.Remedied, Orders: remedy.Orders, Unset: remedy.Unset, Why: in.Name,
+		})
 		if err := g.enact(&next, todo); err != nil {
 			g.say(fmt.Errorf("intent %s is not applied: %w", in.Name, err))
 			continue
@@ -229,6 +234,9 @@ func (g *Guard) Good() error {
 	}
 	in.Good = true
 	g.goodStory(&in)
+	if err := copies.Keep(g.copies(), g.trees()); err != nil {
+		g.say(fmt.Errorf("not every file could be copied: %w", err)) // it only cannot be restored then
+	}
 	return g.write(in)
 }
 

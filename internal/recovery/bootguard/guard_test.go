@@ -3,6 +3,8 @@
 package bootguard_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -254,11 +256,11 @@ func TestDeadline(t *testing.T) {
 func TestIntentsBecomeOrders(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	h.verify = func(envelope []byte, _ string) (boot.Orders, error) {
+	h.verify = func(envelope []byte, _ string) (boot.Remedy, error) {
 		if string(envelope) != "signed" {
-			return boot.Orders{}, errors.New("not signed")
+			return boot.Remedy{}, errors.New("not signed")
 		}
-		return boot.Orders{Disabled: []string{"acme-av"}, Source: "campaign 7"}, nil
+		return boot.Remedy{Orders: boot.Orders{Disabled: []string{"acme-av"}, Source: "campaign 7"}}, nil
 	}
 	for name, text := range map[string]string{"1": "signed", "2": "forged"} {
 		if err := h.dir.LeaveIntent(esp.Intent{Name: name, Data: []byte(text)}); err != nil {
@@ -383,5 +385,56 @@ func TestGoodBootEndsTheStory(t *testing.T) {
 		if ended && (r.Outcome.Action != "disable acme" || r.Outcome.By != "the local rule") {
 			t.Errorf("what was done is lost: %+v", r.Outcome)
 		}
+	}
+}
+
+// TestAFixRestoresFiles: after a good boot a file that was broken since is given back before the core starts, and safe
+// mode is taken back; what no copy is there of is said, and the rest of the fix holds.
+func TestAFixRestoresFiles(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	const config, text = "etc/keepout/keepout.yaml", "watch: [/srv]\n"
+	h.write(config, text)
+	h.boot()
+	if err := h.guard().Good(); err != nil {
+		t.Fatal(err)
+	}
+	h.write(config, "}{")
+	sum := sha256.Sum256([]byte(text))
+	restore := func(path string, digest [32]byte) boot.Restore {
+		return boot.Restore{Path: path, SHA256: hex.EncodeToString(digest[:])}
+	}
+	wants := map[string]boot.Remedy{
+		"1": {Orders: boot.Orders{Safe: true, Disabled: []string{"acme-av"}, Source: "fix 1"}},
+		"2": {Unset: true, Restore: []boot.Restore{restore("config/keepout.yaml", sum)}},
+	}
+	h.verify = func(envelope []byte, _ string) (boot.Remedy, error) { return wants[string(envelope)], nil }
+	leave := func(name string) boot.Instruction {
+		t.Helper()
+		if err := h.dir.LeaveIntent(esp.Intent{Name: name, Data: []byte(name)}); err != nil {
+			t.Fatal(err)
+		}
+		return h.boot()
+	}
+	if in := leave("1"); in.Mode != boot.Safe {
+		t.Fatalf("%+v", in)
+	}
+	if err := h.guard().ShutDown(); err != nil {
+		t.Fatal(err)
+	}
+	in := leave("2")
+	if in.Orders.Safe || in.Trouble != "" || !in.Disables("acme-av") {
+		t.Errorf("%+v", in)
+	}
+	if got, err := os.ReadFile(filepath.Join(h.root, config)); string(got) != text || err != nil {
+		t.Errorf("the file is %q, %v", got, err)
+	}
+	wants["3"] = boot.Remedy{
+		Orders:  boot.Orders{Disabled: []string{"other"}},
+		Restore: []boot.Restore{restore("config/keepout.yaml", [32]byte{1}), restore("config/../../passwd", sum)},
+	}
+	if in = leave("3"); !strings.Contains(in.Trouble, "no copy") || !strings.Contains(in.Trouble, "Keepout's own") ||
+		!in.Disables("other") {
+		t.Errorf("%+v", in)
 	}
 }

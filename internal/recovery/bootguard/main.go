@@ -36,7 +36,7 @@ status    print what is known
 
 // Main runs one command line and returns the exit code.
 func Main(args []string, stdout, stderr io.Writer, verify Verifier) int {
-	g := Guard{Verify: verify, Now: time.Now, Restart: restart}
+	g := Guard{Verify: verify, Now: time.Now, Restart: restart, Bin: beside()}
 	flags := flag.NewFlagSet("keepout-bootguard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { _, _ = io.WriteString(stderr, usage); flags.PrintDefaults() }

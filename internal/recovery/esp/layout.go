@@ -22,6 +22,8 @@ const (
 	KernelB   = "vmlinuz-b"
 	ImageA    = "recovery-a.cpio"
 	ImageB    = "recovery-b.cpio"
+	UnifiedA  = "recovery-a.efi" // kernel, archive and parameters in one file that the owner signs; may be missing
+	UnifiedB  = "recovery-b.efi"
 	Config    = "config.json" // of the recovery environment
 	Trust     = "trust"       // folder: the keys that remediations are verified with
 	Intents   = "intents"     // folder: verified remediations that bootguard applies

@@ -45,8 +45,23 @@ func (s Slot) names() (kernel, archive, manifest string) {
 	return esp.KernelB, esp.ImageB, "manifest-b.json"
 }
 
+// unified is the name of a slot's unified image.
+func (s Slot) unified() string {
+	if s == A {
+		return esp.UnifiedA
+	}
+	return esp.UnifiedB
+}
+
+// Unified reports whether a slot has a unified image, good or not: the boot loader's entry starts that one then.
+func Unified(dir string, slot Slot) bool {
+	_, err := os.Lstat(filepath.Join(dir, slot.unified()))
+	return err == nil
+}
+
 // Install writes an image into a slot of Keepout's folder. The manifest goes first and comes last: a copy that was
-// interrupted has none, and Verify refuses it. The other copy is not touched.
+// interrupted has none, and Verify refuses it. The other copy is not touched. A unified image that lies there stays
+// when the new one has none, because the loader's entry needs it, and Verify then says so.
 func Install(dir string, slot Slot, img Image) error {
 	kernel, archive, manifest := slot.names()
 	text, err := json.MarshalIndent(img.Manifest, "", " ")
@@ -59,7 +74,10 @@ func Install(dir string, slot Slot, img Image) error {
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{kernel, img.Kernel}, {archive, img.Archive}, {manifest, append(text, '\n')}} {
+	}{{kernel, img.Kernel}, {archive, img.Archive}, {slot.unified(), img.Unified}, {manifest, append(text, '\n')}} {
+		if f.data == nil {
+			continue
+		}
 		if err := durable.WriteFileOn(esp.Disk(), filepath.Join(dir, f.name), f.data, 0o600); err != nil {
 			return fmt.Errorf("write copy %s: %w", slot, err)
 		}
@@ -87,6 +105,19 @@ func Verify(dir string, slot Slot) (Manifest, error) {
 		return m, fmt.Errorf("copy %s: %w", slot, err)
 	}
 	if err := m.check(kernel, archive); err != nil {
+		return m, fmt.Errorf("copy %s: %w", slot, err)
+	}
+	switch there := Unified(dir, slot); {
+	case !there && m.Unified == nil:
+		return m, nil
+	case !there || m.Unified == nil:
+		return m, fmt.Errorf("copy %s: the unified image and the manifest are of two builds", slot)
+	}
+	unified, err := readBounded(filepath.Join(dir, slot.unified()), maxKernel+MaxArchive)
+	if err == nil {
+		err = m.unified(unified, kernel, archive)
+	}
+	if err != nil {
 		return m, fmt.Errorf("copy %s: %w", slot, err)
 	}
 	return m, nil

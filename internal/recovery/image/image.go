@@ -27,7 +27,7 @@ import (
 
 // Limits of an image, in bytes. The kernel is beside it and is not counted.
 const (
-	MaxArchive = 10 << 20
+	MaxArchive = 10_000_000
 	MaxInit    = 8_000_000
 	maxKernel  = 64 << 20
 	maxContent = 128 << 20 // of an archive, unpacked
@@ -51,6 +51,7 @@ type Source struct {
 type Image struct {
 	Kernel   []byte
 	Archive  []byte
+	Unified  []byte // nil: there is none (SetUnified)
 	Manifest Manifest
 }
 
@@ -62,6 +63,7 @@ type Manifest struct {
 	Kernel  Part      `json:"kernel"`
 	Archive Part      `json:"archive"`
 	Files   []Part    `json:"files"` // in the archive
+	Unified *Part     `json:"unified,omitempty"`
 }
 
 // Part is one file.

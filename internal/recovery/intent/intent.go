@@ -20,6 +20,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/sign"
@@ -189,17 +190,17 @@ func (f *Failure) raise(s remediation.State) remediation.State {
 	return s
 }
 
-// Verify judges what lies in the intents folder, at the next boot, and says what it orders. trust is the folder of the
+// Verify judges what lies in the intents folder, at the next boot, and says what it wants. trust is the folder of the
 // keys. It is called again with the same fix when a power cut came before the orders were kept.
-func Verify(sealed []byte, trust string) (boot.Orders, error) {
+func Verify(sealed []byte, trust string) (boot.Remedy, error) {
 	dir := esp.Open(filepath.Dir(trust))
 	keys, err := read(filepath.Join(trust, TrustFile), maxTrust)
 	if err != nil {
-		return boot.Orders{}, fmt.Errorf("the keys: %w", err)
+		return boot.Remedy{}, fmt.Errorf("the keys: %w", err)
 	}
 	roles, err := ParseTrust(keys)
 	if err != nil {
-		return boot.Orders{}, err
+		return boot.Remedy{}, err
 	}
 	var f Failure
 	data, err := read(dir.Join(failureFile), maxFailure)
@@ -207,7 +208,7 @@ func Verify(sealed []byte, trust string) (boot.Orders, error) {
 		err = json.Unmarshal(data, &f)
 	}
 	if err != nil {
-		return boot.Orders{}, fmt.Errorf("what the recovery environment found: %w", err)
+		return boot.Remedy{}, fmt.Errorf("what the recovery environment found: %w", err)
 	}
 	m, err := recall(dir)
 	if err != nil {
@@ -221,13 +222,13 @@ func Verify(sealed []byte, trust string) (boot.Orders, error) {
 	}
 	plan, err := remediation.Judge(roles, f.raise(state), f.machine(false, time.Now()), sealed)
 	if err != nil {
-		return boot.Orders{}, err
+		return boot.Remedy{}, err
 	}
-	orders, err := Orders(&plan)
+	remedy, err := Remedy(&plan)
 	if err != nil {
-		return boot.Orders{}, err
+		return boot.Remedy{}, err
 	}
-	return orders, keep(dir, memory{State: plan.State, Last: digest, Before: state})
+	return remedy, keep(dir, memory{State: plan.State, Last: digest, Before: state})
 }
 
 func keep(dir *esp.Dir, m memory) error {
@@ -238,24 +239,53 @@ func keep(dir *esp.Dir, m memory) error {
 	return durable.WriteFileOn(esp.Disk(), dir.Join(memoryFile), data, 0o600)
 }
 
-// ErrNotYet matches (errors.Is) the error of an action that needs a running system.
-var ErrNotYet = errors.New("this can only be done by the running platform")
-
-// Orders are what a fix means for the next boots.
-func Orders(p *remediation.Plan) (boot.Orders, error) {
-	o := boot.Orders{Source: "fix " + p.Fix.ID, Reason: p.Fix.Reason}
+// Remedy is what a fix means for the machine, at the next boot and from then on. A verb that is not here is an error,
+// and then nothing of the fix is done.
+func Remedy(p *remediation.Plan) (boot.Remedy, error) {
+	r := boot.Remedy{Orders: boot.Orders{Source: "fix " + p.Fix.ID, Reason: p.Fix.Reason}}
 	for _, a := range p.Effects {
 		switch a.Verb {
 		case remediation.DisableProvider:
-			o.Disabled = append(o.Disabled, a.Provider)
+			r.Orders.Disabled = append(r.Orders.Disabled, a.Provider)
 		case remediation.RollbackContent:
-			o.LastKnownGood = append(o.LastKnownGood, a.Provider)
+			r.Orders.LastKnownGood = append(r.Orders.LastKnownGood, a.Provider)
 		case remediation.SafeMode:
-			o.Safe = true
+			r.Orders.Safe = true
+		case remediation.UnsetSafeMode:
+			r.Unset = true
+		case remediation.RestoreFile:
+			r.Restore = append(r.Restore, boot.Restore{Path: a.Path, SHA256: a.SHA256})
 		case remediation.Collect, remediation.Hold:
 		default:
-			return boot.Orders{}, fmt.Errorf("%s: %w", a, ErrNotYet)
+			return boot.Remedy{}, fmt.Errorf("%s: this version cannot do that", a)
 		}
 	}
-	return o, nil
+	return r, nil
+}
+
+// ErrNoRevocation matches (errors.Is) the error of Revoke about something else.
+var ErrNoRevocation = errors.New("it is no revocation")
+
+// Revoke takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
+// believes one of them any more, also one that already lies among the intents. It is remembered when Revoke returns. A
+// revocation that is known already is no error.
+func Revoke(dir *esp.Dir, trust remediation.Trust, f *Failure, now time.Time, sealed []byte) error {
+	m, err := recall(dir)
+	if err != nil {
+		m = memory{}
+	}
+	plan, err := remediation.Judge(trust, f.raise(m.State), f.machine(false, now), sealed)
+	if known := (health.Problem{}); errors.As(err, &known) && known.Code == remediation.CodeReplay {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if plan.Fix.Kind != remediation.Revocation {
+		return ErrNoRevocation
+	}
+	// The state before the last fix, too: a power cut may let that fix be judged by it once more.
+	before := m.Before
+	before.Revoked = plan.State.Revoked
+	return keep(dir, memory{State: plan.State, Last: m.Last, Before: before})
 }

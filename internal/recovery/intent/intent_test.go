@@ -3,13 +3,14 @@ package intent
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/sign"
@@ -45,16 +46,28 @@ func machine(t *testing.T) (*esp.Dir, *Failure) {
 
 func sealed(t *testing.T, id, bundle string, actions ...remediation.Action) []byte {
 	t.Helper()
+	return sealedBy(t, "", id, bundle, actions, "a", "b")
+}
+
+func sealedBy(t *testing.T, vendor, id, bundle string, actions []remediation.Action, by ...string) []byte {
+	t.Helper()
 	text, err := remediation.Encode(&remediation.Fix{
 		Format: 1, ID: id, Kind: remediation.Targeted, Bundle: bundle, Issued: time.Now().Add(-time.Minute),
-		Expires: time.Now().Add(time.Hour), Reason: "because", Actions: actions,
+		Expires: time.Now().Add(time.Hour), Reason: "because", Actions: actions, Vendor: vendor,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := sign.Seal([]ed25519.PrivateKey{key("a"), key("b")}, remediation.PayloadType, text)
+	out, err := sign.Seal(keysOf(by), remediation.PayloadType, text)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return out
+}
+
+func keysOf(names []string) (out []ed25519.PrivateKey) {
+	for _, name := range names {
+		out = append(out, key(name))
 	}
 	return out
 }
@@ -69,9 +82,9 @@ func TestAnIntentIsBelievedOnce(t *testing.T) {
 	trust := dir.Join(esp.Trust)
 	first := sealed(t, "one", f.Bundle, disable)
 	for range 2 {
-		orders, err := Verify(first, trust)
-		if err != nil || len(orders.Disabled) != 1 || orders.Disabled[0] != "acme" || orders.Source != "fix one" {
-			t.Fatalf("orders %+v, %v", orders, err)
+		got, err := Verify(first, trust)
+		if o := got.Orders; err != nil || len(o.Disabled) != 1 || o.Disabled[0] != "acme" || o.Source != "fix one" {
+			t.Fatalf("%+v, %v", got, err)
 		}
 	}
 	roles, err := os.ReadFile(filepath.Join(trust, TrustFile))
@@ -146,11 +159,144 @@ func TestADamagedMemoryKeepsNoFixAway(t *testing.T) {
 	}
 }
 
-func TestOrdersRefuseWhatNeedsTheSystem(t *testing.T) {
+// TestEveryVerb: each verb of the closed list becomes something that bootguard does, and no other verb does.
+func TestEveryVerb(t *testing.T) {
 	t.Parallel()
-	p := remediation.Plan{Effects: []remediation.Action{{Verb: remediation.RestoreFile, Path: "config/x"}}}
-	if _, err := Orders(&p); !errors.Is(err, ErrNotYet) {
-		t.Errorf("got %v", err)
+	file := boot.Restore{Path: "config/keepout.yaml", SHA256: strings.Repeat("a", 64)}
+	source := boot.Orders{Source: "fix x", Reason: "because"}
+	with := func(change func(*boot.Remedy)) boot.Remedy {
+		r := boot.Remedy{Orders: source}
+		change(&r)
+		return r
+	}
+	wants := map[remediation.Verb]boot.Remedy{
+		remediation.DisableProvider: with(func(r *boot.Remedy) { r.Orders.Disabled = []string{"acme"} }),
+		remediation.RollbackContent: with(func(r *boot.Remedy) { r.Orders.LastKnownGood = []string{"acme"} }),
+		remediation.RestoreFile:     with(func(r *boot.Remedy) { r.Restore = []boot.Restore{file} }),
+		remediation.SafeMode:        with(func(r *boot.Remedy) { r.Orders.Safe = true }),
+		remediation.UnsetSafeMode:   with(func(r *boot.Remedy) { r.Unset = true }),
+		remediation.Hold:            {Orders: source},
+		remediation.Collect:         {Orders: source},
+	}
+	for _, verb := range remediation.Verbs() {
+		a := remediation.Action{Verb: verb, Provider: "acme", Path: file.Path, SHA256: file.SHA256}
+		got, err := Remedy(&remediation.Plan{
+			Fix: remediation.Fix{ID: "x", Reason: "because"}, Effects: []remediation.Action{a},
+		})
+		if want, known := wants[verb]; !known || err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", verb, got, err)
+		}
+	}
+	bad := remediation.Plan{Effects: []remediation.Action{{Verb: "run"}}}
+	if _, err := Remedy(&bad); err == nil {
+		t.Error("an unknown verb is done")
+	}
+}
+
+// TestFilesAndSafeModeAreForTheOrganisation: the verbs that reach Keepout's own files and take caution back, forged or
+// from a vendor, are refused at the next boot, and a replay of them is, too.
+func TestFilesAndSafeModeAreForTheOrganisation(t *testing.T) {
+	t.Parallel()
+	for _, action := range []remediation.Action{
+		{Verb: remediation.UnsetSafeMode},
+		{Verb: remediation.RestoreFile, Path: "program/keepoutd", SHA256: strings.Repeat("a", 64)},
+	} {
+		dir, f := machine(t)
+		trust := dir.Join(esp.Trust)
+		keys, err := EncodeTrust(remediation.Trust{
+			Organisation: sign.Role{Keys: remediation.PublicKeys(key("a"), key("b")), Threshold: 2},
+			Vendors:      map[string]sign.Role{"acme": {Keys: remediation.PublicKeys(key("vendor")), Threshold: 1}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(trust, TrustFile), keys, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		seal := func(vendor string, keys ...string) []byte {
+			return sealedBy(t, vendor, "x", f.Bundle, []remediation.Action{action}, keys...)
+		}
+		for name, envelope := range map[string][]byte{
+			"one key": seal("", "a"), "the same key twice": seal("", "a", "a"), "strangers": seal("", "c", "d"),
+			"the vendor": seal("acme", "vendor"), "the vendor as the organisation": seal("", "vendor", "a"),
+		} {
+			if got, err := Verify(envelope, trust); err == nil {
+				t.Errorf("%s by %s: %+v", action.Verb, name, got)
+			}
+		}
+		good := seal("", "a", "b")
+		if _, err := Verify(good, trust); err != nil {
+			t.Errorf("%s: %v", action.Verb, err)
+		}
+		if _, err := Verify(sealed(t, "another", f.Bundle, disable), trust); err == nil {
+			t.Error("a second answer to one report is believed")
+		}
+		f.Bundle = strings.Repeat("4", 64)
+		if err := Note(dir, f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Verify(good, trust); err == nil {
+			t.Errorf("%s: replayed at the next failure", action.Verb)
+		}
+	}
+}
+
+// TestRevoke: a fix that was taken back is refused by both who judge, also when it lies there already and a power cut
+// lets it be judged again; strangers take nothing back; a damaged memory keeps no revocation away.
+func TestRevoke(t *testing.T) {
+	t.Parallel()
+	revoking := func(t *testing.T, id string, by ...string) []byte {
+		t.Helper()
+		text, err := remediation.Encode(&remediation.Fix{
+			Format: 1, ID: "r", Kind: remediation.Revocation, Revokes: []string{id}, Reason: "because",
+			Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(time.Hour),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := sign.Seal(keysOf(by), remediation.PayloadType, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	dir, f := machine(t)
+	trust, now := dir.Join(esp.Trust), time.Now()
+	who := remediation.Trust{Organisation: sign.Role{Keys: remediation.PublicKeys(key("a"), key("b")), Threshold: 2}}
+	fix := sealed(t, "one", f.Bundle, disable)
+	if _, err := Verify(fix, trust); err != nil {
+		t.Fatal(err)
+	}
+	for name, envelope := range map[string][]byte{
+		"a stranger's": revoking(t, "one", "c"), "nonsense": []byte("{}"),
+		"a fix": sealed(t, "two", strings.Repeat("9", 64), disable),
+	} {
+		if err := Revoke(dir, who, f, now, envelope); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	if _, err := Verify(fix, trust); err != nil {
+		t.Fatalf("what nobody took back is refused: %v", err)
+	}
+	for range 2 {
+		if err := Revoke(dir, who, f, now, revoking(t, "one", "b")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Verify(fix, trust); err == nil || !strings.Contains(err.Error(), "was taken back") {
+			t.Errorf("the next boot: %v", err)
+		}
+		if _, err := Judge(dir, who, f, false, now, fix); err == nil {
+			t.Error("the recovery environment believes it")
+		}
+	}
+	if err := os.WriteFile(dir.Join(memoryFile), []byte("{torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Revoke(dir, who, f, now, revoking(t, "one", "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(fix, trust); err == nil {
+		t.Error("after a damaged memory the revocation does not hold")
 	}
 }
 

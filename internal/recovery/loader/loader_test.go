@@ -201,14 +201,14 @@ func TestEFIVariables(t *testing.T) {
 	if _, err := v.Get("LoaderInfo"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing set: %v", err)
 	}
-	if err := v.Set("LoaderEntryOneShot", "0-keepout-recovery-2.conf"); err != nil {
+	if err := v.Set("LoaderEntryOneShot", "-keepout-recovery-2.conf"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := v.Get("LoaderEntryOneShot"); got != "0-keepout-recovery-2.conf" || err != nil {
+	if got, err := v.Get("LoaderEntryOneShot"); got != "-keepout-recovery-2.conf" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 	data, err := os.ReadFile(v.path("LoaderEntryOneShot"))
-	if err != nil || string(data[:8]) != "\x07\x00\x00\x000\x00-\x00" || string(data[len(data)-2:]) != "\x00\x00" {
+	if err != nil || string(data[:8]) != "\x07\x00\x00\x00-\x00k\x00" || string(data[len(data)-2:]) != "\x00\x00" {
 		t.Errorf("% x", data)
 	}
 }
@@ -287,7 +287,7 @@ func TestSystemdBoot(t *testing.T) {
 		if err := l.Arm(3, 0); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, file := range []string{c.after, "loader/entries/0-keepout-recovery-2+1.conf", "loader/entries/other.conf"} {
+		for _, file := range []string{c.after, "loader/entries/-keepout-recovery-2+1.conf", "loader/entries/other.conf"} {
 			if _, err := os.Stat(filepath.Join(efi, filepath.FromSlash(file))); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,12 +19,31 @@ import (
 )
 
 // Entries of the recovery environment. systemd-boot puts entries with a sort-key first and orders the others by name,
-// the highest first, so that these come after everything that still has tries. The first has one try, so that the
+// the newest version first, and in a version nothing but "~" is older than "-" (UAPI.10). So these have no sort-key and
+// begin with "-": they come after everything that still has tries, whatever it is called, and are no default before.
+// "~" would do the same, but systemd's own tools take no entry with such a name. The first has one try, so that the
 // second is started when the first does not come up; the second has no counter.
 const (
-	RecoveryEntry  = "0-keepout-recovery-2.conf"
-	RecoveryEntry2 = "0-keepout-recovery-1.conf"
+	RecoveryPrefix = "-keepout-recovery"
+	RecoveryEntry  = RecoveryPrefix + "-2.conf"
+	RecoveryEntry2 = RecoveryPrefix + "-1.conf"
 )
+
+// leastSorting is the version of systemd-boot from which on names are compared so.
+const leastSorting = 250
+
+var bootVersion = regexp.MustCompile(`^systemd-boot (\d{1,6})`)
+
+// Sorts reports whether a systemd-boot, by its LoaderInfo, puts the recovery environment's entries last. One whose
+// version is not known is taken to be new.
+func Sorts(info string) bool {
+	m := bootVersion.FindStringSubmatch(info)
+	if m == nil {
+		return true
+	}
+	version, err := strconv.Atoi(m[1])
+	return err == nil && version >= leastSorting
+}
 
 // systemdBoot is systemd-boot.
 type systemdBoot struct {

@@ -43,6 +43,9 @@ const (
 	MaxResponse = 1 << 20
 )
 
+// MaxRevocations bounds how many revocations travel with an answer.
+const MaxRevocations = 16
+
 // FixRequest asks for a fix.
 type FixRequest struct {
 	Version int       `json:"version"` // 1
@@ -70,6 +73,8 @@ type FixResponse struct {
 	Status   Status `json:"status"`
 	Envelope []byte `json:"envelope,omitempty"` // the signed remediation, as it was signed
 	Retry    int    `json:"retry_seconds,omitempty"`
+	// Revocations are signed statements that fixes are taken back; a machine looks at MaxRevocations of them.
+	Revocations [][]byte `json:"revocations,omitempty"`
 }
 
 // Report tells what became of a visit.

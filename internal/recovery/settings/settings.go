@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ type Config struct {
 	Diagnostics string `json:"diagnostics,omitempty"`
 	// Entries begins the names of this system's entries of systemd-boot, which are counted again after a repair.
 	Entries string `json:"entries,omitempty"`
+	// Boot is a second file system with such entries (XBOOTLDR of the Boot Loader Specification); zero: there is none.
+	// Dir is where on it "loader" and "EFI" lie, "." as a rule.
+	Boot Volume `json:"boot,omitzero"`
 	// Products are what people call the providers, by id.
 	Products map[string]string `json:"products,omitempty"`
 	Network  Network           `json:"network,omitzero"`
@@ -105,6 +109,9 @@ func (c *Config) Check() error {
 		return errors.New("the file system with the boot state has no identity")
 	case c.Volume.Dir == "" || strings.Contains(c.Volume.Dir, "..") || strings.HasPrefix(c.Volume.Dir, "/"):
 		return fmt.Errorf("folder %q is not below the file system's root", c.Volume.Dir)
+	}
+	if b := c.Boot; b != (Volume{}) && (b.Type != "vfat" && b.Type != "ext4" || b.ID == "" || !filepath.IsLocal(b.Dir)) {
+		return fmt.Errorf("boot: %q %q %q is no file system that can be read", b.Type, b.ID, b.Dir)
 	}
 	for _, address := range []string{c.Server, c.Network.Proxy} {
 		if err := checkAddress(address); err != nil {

@@ -4,7 +4,7 @@
 //
 // Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one
 // that a vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode.
-// guest.stubborn=1 starts it whatever the platform says.
+// guest.stubborn=1 starts it whatever the platform says. guest.rehearse=1 starts none, and rehearses a recovery.
 package main
 
 import (
@@ -22,6 +22,8 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/intent"
+	"github.com/keepout-security/keepout/internal/recovery/loader"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 	"github.com/keepout-security/keepout/internal/rescue"
 )
 
@@ -91,6 +93,9 @@ func system(provider string) error {
 		return err
 	}
 	say("guest: boot is %s, attempt %d, disabled %q: %s", in.Mode, in.Attempt, in.Orders.Disabled, in.Reason)
+	if parameter("guest.rehearse") != "" {
+		return rehearse()
+	}
 	if slices.Contains(in.Orders.Disabled, provider) && parameter("guest.stubborn") == "" {
 		return healthy()
 	}
@@ -108,10 +113,41 @@ func start(provider, id string) error {
 	return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0o600)
 }
 
-func healthy() error {
+// rehearse asks for a visit to the recovery environment, as "keepout recovery test" does, and tells after it what the
+// report says.
+func rehearse() error {
+	if err := good(); err != nil {
+		return err
+	}
+	dir := esp.Open(efi + "/keepout")
+	r, err := rehearsal.Read(dir)
+	if err == nil {
+		say("guest: rehearsal passed %v, fix %q, %d steps, screen: %.2f s, whole: %.2f s, trouble %q", r.Passed, r.Fix,
+			len(r.Steps), r.Screen, r.Whole, r.Trouble)
+		return nil
+	}
+	if err := rehearsal.Ask(dir, loader.Detect("/", dir)); err != nil {
+		return err
+	}
+	say("guest: asks for a rehearsal")
+	unix.Sync()
+	if err := unix.Unmount(efi, 0); err != nil {
+		return err
+	}
+	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+}
+
+func good() error {
 	g := bootguard.Guard{Root: "/", RunDir: runDir, Now: time.Now, Verify: intent.Verify}
 	if err := g.Good(); err != nil {
 		return fmt.Errorf("mark the boot as good: %w", err)
+	}
+	return nil
+}
+
+func healthy() error {
+	if err := good(); err != nil {
+		return err
 	}
 	say("guest: healthy")
 	return nil
