@@ -17,6 +17,8 @@ ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
 # What "make test-vm" boots machines with.
 MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed
+# What "make test-vm-full" needs beside it.
+SYSTEMS := mmdebstrap
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -27,7 +29,7 @@ HAVE_YARA = $(and $(HAVE_GCC),$(wildcard /usr/include/yara.h /usr/local/include/
 
 ##@ Build and run
 
-.PHONY: help build yara run deps deps-vm install-engines generate check-generate clean FORCE
+.PHONY: help build yara run deps deps-vm deps-vm-full install-engines generate check-generate clean FORCE
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} \
@@ -68,6 +70,9 @@ deps: ## install what this Debian machine lacks (as root), or say what
 
 deps-vm: deps # install what boots test machines
 	$(call install,$(MACHINES))
+
+deps-vm-full: deps-vm # install what unpacks whole systems
+	$(call install,$(SYSTEMS))
 
 install-engines: ## install clamd and libyara only
 	$(call install,$(ENGINES))
@@ -118,7 +123,7 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback \
 	./internal/rollout/...
 
-.PHONY: test test-unit test-sim test-root test-vm bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root test-vm test-vm-full lane-vm-full bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
 
 test: deps deps-vm ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
@@ -135,6 +140,9 @@ test-root: lane-providers lane-root ## the real kernel and the real engines (as 
 
 test-vm: export KEEPOUT_LANE ?= vm
 test-vm: deps-vm lane-vm ## whole machines that fail to boot and recover (RUN=REGEXP); pictures in bin/vm-artefacts
+
+test-vm-full: export KEEPOUT_LANE ?= vm-full
+test-vm-full: deps-vm-full lane-vm-full ## whole Debian systems that fail to boot and recover, 25 min (RUN=REGEXP; as root)
 
 lane-build:
 	@$(TALLY) check -dir $(RESULTS) -lane build -- $(MAKE) build
@@ -164,10 +172,17 @@ lane-tidy:
 lane-root:
 	@$(TALLY) run -dir $(RESULTS) -lane root -- go test -json -count=1 -p 1 -timeout 20m ./test/root/...
 
-# Two machines at a time: each emulates two processors.
+# Two machines at a time: each emulates two processors. Those with a whole Debian system take longer than a change can
+# wait for, and have a lane of their own.
 RUN ?= .
+FULL = ^TestRecoveryFull
 lane-vm:
-	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' ./test/vm/...
+	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' -skip '$(FULL)' \
+		./test/vm/...
+
+lane-vm-full:
+	@$(TALLY) run -dir $(RESULTS) -lane vm-full -- go test -json -count=1 -parallel 2 -timeout 60m \
+		-run '$(if $(filter .,$(RUN)),$(FULL),$(RUN))' ./test/vm/...
 
 # What an operation takes in instructions, against docs/performance/icount-baseline.json.
 lane-icount:
