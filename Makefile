@@ -16,9 +16,7 @@ TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
 # What "make test-vm" boots machines with.
-MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed
-# What "make test-vm-full" needs beside it.
-SYSTEMS := mmdebstrap
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed mmdebstrap
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -29,7 +27,7 @@ HAVE_YARA = $(and $(HAVE_GCC),$(wildcard /usr/include/yara.h /usr/local/include/
 
 ##@ Build and run
 
-.PHONY: help build yara run deps deps-vm deps-vm-full install-engines generate check-generate clean FORCE
+.PHONY: help build yara run deps deps-vm install-engines generate check-generate clean FORCE
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} \
@@ -70,9 +68,6 @@ deps: ## install what this Debian machine lacks (as root), or say what
 
 deps-vm: deps # install what boots test machines
 	$(call install,$(MACHINES))
-
-deps-vm-full: deps-vm # install what unpacks whole systems
-	$(call install,$(SYSTEMS))
 
 install-engines: ## install clamd and libyara only
 	$(call install,$(ENGINES))
@@ -142,7 +137,7 @@ test-vm: export KEEPOUT_LANE ?= vm
 test-vm: deps-vm lane-vm ## whole machines that fail to boot and recover (RUN=REGEXP); pictures in bin/vm-artefacts
 
 test-vm-full: export KEEPOUT_LANE ?= vm-full
-test-vm-full: deps-vm-full lane-vm-full ## whole Debian systems that fail to boot and recover, 25 min (RUN=REGEXP; as root)
+test-vm-full: deps-vm lane-vm-full ## whole Debian systems that fail to boot and recover, 25 min (RUN=REGEXP; as root)
 
 lane-build:
 	@$(TALLY) check -dir $(RESULTS) -lane build -- $(MAKE) build

@@ -11,7 +11,7 @@ import (
 )
 
 // ShellUnit is a unit of systemd that gives a system a shell on its second serial port, once it has come up. The first
-// port is told, too. The line stays open from before the word until the end: what comes while nobody has it open is lost.
+// port is told, too. The line stays open from before that word on: what comes while nobody has it open is lost.
 const ShellUnit = `[Unit]
 Description=A shell for the test
 After=multi-user.target

@@ -49,11 +49,11 @@ func debianFiles(t testing.TB, o *organisation, efi bool) map[string]testvm.File
 		fstab = append(fstab, "UUID="+testvm.EFIVolume+" /boot/efi vfat umask=0077 0 1")
 		terminal = "GRUB_TERMINAL=console"
 	}
-	root := "root=UUID=" + testvm.RootVolume + " ro " + debianConsoles
+	root := "root=UUID=" + testvm.RootVolume + " ro " + consoles
 	files := map[string]testvm.File{
 		"/etc/fstab": testvm.Text(fstab...), "/etc/hostname": testvm.Text("debian"), "/etc/machine-id": testvm.Text(debianID),
 		"/etc/default/grub": testvm.Text("GRUB_DEFAULT=0", "GRUB_TIMEOUT=1", "GRUB_DISTRIBUTOR=Debian", terminal,
-			`GRUB_CMDLINE_LINUX_DEFAULT=""`, `GRUB_CMDLINE_LINUX="`+debianConsoles+`"`, "GRUB_DISABLE_OS_PROBER=true",
+			`GRUB_CMDLINE_LINUX_DEFAULT=""`, `GRUB_CMDLINE_LINUX="`+consoles+`"`, "GRUB_DISABLE_OS_PROBER=true",
 			`GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"`),
 		"/boot/grub/grub.cfg": testvm.Text("# as it was installed; update-grub writes it anew",
 			"search --fs-uuid --set=root "+testvm.RootVolume, "linux /vmlinuz "+root, "initrd /initrd.img", "boot"),
@@ -86,10 +86,9 @@ func debianFiles(t testing.TB, o *organisation, efi bool) map[string]testvm.File
 }
 
 const (
-	debianConsoles = "console=tty0 console=ttyS0"
-	keepoutBin     = "/usr/lib/keepout"
-	vendorContent  = "/usr/lib/acme/content"
-	vendorUnit     = `[Unit]
+	keepoutBin    = "/usr/lib/keepout"
+	vendorContent = "/usr/lib/acme/content"
+	vendorUnit    = `[Unit]
 Description=ACME AV, early
 DefaultDependencies=no
 After=keepout-bootguard.service local-fs.target
@@ -192,10 +191,6 @@ func (d *debian) arm() {
 	}
 	d.keep("arm.txt", shown)
 	d.Run("keepout recovery arm --yes")
-	// The entries of the recovery environment name no console; here it is read over the serial line, too.
-	d.Run("for f in /etc/grub.d/42_keepout " + d.dir + "/../loader/entries/0-keepout-*; do " +
-		"if [ -f $f ]; then sed -i 's/quiet loglevel=3/" + debianConsoles + " quiet/' $f; fi; done; " +
-		"if [ -f /etc/grub.d/42_keepout ]; then update-grub; fi")
 	d.Run("if [ -f /etc/keepout/fix-keys.json ]; then " +
 		"install -D /etc/keepout/fix-keys.json " + d.dir + "/trust/keys.json; fi")
 	begun := time.Now()

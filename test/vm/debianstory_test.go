@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
 	"github.com/keepout-security/keepout/internal/testenv"
 	"github.com/keepout-security/keepout/internal/testvm"
@@ -19,7 +20,9 @@ func fixing(t testing.TB, id string) *organisation {
 	t.Helper()
 	o := newOrganisation(t)
 	o.answer = func(q protocol.FixRequest) []byte {
-		return o.seal(o.targeted(id, q.Digest, q.Suspect), o.keys[0], o.keys[1])
+		f := o.targeted(id, q.Digest, q.Suspect)
+		f.Machines.IDs = []string{diagnostics.Pseudonym(debianID)}
+		return o.seal(f, o.keys[0], o.keys[1])
 	}
 	return o
 }
@@ -88,7 +91,7 @@ func systemdBootOf(t testing.TB, root string) map[string][]byte {
 	b := testvm.BootOf(t, root)
 	folder := debianID + "/" + b.Release
 	entry := testvm.Text("title      Debian GNU/Linux", "version    "+b.Release, "machine-id "+debianID,
-		"sort-key   debian", "options    root=UUID="+testvm.RootVolume+" ro "+debianConsoles,
+		"sort-key   debian", "options    root=UUID="+testvm.RootVolume+" ro "+consoles,
 		"linux      /"+folder+"/linux", "initrd     /"+folder+"/initrd.img")
 	return map[string][]byte{
 		"EFI/BOOT/BOOTX64.EFI": program, "EFI/systemd/systemd-bootx64.efi": program,
@@ -131,8 +134,8 @@ const (
 )
 
 // TestRecoveryFullSecureBoot: the same with Secure Boot on, as machines are sold: the firmware has Microsoft's keys,
-// shim has Debian's, and GRUB starts no kernel that is not signed, neither a system's nor an environment's. A kernel whose
-// signature does not hold is refused, that counts, and the environment comes, which has a kernel of its own.
+// shim has Debian's, and GRUB starts no kernel that is not signed, neither a system's nor an environment's. A kernel
+// whose signature does not hold is refused, that counts, and the environment comes, which has a kernel of its own.
 func TestRecoveryFullSecureBoot(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.QEMU, testenv.Debootstrap)
