@@ -129,7 +129,7 @@ func programs(t testing.TB) map[string]testvm.File {
 	}
 	bin := testenv.Build(t, packages...)
 	files := map[string]testvm.File{
-		"/usr/lib/acme/engine": {From: filepath.Join(bin, "hostile/channel291/keepout-channel291"), Mode: 0o755},
+		"/usr/lib/acme/engine": {From: filepath.Join(bin, "hostile", "channel291", "keepout-channel291"), Mode: 0o755},
 		"/usr/lib/acme/guest":  {From: filepath.Join(bin, "guest"), Mode: 0o755},
 	}
 	for _, name := range commands {

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -115,7 +116,7 @@ const cuts = 6
 // recovery environment waits for a person.
 func losesPower(d *debian) {
 	t := d.t
-	chance := rand.New(rand.NewPCG(291, 719)) //nolint:gosec // the same moments in every run
+	chance := rand.New(rand.NewPCG(291, 719)) // the same moments in every run
 	for i := range cuts {
 		before, err := os.ReadFile(d.disk.File)
 		if err != nil {
@@ -184,7 +185,7 @@ func (d *debian) cutAt(places []place, before []byte, later time.Duration) {
 		if _, err := f.ReadAt(now, p.at); err != nil {
 			d.t.Fatal(err)
 		}
-		return string(now) != string(before[p.at:p.at+p.size])
+		return !bytes.Equal(now, before[p.at:p.at+p.size])
 	}
 	for end := time.Now().Add(debianTime); !slices.ContainsFunc(places, changed); time.Sleep(200 * time.Microsecond) {
 		if time.Now().After(end) {
@@ -211,7 +212,7 @@ func (d *debian) tear(before []byte, chance *rand.Rand) (torn int) {
 	}
 	for at := 0; at < len(now); at += sector {
 		old := before[at : at+sector]
-		if string(now[at:at+sector]) == string(old) || chance.IntN(2) == 0 {
+		if bytes.Equal(now[at:at+sector], old) || chance.IntN(2) == 0 {
 			continue
 		}
 		if _, err := f.WriteAt(old, int64(at)); err != nil {

@@ -179,8 +179,8 @@ func shimOf(t testing.TB) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	grub, err := os.ReadFile(filepath.Join(testvm.Package(t, signedGRUB),
-		"usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"))
+	grub, err := os.ReadFile(filepath.Join(testvm.Package(t, signedGRUB), "usr", "lib", "grub", "x86_64-efi-signed",
+		"grubx64.efi.signed"))
 	if err != nil {
 		t.Fatal(err)
 	}

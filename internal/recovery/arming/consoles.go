@@ -22,11 +22,11 @@ func (p *planner) withConsoles(entries []byte) []byte {
 	if err != nil {
 		return entries
 	}
-	var consoles string
+	var consoles strings.Builder
 	for field := range strings.FieldsSeq(string(line)) {
 		if consoleParameter.MatchString(field) {
-			consoles += field + " "
+			consoles.WriteString(field + " ")
 		}
 	}
-	return bytes.ReplaceAll(entries, []byte(quiet), []byte(consoles+quiet))
+	return bytes.ReplaceAll(entries, []byte(quiet), []byte(consoles.String()+quiet))
 }

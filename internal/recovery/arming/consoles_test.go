@@ -21,7 +21,7 @@ func TestWithConsoles(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(root, "proc"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(root, "proc/cmdline"), []byte(line), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(root, "proc", "cmdline"), []byte(line), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		p := planner{Options: Options{Root: root}}

@@ -289,7 +289,8 @@ func (p *planner) recoveryEntries() error {
 		if names, err := loader.NamesOf(p.at(folder), name); err == nil {
 			file = names[0]
 		}
-		if err := p.want(filepath.Join(folder, file), p.withConsoles([]byte(text)), 0o600, "start the recovery environment"); err != nil {
+		if err := p.want(filepath.Join(folder, file), p.withConsoles([]byte(text)), 0o600,
+			"start the recovery environment"); err != nil {
 			return err
 		}
 	}
