@@ -16,7 +16,7 @@ TOOLS     := $(or $(XDG_CACHE_HOME),$(HOME:%=%/.cache),/var/tmp)/keepout-tools
 ENGINES := clamav-daemon libyara-dev gcc libc6-dev pkg-config
 DEBIAN  := $(ENGINES) python3 bindfs fuse3 grub-common
 # What "make test-vm" boots machines with.
-MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed sbsigntool
+MACHINES := qemu-system-x86 ovmf mtools fdisk cpio grub-pc-bin systemd-boot-efi shim-signed sbsigntool mmdebstrap
 INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 IS_ROOT  = $(filter 0,$(shell id -u))
 lacking  = $(filter-out $(shell dpkg-query -W -f '$${db:Status-Abbrev}=$${Package}\n' $(1) 2>/dev/null | sed -n 's/^ii *=//p'),$(1))
@@ -118,7 +118,7 @@ YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback \
 	./internal/rollout/...
 
-.PHONY: test test-unit test-sim test-root test-vm drill-boot bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
+.PHONY: test test-unit test-sim test-root test-vm test-vm-full lane-vm-full drill-boot bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
 
 test: deps deps-vm ## every layer this machine can run; the last line counts what ran
 	@rm -rf $(RESULTS)
@@ -135,6 +135,9 @@ test-root: lane-providers lane-root ## the real kernel and the real engines (as 
 
 test-vm: export KEEPOUT_LANE ?= vm
 test-vm: deps-vm lane-vm ## whole machines that fail to boot and recover (RUN=REGEXP); pictures in bin/vm-artefacts
+
+test-vm-full: export KEEPOUT_LANE ?= vm-full
+test-vm-full: deps-vm lane-vm-full ## whole Debian systems that fail to boot and recover, 25 min (RUN=REGEXP; as root)
 
 # The story of a test of test/vm, told while it happens; with a DISPLAY and qemu-system-gui also in a window.
 FIRMWARE ?= UEFI
@@ -174,10 +177,17 @@ lane-tidy:
 lane-root:
 	@$(TALLY) run -dir $(RESULTS) -lane root -- go test -json -count=1 -p 1 -timeout 20m ./test/root/...
 
-# Two machines at a time: each emulates two processors.
+# Two machines at a time: each emulates two processors. Those with a whole Debian system take longer than a change can
+# wait for, and have a lane of their own.
 RUN ?= .
+FULL = ^TestRecoveryFull
 lane-vm:
-	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' ./test/vm/...
+	@$(TALLY) run -dir $(RESULTS) -lane vm -- go test -json -count=1 -parallel 2 -timeout 20m -run '$(RUN)' -skip '$(FULL)' \
+		./test/vm/...
+
+lane-vm-full:
+	@$(TALLY) run -dir $(RESULTS) -lane vm-full -- go test -json -count=1 -parallel 2 -timeout 60m \
+		-run '$(if $(filter .,$(RUN)),$(FULL),$(RUN))' ./test/vm/...
 
 # What an operation takes in instructions, against docs/performance/icount-baseline.json.
 lane-icount:

@@ -27,6 +27,8 @@ const (
 	Git      Capability = "git"      // git runs
 	Signing  Capability = "signing"  // sbsign and sbverify, and systemd's stub of unified images are installed
 	QEMU     Capability = "qemu"     // an emulated machine starts, and what makes its disks is installed
+	// Debootstrap: a Debian system can be unpacked from its packages, as root.
+	Debootstrap Capability = "debootstrap"
 )
 
 // laneVariable names the environment variable that holds the lane.
@@ -47,13 +49,15 @@ var probes = map[Capability]func() error{
 	Git:      sync.OnceValue(probeGit),
 	Signing:  sync.OnceValue(probeSigning),
 	QEMU:     sync.OnceValue(probeQEMU),
+
+	Debootstrap: sync.OnceValue(probeDebootstrap),
 }
 
 // Need continues the test only when the machine has every capability named. Otherwise the test skips with
 // exactly "NEEDS <name>: <error>", or fails when KEEPOUT_LANE promises the capability: "all" promises
-// everything, "root" promises root, fanotify, mountns, loop and fuse, "vm" promises qemu, "unit" and the empty lane
-// promise nothing. Another lane fails the test, so that a misspelt lane cannot hide one. It must be called from the
-// test's own goroutine.
+// everything, "root" promises root, fanotify, mountns, loop and fuse, "vm" promises qemu, "vm-full" promises qemu
+// and debootstrap, "unit" and the empty lane promise nothing. Another lane fails the test, so that a misspelt lane
+// cannot hide one. It must be called from the test's own goroutine.
 func Need(t testing.TB, needs ...Capability) {
 	t.Helper()
 	need(t, os.Getenv(laneVariable), Probe, needs)
@@ -99,12 +103,15 @@ func promises(lane string) ([]Capability, error) {
 		return []Capability{Root, Fanotify, MountNS, Loop, FUSE}, nil
 	case "vm":
 		return []Capability{QEMU}, nil
+	case "vm-full":
+		return []Capability{QEMU, Debootstrap}, nil
 	case "all":
 		return []Capability{
 			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, Signing, QEMU,
+			Debootstrap,
 		}, nil
 	}
-	return nil, fmt.Errorf("%s=%q: want unit, root, vm or all", laneVariable, lane)
+	return nil, fmt.Errorf("%s=%q: want unit, root, vm, vm-full or all", laneVariable, lane)
 }
 
 // oneLine keeps the summary's list of needs readable: a compiler's message has many lines.

@@ -100,7 +100,7 @@ func TestNeed(t *testing.T) {
 		},
 		{
 			name: "present, misspelt lane", lane: "al", probe: missing(), needs: []Capability{Git},
-			outcome: "fatal", message: `KEEPOUT_LANE="al": want unit, root, vm or all`,
+			outcome: "fatal", message: `KEEPOUT_LANE="al": want unit, root, vm, vm-full or all`,
 		},
 		{
 			name: "unknown capability", probe: missing(), needs: []Capability{"magic"},

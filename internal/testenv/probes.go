@@ -101,6 +101,16 @@ func probeQEMU() error {
 	return nil
 }
 
+// probeDebootstrap looks for what unpacks a system. Unpacking needs the right to make devices and to change the root.
+func probeDebootstrap() error {
+	for _, name := range []string{"mmdebstrap", "mke2fs", "tar"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return err
+		}
+	}
+	return probeRoot()
+}
+
 func probePython() error {
 	_, err := Interpreter()
 	return err

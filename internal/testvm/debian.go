@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fetchTime bounds the download and the unpacking of one package.
+// fetchTime bounds the download and the unpacking of one package, and of the packages of a whole system.
 const fetchTime = 10 * time.Minute
 
 // kernelPackage is the name of a kernel with its version, as opposed to the package that depends on the newest one.
@@ -76,6 +76,12 @@ var fetching sync.Mutex
 
 // Fetch is Package for who can do without.
 func Fetch(name string) (string, error) {
+	return cached(name, func(ctx context.Context, work string) (string, error) { return unpack(ctx, work, name) })
+}
+
+// cached returns what lies in the cache under a name. Where it is not there, fetch makes it in a folder of its own and
+// says where in it; it is renamed when all is there, so that an interrupted run leaves no half.
+func cached(name string, fetch func(ctx context.Context, work string) (string, error)) (string, error) {
 	fetching.Lock()
 	defer fetching.Unlock()
 	cache, err := Cache()
@@ -94,7 +100,18 @@ func Fetch(name string) (string, error) {
 	if _, err := os.Stat(target); err == nil {
 		return target, nil
 	}
-	return target, unpack(cache, name, target)
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
+	defer cancel()
+	work, err := os.MkdirTemp(cache, ".fetch-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	made, err := fetch(ctx, work)
+	if err != nil {
+		return "", err
+	}
+	return target, os.Rename(made, target)
 }
 
 // Cache returns the folder for what tests fetch, and makes it.
@@ -107,27 +124,20 @@ func Cache() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// unpack downloads into a folder of its own and renames it when all is there: an interrupted run leaves no half.
-func unpack(cache, name, target string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
-	defer cancel()
-	work, err := os.MkdirTemp(cache, ".fetch-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(work) }()
+// unpack downloads a package and unpacks it.
+func unpack(ctx context.Context, work, name string) (string, error) {
 	if out, err := command(ctx, work, "apt-get", "download", "-q", name); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
+		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	debs, _ := filepath.Glob(filepath.Join(work, "*.deb")) // the pattern is well-formed
 	if len(debs) != 1 {
-		return errors.New("apt-get download left no single package")
+		return "", errors.New("apt-get download left no single package")
 	}
 	tree := filepath.Join(work, "tree")
 	if out, err := command(ctx, work, "dpkg-deb", "-x", debs[0], tree); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
+		return "", fmt.Errorf("%w\n%s", err, out)
 	}
-	return os.Rename(tree, target)
+	return tree, nil
 }
 
 func command(ctx context.Context, dir, name string, args ...string) (string, error) {

@@ -175,17 +175,30 @@ func put64(to []byte, v uint64) {
 
 func grubModules() []string {
 	return []string{
-		"biosdisk", "part_gpt", "fat", "normal", "linux", "loadenv", "test", "search", "search_fs_file", "configfile",
-		"echo", "reboot", "sleep", "serial", "terminal", "regexp", "minicmd", "halt",
+		"biosdisk", "part_gpt", "fat", "normal", "linux", "loadenv", "test", "search", "search_fs_file",
+		"search_fs_uuid", "configfile",
+		"ext2", "echo", "reboot", "sleep", "serial", "terminal", "regexp", "minicmd", "halt",
 	}
 }
 
-// Contains reports whether the raw image holds some bytes, wherever: what must not be on a disk is on none of it.
-func (d *Disk) Contains(what []byte) bool {
+// Copy copies the disk of a machine that does not run, for a machine of another test.
+func (d *Disk) Copy(t testing.TB) *Disk {
+	t.Helper()
+	return &Disk{File: CopyDisk(t, d.File), t: t}
+}
+
+// Find returns where in the raw image some bytes are, -1 when they are nowhere.
+func (d *Disk) Find(what []byte) int64 {
 	d.t.Helper()
 	content, err := os.ReadFile(d.File)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return bytes.Contains(content, what)
+	return int64(bytes.Index(content, what))
+}
+
+// Contains reports whether the raw image holds some bytes, wherever: what must not be on a disk is on none of it.
+func (d *Disk) Contains(what []byte) bool {
+	d.t.Helper()
+	return d.Find(what) >= 0
 }

@@ -24,11 +24,13 @@ type Spec struct {
 	Initramfs string   // with Kernel
 	Cmdline   string   // with Kernel
 	Disk      string   // raw image, virtio; changed in place
+	Root      string   // a second one
 	Firmware  Firmware // zero: BIOS
 	Vars      string   // UEFI variables, changed in place; needed with UEFI
 	ERST      string   // file that keeps panic logs over reboots; empty: none
 	Offline   bool     // no network card
 	Memory    int      // MiB; 0: 512
+	Shell     bool     // the guest has ShellUnit
 	Reboots   bool     // a reboot starts the machine again; otherwise it ends the machine
 	Counted   bool     // one processor, whose clock is its instructions: a nanosecond each; idle time costs nothing
 	Extra     []string // further arguments
@@ -59,12 +61,13 @@ type Machine struct {
 	Serial  *Serial
 	Started time.Time
 
-	t    testing.TB
-	name string
-	cmd  *exec.Cmd
-	qmp  *monitor
-	done chan struct{}
-	err  error // of the process, after done
+	t     testing.TB
+	name  string
+	cmd   *exec.Cmd
+	qmp   *monitor
+	shell *shell
+	done  chan struct{}
+	err   error // of the process, after done
 }
 
 // Start starts a machine, which ends with the test. It needs testenv.QEMU.
@@ -81,6 +84,10 @@ func Start(t testing.TB, name string, spec Spec) *Machine {
 		t.Fatal(err)
 	}
 	m := &Machine{t: t, name: name, done: make(chan struct{}), Serial: newSerial(log), Started: time.Now()}
+	if spec.Shell {
+		spec.Extra = append(slices.Clone(spec.Extra), "-chardev",
+			"socket,id=shell,server=on,wait=off,path="+shellSocket(dir), "-serial", "chardev:shell")
+	}
 	args := append([]string{"-n", "5", "qemu-system-x86_64"}, arguments(spec, socket)...)
 	m.cmd = exec.Command("nice", args...) //nolint:noctx // Kill ends it, with the test
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -101,7 +108,22 @@ func Start(t testing.TB, name string, spec Spec) *Machine {
 	if m.qmp, err = connect(socket, m.done); err != nil {
 		t.Fatalf("speak with the machine: %v\n%s", err, m.Serial.Tail())
 	}
+	if spec.Shell {
+		m.openShell(dir)
+	}
 	return m
+}
+
+func (m *Machine) openShell(dir string) {
+	m.t.Helper()
+	log, err := os.Create(filepath.Join(Artefacts(m.t), m.name+".shell.log"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = log.Close() })
+	if m.shell, err = dialShell(dir, log); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 func arguments(s Spec, socket string) []string {
@@ -132,6 +154,9 @@ func arguments(s Spec, socket string) []string {
 	}
 	if s.Disk != "" {
 		add("-drive", "file="+s.Disk+",format=raw,if=virtio,cache=unsafe")
+	}
+	if s.Root != "" {
+		add("-drive", "file="+s.Root+",format=raw,if=virtio,cache=unsafe")
 	}
 	if !s.Offline {
 		add("-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=")

@@ -45,7 +45,7 @@ func (p *planner) grub() error {
 		if err := p.once(p.dir+"/"+esp.GrubEnv, block, "GRUB's counter"); err != nil {
 			return err
 		}
-		if err := p.want("/etc/grub.d/42_keepout", packaging.Grub(p.dir), 0o755,
+		if err := p.want("/etc/grub.d/42_keepout", p.withConsoles(packaging.Grub(p.dir)), 0o755,
 			"count boots in GRUB, and start the recovery environment when none is left"); err != nil {
 			return err
 		}
@@ -298,7 +298,8 @@ func (p *planner) recoveryEntries() error {
 		if names, err := loader.NamesOf(p.at(folder), name); err == nil {
 			file = names[0]
 		}
-		if err := p.want(filepath.Join(folder, file), []byte(text), 0o600, "start the recovery environment"); err != nil {
+		if err := p.want(filepath.Join(folder, file), p.withConsoles([]byte(text)), 0o600,
+			"start the recovery environment"); err != nil {
 			return err
 		}
 	}

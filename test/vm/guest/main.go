@@ -5,6 +5,8 @@
 // Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one
 // that a vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode.
 // guest.stubborn=1 starts it whatever the platform says. guest.rehearse=1 starts none, and rehearses a recovery.
+//
+// On a Debian system it is not the init but the provider's own early unit: "guest early ID ENGINE CONTENT" (early.go).
 package main
 
 import (
@@ -34,6 +36,12 @@ const (
 )
 
 func main() {
+	if len(os.Args) == earlyArgs && os.Args[1] == "early" {
+		if err := early(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			say("guest: error: %v", err)
+		}
+		return
+	}
 	say("guest: init runs")
 	mount("proc", "/proc", "proc")
 	if provider := parameter("guest.provider"); provider != "" {
@@ -92,7 +100,7 @@ func system(provider string) error {
 	if err != nil {
 		return err
 	}
-	say("guest: boot is %s, attempt %d, disabled %q: %s", in.Mode, in.Attempt, in.Orders.Disabled, in.Reason)
+	tell(in)
 	if parameter("guest.rehearse") != "" {
 		return rehearse()
 	}
@@ -100,6 +108,10 @@ func system(provider string) error {
 		return healthy()
 	}
 	return start(provider, in.Boot)
+}
+
+func tell(in boot.Instruction) {
+	say("guest: boot is %s, attempt %d, disabled %q: %s", in.Mode, in.Attempt, in.Orders.Disabled, in.Reason)
 }
 
 // start is the provider's early start: it ends the machine.
