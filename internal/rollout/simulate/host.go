@@ -179,8 +179,9 @@ func (r *run) apply(kind rollout.Kind, h uint32) rollout.Reply {
 		r.acts = append(r.acts, e.Acts...)
 	}
 	if e.Store {
-		r.hosts[h].keep(&e.Row, r.watched)
-		r.touch(h)
+		m := &r.hosts[h]
+		m.keep(&e.Row, r.watched)
+		r.touch(h, m)
 	}
 	return e.Reply
 }

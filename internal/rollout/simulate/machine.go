@@ -39,6 +39,7 @@ const (
 	silent     // Row.Silent
 	writtenOff // Row.WrittenOff
 	often      // is expected each Numbers.CheckIn, not each Idle
+	touched    // its bit in arena.touched is set
 )
 
 // row returns what is stored of a host. When it was seen last is left out: it decides nothing.
@@ -54,7 +55,7 @@ func (m *machine) row() rollout.Row {
 // keep stores it; watched is how long a host that checks in often may say nothing.
 func (m *machine) keep(from *rollout.Row, watched time.Duration) {
 	m.phase, m.voted = uint8(from.Phase), from.Voted
-	m.flags &= server | often
+	m.flags &= server | often | touched
 	if from.Silent {
 		m.flags |= silent
 	}

@@ -74,7 +74,12 @@ func (a *arena) begin(f *fleet, h uint32) {
 }
 
 // touch notes that a host is not as it began.
-func (a *arena) touch(h uint32) { a.touched[h/64] |= 1 << (h % 64) }
+func (a *arena) touch(h uint32, m *machine) {
+	if m.flags&touched == 0 {
+		m.flags |= touched
+		a.touched[h/64] |= 1 << (h % 64)
+	}
+}
 
 // each calls do for each host that is not as it began, in order.
 func (a *arena) each(do func(h uint32)) {
@@ -233,7 +238,7 @@ func (r *run) wakeRing(ring uint32) {
 	}
 	for _, h := range r.members[ring] {
 		m := &r.hosts[h]
-		r.touch(h)
+		r.touch(h, m)
 		r.awaken(m)
 		if m.what&on != 0 {
 			m.ask = r.t + 1 + r.rng.Uint32N(pace)
