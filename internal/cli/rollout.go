@@ -97,26 +97,35 @@ func writePlot(file string, res *simulate.Result) error {
 	return durable.WriteFile(file, []byte(b.String()), 0o644)
 }
 
-// showProgress writes one line on a terminal again and again, four times a second at most. The returned function
-// takes it away.
+// How often progress is written: over the same line of a terminal, and as another line of anything else.
+const (
+	progressTerminal = time.Second / 4
+	progressLog      = 30 * time.Second
+)
+
+// showProgress tells on standard error how far it is. The returned function takes it away from a terminal.
 func (a *app) showProgress(opt *simulate.Options) func() {
 	f, ok := a.err.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if !ok {
 		return func() {}
 	}
-	var last time.Time
+	every, before, after := progressLog, "", "\n"
+	last := time.Now()
+	if term.IsTerminal(int(f.Fd())) {
+		every, before, after, last = progressTerminal, "\r\x1b[K", "", time.Time{}
+	}
 	shown := false
 	opt.Progress = func(p simulate.Progress) {
-		if time.Since(last) < time.Second/4 {
+		if time.Since(last) < every {
 			return
 		}
 		last, shown = time.Now(), true
-		fmt.Fprintf(f, "\r\x1b[Krun %d of %d: %v, %s hosts granted", min(p.Done+1, p.Seeds), p.Seeds,
-			p.At.Round(time.Minute), grouped(p.Granted))
+		fmt.Fprintf(f, "%srun %d of %d: %v, %s hosts granted%s", before, min(p.Done+1, p.Seeds), p.Seeds,
+			p.At.Round(time.Minute), grouped(p.Granted), after)
 	}
 	return func() {
 		if shown {
-			fmt.Fprint(f, "\r\x1b[K")
+			fmt.Fprint(f, before)
 		}
 	}
 }

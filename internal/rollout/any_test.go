@@ -57,6 +57,7 @@ func newWorld(t *testing.T, seed uint64, count map[string]int) *world {
 	n.Soak = time.Duration(1+w.rng.IntN(10)) * time.Minute
 	n.ControlMin = w.rng.IntN(10)
 	n.Acks = w.rng.Float64() / 2
+	n.Crowd = w.rng.IntN(hosts)
 	if w.rng.IntN(2) == 0 {
 		n.Alpha, n.Rare = 1e-300, 1e-300 // nothing ever halts: the rings must hold by W alone
 	}

@@ -46,9 +46,7 @@ func (s *State) look(now time.Time, e *Effects) {
 	for g := range gates {
 		s.weigh(g, passed.Minutes(), now, e)
 	}
-	for i := range s.Strata {
-		s.Strata[i].Was = s.Strata[i].Watched
-	}
+	s.turn()
 	s.writeOff(passed.Minutes())
 	s.age(now, e)
 	for s.Status == Running && s.Waits() == "" {
@@ -58,6 +56,30 @@ func (s *State) look(now time.Time, e *Effects) {
 			return
 		}
 		s.open(e)
+	}
+}
+
+// turn remembers who was watched at this look.
+func (s *State) turn() {
+	next := s.Clock-s.TurnAt >= time.Duration(s.Numbers.Missed)*s.Numbers.CheckIn
+	if next {
+		s.TurnAt = s.Clock
+	}
+	for i := range s.Strata {
+		st := &s.Strata[i]
+		st.Was, st.WasDistant = st.Watched, st.Distant
+		if next {
+			st.Left.turn()
+		}
+	}
+	for i := range s.Cohorts {
+		for k := range s.Cohorts[i].Strata {
+			c := &s.Cohorts[i].Strata[k]
+			c.Was = c.Watched
+			if next {
+				c.Left.turn()
+			}
+		}
 	}
 }
 
@@ -114,34 +136,64 @@ func (s *State) ratios(hits [2]int, n [2]float64) (logs [MaxRatios]float64) {
 
 // weighRings compares each ring's silence with the control group's.
 func (s *State) weighRings(minutes float64, now time.Time, e *Effects) {
-	silent, control := 0, 0.0
-	for i := range s.Strata {
-		silent += s.contest(Silence, i).Block[Control]
-		control += float64(max(s.Strata[i].Watched[Control], s.Strata[i].Was[Control]))
-	}
 	for i := range s.Cohorts {
-		c := &s.Cohorts[i]
-		n := [2]float64{float64(max(c.Watched, c.Was)), control}
-		c.Was = c.Watched
-		c.Contest.Block[Control] = silent
+		c := &s.Cohorts[i].Contest
+		hits, n, sum := s.weighRing(i)
 		for arm := range n {
-			c.Contest.Hits[arm] += c.Contest.Block[arm]
-			c.Contest.Exposure[arm] += n[arm] * minutes
+			c.Hits[arm] += hits[arm]
+			c.Exposure[arm] += n[arm] * minutes
 		}
-		for k, ratio := range s.ratios(c.Contest.Block, n) {
-			c.Contest.Scores[k] = max(0, c.Contest.Scores[k]+ratio)
+		for k := range sum {
+			c.Scores[k] = max(0, c.Scores[k]+sum[k])
 		}
-		c.Contest.Block = [2]int{}
-		if score := top(c.Contest.Scores); score > s.limit() {
-			ev := s.evidence(Silence, &c.Contest, "", score, now)
+		if score := top(c.Scores); score > s.limit() {
+			ev := s.evidence(Silence, c, "", score, now)
 			ev.Test = fmt.Sprintf("ring %d: %s", i, ev.Test)
 			s.stop(e, ev)
 		}
 	}
 }
 
+// weighRing adds up what one ring's silence says since the last look, stratum by stratum. The strata of which nobody
+// in the control group is heard are held, as one, against all of it.
+func (s *State) weighRing(ring int) (hits [2]int, n [2]float64, sum [MaxRatios]float64) {
+	var alone [2]int
+	var hosts [2]float64
+	for k := range s.Strata {
+		c, st := &s.Cohorts[ring].Strata[k], &s.Strata[k]
+		h := [2]int{c.Lapsed, s.contest(Silence, k).Block[Control]}
+		of := [2]float64{
+			float64(max(c.Watched, c.Was) + c.Left.sum()), float64(max(st.Watched[Control], st.Was[Control])),
+		}
+		c.Lapsed = 0
+		for arm := range h {
+			hits[arm] += h[arm]
+			n[arm] += of[arm]
+		}
+		if of[Control] == 0 {
+			alone[Treated] += h[Treated]
+			hosts[Treated] += of[Treated]
+			continue
+		}
+		for r, ratio := range s.ratios(h, of) {
+			sum[r] += ratio
+		}
+	}
+	alone[Control], hosts[Control] = hits[Control], n[Control]
+	for r, ratio := range s.ratios(alone, hosts) {
+		sum[r] += ratio
+	}
+	return hits, n, sum
+}
+
 // exposure returns the sizes of both sides in one stratum since the last look, and what adds up.
 func (s *State) exposure(g Gate, stratum int, c *Contest, minutes float64) (n, sum [2]float64) {
+	st := &s.Strata[stratum]
+	now, was := st.Watched, st.Was
+	if g == Silence {
+		now[Treated] += st.Left.sum() - st.Distant
+		was[Treated] += st.Left.sum() - st.WasDistant
+	}
 	for arm := range n {
 		if g.pauses() {
 			n[arm] = float64(c.Samples[arm])
@@ -149,7 +201,7 @@ func (s *State) exposure(g Gate, stratum int, c *Contest, minutes float64) (n, s
 			continue
 		}
 		// Hosts that fell silent are not watched any more; they were at the last look.
-		n[arm] = float64(max(s.Strata[stratum].Watched[arm], s.Strata[stratum].Was[arm]))
+		n[arm] = float64(max(now[arm], was[arm]))
 		sum[arm] = n[arm] * minutes
 	}
 	return n, sum

@@ -87,22 +87,30 @@ func (s *State) expect(r *Row) {
 // watch counts a host in, or out.
 func (s *State) watch(r *Row, arm Arm, by int) {
 	s.Strata[r.Stratum].Watched[arm] += by
-	if arm == Treated {
-		s.Cohorts[r.Ring].Watched += by
+	switch {
+	case arm == Control:
+	case s.distant(r):
+		s.Strata[r.Stratum].Distant += by
+	default:
+		s.Cohorts[r.Ring].Strata[r.Stratum].Watched += by
 	}
 }
 
-// sentinels: hosts of this and earlier rings go on checking in often after they are confirmed. They are few, and have
-// run the release for longest: a defect that takes its time shows there first.
-const sentinels = 1
+// distant reports whether a host of the treated side is one of a crowd that was confirmed: it checks in so seldom that
+// its silence shows many minutes after the control group's. When people go home, or stop going home, the two would
+// differ by that alone, so it is not held against the release. The confirmed hosts of smaller rings, which have run
+// the release for longer, stand for these: they go on checking in as often as the control group.
+func (s *State) distant(r *Row) bool {
+	return r.Phase == Confirmed && s.Plan.Rings[r.Ring].Members > s.Numbers.Crowd
+}
 
 // pace returns how often a host checks in.
 func (s *State) pace(r *Row) time.Duration {
 	arm, ok := s.armOf(r)
 	soon := r.Ring >= 0 && r.Ring <= s.Open+1 && s.Plan.Rings[r.Ring].Members <= s.Numbers.Crowd
 	switch {
-	case r.Phase == Activating || r.Phase == Soaking, ok && arm == Control,
-		r.Phase == Confirmed && r.Ring <= sentinels, r.Phase == Pending && soon:
+	case r.Phase == Activating || r.Phase == Soaking, ok && arm == Control, r.Phase == Pending && soon,
+		r.Phase == Confirmed && !s.distant(r) && s.Clock-r.GrantedAt <= s.Numbers.Watch:
 		return s.Numbers.CheckIn
 	}
 	return s.Numbers.Idle
@@ -117,12 +125,15 @@ func (s *State) lapse(now time.Time, h *Host, e *Effects) {
 	arm, _ := s.armOf(r)
 	s.forget(r)
 	r.Silent, e.Store = true, true
+	if arm == Treated && s.distant(r) {
+		return
+	}
 	s.contest(Silence, r.Stratum).Block[arm]++
 	if arm == Control {
 		s.Quiet++
 		return
 	}
-	s.Cohorts[r.Ring].Contest.Block[arm]++
+	s.Cohorts[r.Ring].Strata[r.Stratum].Lapsed++
 	if r.Outstanding() {
 		ring := &s.Rings[r.Ring]
 		ring.Soaking--
@@ -181,6 +192,10 @@ func (s *State) runs(r *Row, rep *Report) {
 		}
 		ring.Strata[r.Stratum]++
 		r.Phase = Confirmed
+		if s.distant(r) {
+			s.Strata[r.Stratum].Left[0]++
+			s.Cohorts[r.Ring].Strata[r.Stratum].Left[0]++
+		}
 	case Confirmed, Foreign:
 	}
 }

@@ -13,7 +13,7 @@ type Numbers struct {
 	Soak    time.Duration `json:"soak"`     // of running well, before a host is confirmed
 	CheckIn time.Duration `json:"check_in"` // between check-ins of hosts that are watched
 	Idle    time.Duration `json:"idle"`     // between check-ins of all others
-	Crowd   int           `json:"crowd"`    // the hosts of a ring larger than this wait Idle for its opening
+	Crowd   int           `json:"crowd"`    // a larger ring's hosts check in each Idle while they wait, and once confirmed
 	Missed  int           `json:"missed"`   // check-ins left out make a host silent
 	Watch   time.Duration `json:"watch"`    // after a grant, a host that falls silent counts that long
 

@@ -44,7 +44,7 @@ type StratumPlan struct {
 // of each stratum that is large enough, and the sizes are exact, not expected.
 func Draw(seed []byte, n Numbers, hosts iter.Seq[Host]) (Plan, error) {
 	places := map[string][]uint64{}
-	first, last, total := 0, 0, 0
+	first, last := 0, 0
 	dice := NewDice(seed)
 	for h := range hosts {
 		switch h.Pin {
@@ -55,8 +55,17 @@ func Draw(seed []byte, n Numbers, hosts iter.Seq[Host]) (Plan, error) {
 			last++
 		default:
 			places[h.Stratum] = append(places[h.Stratum], dice.Place(h.ID))
-			total++
 		}
+	}
+	return DrawPlaces(n, places, first, last)
+}
+
+// DrawPlaces is Draw for who has thrown the dice, on several processors perhaps: places holds the places of the hosts
+// without a pin by stratum, and is sorted; first and last are how many hosts have these pins.
+func DrawPlaces(n Numbers, places map[string][]uint64, first, last int) (Plan, error) {
+	total := 0
+	for _, in := range places {
+		total += len(in)
 	}
 	if total+first+last == 0 {
 		return Plan{}, errors.New("no host to roll out to")
@@ -229,9 +238,13 @@ func (p *Plan) Find(dice *Dice, h *Host) (stratum, ring int) {
 		return stratum, len(p.Rings) - 1
 	case Unpinned, Previous:
 	}
-	place := dice.Place(h.ID)
-	ring, _ = slices.BinarySearch(p.Strata[stratum].Upto, place)
-	return stratum, ring
+	return stratum, p.RingAt(stratum, dice.Place(h.ID))
+}
+
+// RingAt returns the ring of the unpinned host that has a place in a stratum.
+func (p *Plan) RingAt(stratum int, place uint64) int {
+	ring, _ := slices.BinarySearch(p.Strata[stratum].Upto, place)
+	return ring
 }
 
 // Control returns the index of the control group's ring.
@@ -241,6 +254,7 @@ func (p *Plan) Control() int { return len(p.Rings) - 1 }
 type Dice struct {
 	mac hash.Hash
 	sum [sha256.Size]byte
+	id  []byte // used again and again: a fleet has millions
 }
 
 // NewDice returns the dice of one rollout seed.
@@ -250,6 +264,7 @@ func NewDice(seed []byte) *Dice { return &Dice{mac: hmac.New(sha256.New, seed)} 
 // without the seed can tell it, or choose an id for it.
 func (d *Dice) Place(id string) uint64 {
 	d.mac.Reset()
-	_, _ = d.mac.Write([]byte(id)) // a hash never fails
+	d.id = append(d.id[:0], id...)
+	_, _ = d.mac.Write(d.id) // a hash never fails
 	return max(binary.BigEndian.Uint64(d.mac.Sum(d.sum[:0])), 1)
 }

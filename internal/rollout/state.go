@@ -98,6 +98,7 @@ type State struct {
 	Seen      time.Time     `json:"seen,omitzero"`
 	StartedAt time.Duration `json:"started_at,omitempty"`
 	BlockAt   time.Duration `json:"block_at,omitempty"` // when the gates were last looked at
+	TurnAt    time.Duration `json:"turn_at,omitempty"`  // when the last turn of Left began
 
 	Open      int                 `json:"open"`  // the highest open ring; -1 before the start
 	Quiet     int                 `json:"quiet"` // silent hosts of the control group
@@ -116,14 +117,35 @@ type State struct {
 type Stratum struct {
 	Watched [2]int `json:"watched"` // now, by Arm
 	Was     [2]int `json:"was"`     // when the gates were last looked at
+	// Distant is the part of Watched[Treated] whose silence does not count, and WasDistant that of Was.
+	Distant    int  `json:"distant"`
+	WasDistant int  `json:"was_distant"`
+	Left       Left `json:"left"`
 }
 
-// Cohort compares the hosts of one ring with the control group at the gate Silence. A defect that takes its time shows
-// in the earliest ring first, where few hosts are: among those of all rings nobody would notice.
+// Left counts the hosts that became distant lately: in this turn, and in the one before. A turn is what makes a host
+// silent. Who is there becomes distant at once, who is not is silent a turn later: without those who just left, the
+// silent ones would be held against the few that remain.
+type Left [2]int
+
+func (l *Left) sum() int { return l[0] + l[1] }
+
+func (l *Left) turn() { l[0], l[1] = 0, l[0] }
+
+// Cohort compares the hosts of one ring with the control group at the gate Silence, stratum by stratum, because who
+// remains to be confirmed late are mostly those who come and go. A defect that takes its time shows in the earliest
+// ring first, where few hosts are: among those of all rings nobody would notice.
 type Cohort struct {
-	Watched int     `json:"watched"` // hosts of this ring that were granted, are watched and not silent
-	Was     int     `json:"was"`     // when the gates were last looked at
-	Contest Contest `json:"contest"`
+	Strata  []Company `json:"strata"`
+	Contest Contest   `json:"contest"`
+}
+
+// Company is the hosts of one ring and one stratum.
+type Company struct {
+	Watched int  `json:"watched,omitempty"` // were granted, are watched, not distant and not silent
+	Was     int  `json:"was,omitempty"`     // when the gates were last looked at
+	Left    Left `json:"left"`
+	Lapsed  int  `json:"lapsed,omitempty"` // fell silent since the last look
 }
 
 // New returns the state of a rollout that nobody has approved but its creator. numbers is usually Schedule's.
@@ -147,6 +169,7 @@ func New(spec Spec, numbers Numbers, plan Plan) (State, error) {
 	for i := range s.Rings {
 		s.Rings[i].Reached = make([]int, len(plan.Strata))
 		s.Rings[i].Strata = make([]int, len(plan.Strata))
+		s.Cohorts[i].Strata = make([]Company, len(plan.Strata))
 	}
 	return s, nil
 }
@@ -164,6 +187,9 @@ func (s *State) clone() State {
 	next.Strata = slices.Clone(s.Strata)
 	next.Gates = slices.Clone(s.Gates)
 	next.Cohorts = slices.Clone(s.Cohorts)
+	for i := range next.Cohorts {
+		next.Cohorts[i].Strata = slices.Clone(s.Cohorts[i].Strata)
+	}
 	next.Limits = slices.Clone(s.Limits)
 	next.Buckets = slices.Clone(s.Buckets)
 	for i := range next.Buckets {
@@ -188,15 +214,15 @@ func (s *State) Check() error {
 	for i := range s.Rings {
 		r := &s.Rings[i]
 		switch out := r.Outstanding(); {
-		case len(r.Reached) != strata || len(r.Strata) != strata:
+		case len(r.Reached) != strata || len(r.Strata) != strata || len(s.Cohorts[i].Strata) != strata:
 			return fmt.Errorf("ring %d: the counts are not those of the plan", i)
 		case out > s.Plan.Rings[i].W:
 			return fmt.Errorf("ring %d: %d outstanding, W is %d", i, out, s.Plan.Rings[i].W)
 		case out != r.Soaking+r.Silent+r.Stuck:
 			return fmt.Errorf("ring %d: %d outstanding are not %d soaking, %d silent and %d stuck",
 				i, out, r.Soaking, r.Silent, r.Stuck)
-		case s.Cohorts[i].Watched < 0:
-			return fmt.Errorf("ring %d: %d hosts are watched", i, s.Cohorts[i].Watched)
+		case slices.ContainsFunc(s.Cohorts[i].Strata, func(c Company) bool { return c.Watched < 0 }):
+			return fmt.Errorf("ring %d: fewer than no hosts are watched", i)
 		case min(r.Soaking, r.Silent, r.Gone, r.Stuck, r.Confirmed, r.WrittenOff, r.Returned) < 0:
 			return fmt.Errorf("ring %d: a count is negative", i)
 		case i > s.Open && r.Granted > 0:
@@ -204,7 +230,7 @@ func (s *State) Check() error {
 		}
 	}
 	for i, st := range s.Strata {
-		if min(st.Watched[0], st.Watched[1]) < 0 {
+		if min(st.Watched[0], st.Watched[1], st.Distant) < 0 || st.Distant > st.Watched[0] {
 			return fmt.Errorf("stratum %d: a count is negative", i)
 		}
 	}

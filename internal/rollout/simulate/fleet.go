@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -75,17 +76,9 @@ func newFleet(o *Options) (*fleet, error) {
 		ID: "simulated", Provider: "acme-edr", Channel: rollout.Content, Digest: "sha256:new", Previous: "sha256:old",
 		Release: 2, By: "simulate", Seed: fmt.Appendf(nil, "simulated rollout %016x", o.Seed), Known: known,
 	}
-	f.plan, err = rollout.Draw(f.spec.Seed, f.numbers, func(yield func(rollout.Host) bool) {
-		for i := range uint32(o.Hosts) {
-			if !yield(rollout.Host{ID: name(i), Stratum: strata[labelOf(i)].label}) {
-				return
-			}
-		}
-	})
-	if err != nil {
+	if err := f.draw(); err != nil {
 		return nil, fmt.Errorf("draw the rings: %w", err)
 	}
-	f.place(o.Hosts)
 	f.members = make([][]uint32, len(f.plan.Rings))
 	for r, ring := range f.plan.Rings {
 		f.members[r] = make([]uint32, 0, ring.Members)
@@ -102,19 +95,56 @@ func newFleet(o *Options) (*fleet, error) {
 	return f, nil
 }
 
-// place finds the ring of each host, on two processors.
-func (f *fleet) place(hosts int) {
-	var wg sync.WaitGroup
-	const parts = 2
-	for p := range parts {
-		wg.Go(func() {
-			dice := rollout.NewDice(f.spec.Seed)
-			for i := p * hosts / parts; i < (p+1)*hosts/parts; i++ {
-				h := rollout.Host{ID: name(uint32(i)), Stratum: strata[labelOf(uint32(i))].label}
-				stratum, ring := f.plan.Find(dice, &h)
-				f.stratum[i], f.ring[i] = uint8(stratum), uint8(ring)
-			}
-		})
+// draw throws the dice for each host, once, and finds its ring.
+func (f *fleet) draw() (err error) {
+	hosts := len(f.ring)
+	places := make([]uint64, hosts)
+	parallel(hosts, func(from, to int) {
+		dice := rollout.NewDice(f.spec.Seed)
+		for i := from; i < to; i++ {
+			f.stratum[i] = uint8(labelOf(uint32(i)))
+			places[i] = dice.Place(name(uint32(i)))
+		}
+	})
+	sorted := make([][]uint64, len(strata))
+	for i, s := range f.stratum {
+		sorted[s] = append(sorted[s], places[i])
 	}
+	parallel(len(strata), func(from, to int) {
+		for _, in := range sorted[from:to] {
+			slices.Sort(in)
+		}
+	})
+	labels := map[string][]uint64{}
+	for i, in := range sorted {
+		if len(in) > 0 {
+			labels[strata[i].label] = in
+		}
+	}
+	if f.plan, err = rollout.DrawPlaces(f.numbers, labels, 0, 0); err != nil {
+		return err
+	}
+	index := make([]uint8, len(strata)) // of a stratum in the plan
+	for i := range f.plan.Strata {
+		for k := range strata {
+			if strata[k].label == f.plan.Strata[i].Label {
+				index[k] = uint8(i)
+			}
+		}
+	}
+	parallel(hosts, func(from, to int) {
+		for i := from; i < to; i++ {
+			s := index[f.stratum[i]]
+			f.stratum[i], f.ring[i] = s, uint8(f.plan.RingAt(int(s), places[i]))
+		}
+	})
+	return nil
+}
+
+// parallel does n things, in two parts on as many processors.
+func parallel(n int, do func(from, to int)) {
+	var wg sync.WaitGroup
+	wg.Go(func() { do(0, n/2) })
+	wg.Go(func() { do(n/2, n) })
 	wg.Wait()
 }

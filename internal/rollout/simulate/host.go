@@ -24,7 +24,7 @@ func (r *run) event(h uint32) {
 	default:
 		r.checkIn(h, m)
 	}
-	r.queue(h)
+	r.await(h, m)
 }
 
 // deadEvent is a host's silence, or its beacon.
@@ -60,7 +60,10 @@ func (r *run) lapseAt(m *machine) uint32 {
 	if m.due == 0 {
 		return never
 	}
-	pace := (m.due - m.seen) / uint32(r.numbers.Missed)
+	pace := uint32(r.numbers.Idle / time.Second)
+	if m.flags&often != 0 {
+		pace = uint32(r.numbers.CheckIn / time.Second)
+	}
 	return r.t + uint32(r.numbers.Missed)*pace - r.rng.Uint32N(max(pace, 1))
 }
 
@@ -113,9 +116,9 @@ func (r *run) cost(what uint16) rollout.Load {
 	return rollout.Load{CPU: 0.01 * x * times, Memory: 150e6 * (0.9 + 0.1*x), Latency: 0.002 * x * times}
 }
 
-// often: hosts up to this ring check in at each turn; those of later rings, of which there are enough, only when that
+// eachTurn: hosts up to this ring check in at each turn; those of later rings, of which there are enough, only when that
 // can change something.
-const often = 3
+const eachTurn = 3
 
 // next decides when the host checks in again, after what it was told.
 func (r *run) next(m *machine, reply *rollout.Reply) {
@@ -138,7 +141,7 @@ func (r *run) next(m *machine, reply *rollout.Reply) {
 		}
 	case r.halted != never && m.what&runsNew == 0:
 		m.ask = never
-	case phase == rollout.Soaking && m.ring > often:
+	case phase == rollout.Soaking && m.ring > eachTurn:
 		m.ask = max(m.soaking+seconds(r.numbers.Soak), r.t) + 1 + r.rng.Uint32N(wait)
 	case phase == rollout.Confirmed:
 		m.ask = never
@@ -149,7 +152,7 @@ func (r *run) next(m *machine, reply *rollout.Reply) {
 	default:
 		m.ask = soon
 	}
-	if phase := rollout.Phase(m.phase); phase == rollout.Soaking && m.what&broken != 0 && m.ring > often {
+	if phase := rollout.Phase(m.phase); phase == rollout.Soaking && m.what&broken != 0 && m.ring > eachTurn {
 		m.ask = soon // it has something to tell
 	}
 }
@@ -159,39 +162,31 @@ func (r *run) apply(kind rollout.Kind, h uint32) rollout.Reply {
 	in := &r.in
 	in.Kind = kind
 	if h != never {
-		in.Host.ID = name(h)
-		in.Host.Row = r.hosts[h].row()
-		if in.Host.Row.Due != 0 && kind == rollout.Lapse {
+		m := &r.hosts[h]
+		in.Host.ID = ""
+		if kind != rollout.CheckIn || r.notable(&in.Report) {
+			in.Host.ID = name(h) // otherwise nobody would read it: evidence names who has something to tell
+		}
+		in.Host.Row = m.row()
+		if m.due != 0 && kind == rollout.Lapse {
 			// The check-ins that were left out moved it.
 			in.Host.Row.Due = min(in.Host.Row.Due, time.Duration(r.t)*time.Second)
 		}
 	}
-	e := r.state.Apply(r.begin.Add(time.Duration(r.t)*time.Second), in)
+	e := r.state.Apply(r.start.Add(time.Duration(r.t)*time.Second), in)
 	r.out.Inputs++
 	if len(e.Acts) > 0 {
 		r.acts = append(r.acts, e.Acts...)
 	}
 	if e.Store {
-		r.hosts[h].keep(&e.Row)
+		m := &r.hosts[h]
+		m.keep(&e.Row, r.watched)
+		r.touch(h, m)
 	}
 	return e.Reply
 }
 
-// row returns what is stored of a host.
-func (m *machine) row() rollout.Row {
-	return rollout.Row{
-		Known: true, Ring: int(m.ring), Stratum: int(m.stratum), Phase: rollout.Phase(m.phase),
-		Silent: m.silent, WrittenOff: m.writtenOff, Voted: m.voted,
-		GrantedAt: time.Duration(m.granted) * time.Second, SoakingAt: time.Duration(m.soaking) * time.Second,
-		SampledAt: time.Duration(m.sampled) * time.Second, Seen: time.Duration(m.seen) * time.Second,
-		Due: time.Duration(m.due) * time.Second,
-	}
-}
-
-// keep stores it.
-func (m *machine) keep(from *rollout.Row) {
-	m.phase, m.voted, m.silent, m.writtenOff = uint8(from.Phase), from.Voted, from.Silent, from.WrittenOff
-	m.granted, m.soaking = uint32(from.GrantedAt/time.Second), uint32(from.SoakingAt/time.Second)
-	m.sampled, m.seen = uint32(from.SampledAt/time.Second), uint32(from.Seen/time.Second)
-	m.due = uint32(from.Due / time.Second)
+// notable reports whether a host says more than that it is there.
+func (r *run) notable(rep *rollout.Report) bool {
+	return len(rep.Incidents) > 0 || rep.Denied || rep.Timeouts || rep.Vital
 }

@@ -2,39 +2,11 @@ package simulate
 
 import (
 	"context"
+	"math/bits"
 	"math/rand/v2"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/rollout"
-)
-
-// machine is one host, in 40 bytes, because an event in a large fleet costs about as much as the memory it touches.
-// The first two lines are its rollout.Row. Times are in seconds: every input comes at a whole one.
-type machine struct {
-	granted, soaking, sampled, seen, due uint32
-	voted                                uint16
-	phase, ring, stratum                 uint8
-
-	silent, writtenOff bool
-	server             bool
-	what               uint16
-	toggle             uint32 // when it is switched on or off; of a dead one, when its beacon comes
-	ask                uint32 // when it checks in; of one that is off or dead, when it counts as silent
-	link               uint32 // the next host in the same second, plus 1
-}
-
-// What a host is.
-const (
-	awake   = 1 << iota // it has a place in the queue, or had one
-	on                  // switched on
-	runsNew             // runs the release
-	broken
-	dead // broken, and does not check in
-	liar
-	skewed
-	unused // has a grant that it will not use
-	asked  // has tried once with a clock that is wrong
-	doomed // the release will break it
 )
 
 // run is one rollout of one fleet.
@@ -45,16 +17,17 @@ type run struct {
 	hab   *habits
 	rng   *rand.Rand
 	state rollout.State
-	begin time.Time
+	start time.Time
 	in    rollout.Input // used again and again
 	load  rollout.Load
+	// watched is how long a host that checks in often may say nothing.
+	watched time.Duration
 
-	hosts []machine
-	heads []uint32 // by second: the first host, plus 1
-
+	*arena
 	t       uint32
 	acts    []rollout.Act
 	halted  uint32 // when it was stopped by a gate, or never
+	warm    uint16 // means nothing
 	broke   int
 	granted int
 	curve   []int // broken hosts at the end of each minute
@@ -77,12 +50,51 @@ type Outcome struct {
 
 // arena is the memory of one run at a time.
 type arena struct {
-	hosts []machine
-	heads []uint32
+	hosts   []machine
+	touched []uint64 // a bit for each host that is not as it began: few, when a rollout ends early
+	queue   queue
 }
 
-func newArena(hosts, seconds int) *arena {
-	return &arena{hosts: make([]machine, hosts), heads: make([]uint32, seconds+1)}
+func newArena(f *fleet, seconds int) *arena {
+	hosts := len(f.ring)
+	a := &arena{hosts: make([]machine, hosts), touched: make([]uint64, (hosts+63)/64), queue: newQueue(seconds)}
+	for i := range a.hosts {
+		a.begin(f, uint32(i))
+	}
+	return a
+}
+
+// begin makes a host as it was before the rollout.
+func (a *arena) begin(f *fleet, h uint32) {
+	m := machine{ring: f.ring[h], stratum: f.stratum[h]}
+	if f.server[m.stratum] {
+		m.flags = server
+	}
+	a.hosts[h] = m
+}
+
+// touch notes that a host is not as it began.
+func (a *arena) touch(h uint32, m *machine) {
+	if m.flags&touched == 0 {
+		m.flags |= touched
+		a.touched[h/64] |= 1 << (h % 64)
+	}
+}
+
+// each calls do for each host that is not as it began, in order.
+func (a *arena) each(do func(h uint32)) {
+	for i, word := range a.touched {
+		for ; word != 0; word &= word - 1 {
+			do(uint32(i*64 + bits.TrailingZeros64(word)))
+		}
+	}
+}
+
+// again makes everything as it was before the rollout.
+func (a *arena) again(f *fleet) {
+	a.queue.clear()
+	a.each(func(h uint32) { a.begin(f, h) })
+	clear(a.touched)
 }
 
 // horizon is how long a run may take: seven rings and the control group with twice the soak that they need, and the
@@ -97,15 +109,11 @@ func newRun(f *fleet, o *Options, hab *habits, a *arena, seed uint64) (*run, err
 	if err != nil {
 		return nil, err
 	}
-	clear(a.heads)
-	for i := range a.hosts {
-		stratum := f.stratum[i]
-		a.hosts[i] = machine{ring: f.ring[i], stratum: stratum, server: f.server[stratum]}
-	}
+	a.again(f)
 	r := &run{
 		fleet: f, o: o, sc: sc, hab: hab, rng: dice(seed),
-		begin: time.Date(2026, 1, 5, o.Start, 0, 0, 0, time.UTC), halted: never,
-		hosts: a.hosts, heads: a.heads,
+		start: time.Date(2026, 1, 5, o.Start, 0, 0, 0, time.UTC), halted: never,
+		arena: a, watched: time.Duration(f.numbers.Missed) * f.numbers.CheckIn,
 	}
 	r.out.Seed = seed
 	r.state, err = rollout.New(f.spec, f.numbers, f.plan)
@@ -122,7 +130,7 @@ func (r *run) play(ctx context.Context, progress func(t uint32, granted int)) Ou
 	r.wakeRing(uint32(r.plan.Control()))
 	r.apply(rollout.Tick, never)
 	r.act()
-	for r.t = 0; int(r.t) < len(r.heads)-1 && !r.over() && ctx.Err() == nil; r.t++ {
+	for r.t = 0; int(r.t) < len(r.queue.heads)-1 && !r.over() && ctx.Err() == nil; r.t++ {
 		if r.t%30 == 0 {
 			r.apply(rollout.Tick, never)
 			r.act()
@@ -132,18 +140,37 @@ func (r *run) play(ctx context.Context, progress func(t uint32, granted int)) Ou
 			r.curve = append(r.curve, r.broke)
 			progress(r.t, r.granted)
 		}
-		for r.heads[r.t] != 0 {
-			host := r.heads[r.t] - 1
-			r.heads[r.t] = r.hosts[host].link
-			r.event(host)
-			r.act()
-		}
+		r.second()
 	}
 	return r.outcome()
 }
 
+// second lets everything happen that is due now.
+func (r *run) second() {
+	last := uint32(0)
+	for {
+		top := r.queue.top(r.t)
+		if top == 0 {
+			return
+		}
+		if top != last {
+			last = top
+			for _, h := range r.queue.of(top) {
+				r.warm += r.hosts[h].what // the processor waits for all of their memory at once, not for each
+			}
+		}
+		r.event(r.queue.pop(r.t))
+		if len(r.acts) > 0 {
+			r.act()
+		}
+	}
+}
+
 // over reports whether nothing of interest can happen any more.
 func (r *run) over() bool {
+	if r.halted != never && r.queue.queued == 0 {
+		return true
+	}
 	switch r.state.Status {
 	case rollout.Stopped, rollout.OnHold:
 		// Hosts that are off go back, or break, when they come on again: that takes up to a day.
@@ -211,33 +238,34 @@ func (r *run) wakeRing(ring uint32) {
 	}
 	for _, h := range r.members[ring] {
 		m := &r.hosts[h]
+		r.touch(h, m)
 		r.awaken(m)
 		if m.what&on != 0 {
 			m.ask = r.t + 1 + r.rng.Uint32N(pace)
 		}
-		r.queue(h)
+		r.await(h, m)
 	}
 }
 
 // requeue builds the queue anew, and lets the hosts that a rollout's change is about check in soon.
 func (r *run) requeue(soon func(*machine) bool) {
-	clear(r.heads)
+	r.queue.clear()
 	idle := uint32(r.numbers.Idle / time.Second)
 	stopped := r.state.Status == rollout.Stopped
-	for h := range uint32(len(r.hosts)) {
+	r.each(func(h uint32) {
 		m := &r.hosts[h]
 		if m.what&awake == 0 {
-			continue
+			return
 		}
 		if soon(m) {
 			if m.what&on != 0 {
 				m.ask = r.t + 1 + r.rng.Uint32N(idle)
 			}
 		} else if stopped && m.what&runsNew == 0 {
-			continue // what it does decides nothing any more
+			return // what it does decides nothing any more
 		}
-		r.queue(h)
-	}
+		r.await(h, m)
+	})
 }
 
 // awaken draws what a host is at the moment at which it first matters.
@@ -263,22 +291,18 @@ func (r *run) awaken(m *machine) {
 }
 
 func (r *run) habit(m *machine) *habit {
-	if m.server {
+	if m.flags&server != 0 {
 		return &r.hab.server
 	}
 	return &r.hab.desk
 }
 
-// queue puts a host where its next time is.
-func (r *run) queue(h uint32) {
-	m := &r.hosts[h]
+// await puts a host where its next time is.
+func (r *run) await(h uint32, m *machine) {
 	next := min(m.toggle, m.ask, r.doom(m))
-	if int(next) >= len(r.heads) {
-		return
+	if int(next) < len(r.queue.heads) {
+		r.queue.push(max(next, r.t), h)
 	}
-	next = max(next, r.t)
-	m.link = r.heads[next]
-	r.heads[next] = h + 1
 }
 
 // doom returns when a host that is on breaks, or never.
@@ -292,5 +316,5 @@ func (r *run) doom(m *machine) uint32 {
 
 // after draws when a machine that is on or off now changes.
 func (r *run) after(rates *[day]float64) uint32 {
-	return next(r.rng, r.t, uint32(len(r.heads)), r.o.Start, rates)
+	return next(r.rng, r.t, uint32(len(r.queue.heads)), r.o.Start, rates)
 }

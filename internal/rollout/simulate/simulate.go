@@ -99,7 +99,7 @@ func (g *game) work(ctx context.Context) {
 		g.fail(err)
 		return
 	}
-	a := newArena(g.o.Hosts, g.f.horizon(sc))
+	a := newArena(g.f, g.f.horizon(sc))
 	for {
 		i := g.take()
 		if i < 0 || ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keepout-security/keepout/internal/rollout"
 )
@@ -207,15 +208,46 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestRowIsKept: the compact form of a row loses nothing.
+// TestRowIsKept: the compact form of a row loses nothing but when the host was seen last, which decides nothing.
 func TestRowIsKept(t *testing.T) {
 	t.Parallel()
-	m := machine{ring: 3, stratum: 2}
-	r := m.row()
-	r.Phase, r.Silent, r.WrittenOff, r.Voted = rollout.Soaking, true, true, 77
-	r.GrantedAt, r.SoakingAt, r.SampledAt, r.Seen, r.Due = 1e9, 2e9, 3e9, 4e9, 5e9
-	m.keep(&r)
-	if got := m.row(); got != r {
-		t.Errorf("kept %+v, got %+v", r, got)
+	for _, phase := range []rollout.Phase{rollout.Pending, rollout.Confirmed, rollout.Foreign} {
+		m := machine{ring: 3, stratum: 2, flags: server}
+		r := m.row()
+		r.Phase, r.Silent, r.WrittenOff, r.Voted = phase, true, phase == rollout.Confirmed, 77
+		r.GrantedAt, r.SoakingAt, r.SampledAt, r.Seen, r.Due = 1e9, 2e9, 3e9, 4e9, 9e9
+		m.keep(&r, 5*time.Second)
+		if m.flags&(server|often) != server|often {
+			t.Errorf("flags %b of a server that is expected in five seconds", m.flags)
+		}
+		m.keep(&r, 4*time.Second)
+		r.Seen = 0
+		if got := m.row(); got != r || m.flags&(server|often) != server {
+			t.Errorf("kept %+v with flags %b, got %+v", r, m.flags, got)
+		}
+	}
+}
+
+// TestUsedMemory: a run in the memory of another one is as it would be in its own.
+func TestUsedMemory(t *testing.T) {
+	t.Parallel()
+	o := options("dead-after-30m", 30_000)
+	o.Seeds = 3
+	both := mustPlay(t, o)
+	f, err := newFleet(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc, _ := o.scenario()
+	for i := range both.Runs {
+		r, err := newRun(f, &o, newHabits(), newArena(f, f.horizon(sc)), o.Seed+uint64(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := r.play(context.Background(), func(uint32, int) {})
+		if want := both.Runs[i]; got.Broken != want.Broken || got.Inputs != want.Inputs || got.Minutes != want.Minutes {
+			t.Errorf("seed %d: %d broken in %d inputs, want %d in %d",
+				got.Seed, got.Broken, got.Inputs, want.Broken, want.Inputs)
+		}
 	}
 }
