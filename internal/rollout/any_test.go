@@ -18,6 +18,7 @@ type machine struct {
 	runs  bool   // the release
 	holds bool   // a grant was sent to it; it may use it
 	lost  bool   // it says nothing any more
+	tries bool   // it used its grant, and looks at the release before it runs it
 	tried bool   // it ran the release once, and went back by itself
 	nonce string // of its last check-in: a reply to an earlier one is worth nothing to it
 }
@@ -142,7 +143,7 @@ func (w *world) step(in *Input, i int) {
 	}
 	if e.Reply.Do == RollBack {
 		m := &w.all[i]
-		w.unsent = append(w.unsent, func() { m.runs = false })
+		w.unsent = append(w.unsent, func() { m.runs, m.tries = false, false })
 	}
 }
 
@@ -176,7 +177,7 @@ func (w *world) hold() {
 	for i := range w.all {
 		m := &w.all[i]
 		r := w.row(i)
-		if (m.runs || m.holds) && r.Phase != Confirmed && r.Phase != Foreign && r.Ring >= 0 && !r.WrittenOff {
+		if (m.runs || m.holds || m.tries) && r.Phase != Confirmed && r.Phase != Foreign && r.Ring >= 0 && !r.WrittenOff {
 			really[r.Ring]++
 		}
 	}
@@ -198,6 +199,12 @@ func (w *world) checkIn(i int) {
 	m.lost = false
 	if m.holds && !m.runs && w.rng.IntN(4) > 0 {
 		m.runs, m.holds, m.tried = true, false, false
+		m.tries = w.rng.IntN(3) == 0
+		m.runs = !m.tries
+	}
+	if m.tries && w.rng.IntN(10) == 0 { // its trial is over
+		m.tries, m.runs = false, w.rng.IntN(3) > 0
+		m.tried = !m.runs
 	}
 	rep := Report{Running: w.state.Spec.Previous, Healthy: w.rng.IntN(10) > 0}
 	switch {
@@ -205,6 +212,9 @@ func (w *world) checkIn(i int) {
 		m.runs, m.tried = false, true
 	case m.runs:
 		rep.Running = w.state.Spec.Digest
+	case m.tries:
+		rep.Trying = true
+		w.count["tried"]++
 	case m.tried:
 	case m.holds && w.rng.IntN(10) == 0:
 		rep.Unused, m.holds = true, false
@@ -297,7 +307,7 @@ func TestAnySchedule(t *testing.T) {
 	}
 	t.Log(count)
 	for _, what := range []string{
-		"grants", "controller died", "opened", "completed", "halted", "paused", "resumed", "aged", "refused",
+		"grants", "controller died", "opened", "completed", "halted", "paused", "resumed", "aged", "refused", "tried",
 	} {
 		if count[what] == 0 {
 			t.Errorf("%s never happened: the histories do not reach it", what)

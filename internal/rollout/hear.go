@@ -165,7 +165,7 @@ func (s *State) runs(r *Row, rep *Report) {
 	case Activating:
 		r.Phase, r.SoakingAt = Soaking, s.Clock
 	case Soaking:
-		if !rep.Healthy || len(rep.Incidents) > 0 {
+		if !rep.Healthy || rep.failed() {
 			r.SoakingAt = s.Clock
 			return
 		}
@@ -194,14 +194,15 @@ func (s *State) runsOther(r *Row, rep *Report) {
 		switch {
 		case rep.Unused || rep.Nonce != "" && r.WrittenOff:
 			s.returned(r)
+		case rep.Trying: // its own trial takes as long as it takes
 		case rep.Nonce != "": // it lost the reply: reply gives it another grant for the same room
 		case s.Clock-r.GrantedAt > s.Numbers.GrantLife:
 			s.wentBack(r) // it had the grant and does not want it any more: it has tried
 		}
 	case Soaking, Confirmed:
 		s.wentBack(r)
-		if s.Status != Stopped && len(rep.Incidents) == 0 {
-			rep.Incidents = []Incident{{Gate: Crash, Signature: "went back by itself"}}
+		if s.Status != Stopped && !rep.failed() {
+			rep.Incidents = append([]Incident{{Gate: Crash, Signature: "went back by itself"}}, rep.Incidents...)
 		}
 	case Pending, WentBack:
 	}
@@ -244,6 +245,10 @@ func (s *State) reply(now time.Time, in *Input, e *Effects) {
 		case r.Phase == Foreign:
 			e.Reply.Why = Outside
 		}
+		return
+	}
+	if s.Status == Stopped && r.Phase == Activating { // it may have it on trial
+		e.Reply.Do, e.Reply.To, e.Reply.Cause, e.Reply.Why = RollBack, s.Spec.Previous, s.Because, RolloutHalted
 		return
 	}
 	if e.Reply.Why = s.refusal(now, in, r); e.Reply.Why != Granted {

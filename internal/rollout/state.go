@@ -30,8 +30,10 @@ type Row struct {
 	Phase   Phase `json:"phase"`
 	Silent  bool  `json:"silent,omitempty"`
 	// WrittenOff: it was silent for so long that its room was given to others, and came back later.
-	WrittenOff bool   `json:"written_off,omitempty"`
-	Voted      uint16 `json:"voted,omitempty"` // bit g: gate g has counted it; each host counts once for each gate
+	WrittenOff bool `json:"written_off,omitempty"`
+	// Voted: bit g says that gate g has counted it, bit signed(g) that it did so by a new signature; each host counts once
+	// for each.
+	Voted uint16 `json:"voted,omitempty"`
 
 	GrantedAt time.Duration `json:"granted_at,omitempty"`
 	SoakingAt time.Duration `json:"soaking_at,omitempty"` // healthy since

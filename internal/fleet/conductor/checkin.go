@@ -18,10 +18,12 @@ import (
 
 // Said is what a host reports about one part.
 type Said struct {
-	Part    Part
-	Report  rollout.Report // without Nonce
-	Rollout string         // the one that it asks for a grant in
-	Nonce   string
+	Part   Part
+	Report rollout.Report // without Nonce and Trying
+
+	Candidate string // digest of what is on trial, or waits for it
+	Rollout   string // the one that it asks for a grant in
+	Nonce     string
 }
 
 // Order is what a host should do.
@@ -163,6 +165,7 @@ func (t *turn) checkIn(l *live, h Host, said []Said, a *Answer) error {
 			continue
 		}
 		in.Report = s.Report
+		in.Report.Trying = s.Candidate != "" && s.Candidate == string(l.state.Spec.Digest)
 		if s.Rollout == l.rec.ID {
 			in.Report.Nonce = s.Nonce
 		}

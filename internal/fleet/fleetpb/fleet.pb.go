@@ -731,8 +731,8 @@ type Counters struct {
 	WatchdogKills   uint32                 `protobuf:"varint,6,opt,name=watchdog_kills,json=watchdogKills,proto3" json:"watchdog_kills,omitempty"`
 	VerdictTimeouts uint32                 `protobuf:"varint,7,opt,name=verdict_timeouts,json=verdictTimeouts,proto3" json:"verdict_timeouts,omitempty"`
 	Verdicts        uint32                 `protobuf:"varint,8,opt,name=verdicts,proto3" json:"verdicts,omitempty"`
-	Denies          uint32                 `protobuf:"varint,9,opt,name=denies,proto3" json:"denies,omitempty"`
-	CriticalDenies  uint32                 `protobuf:"varint,10,opt,name=critical_denies,json=criticalDenies,proto3" json:"critical_denies,omitempty"` // of files that the platform itself needs
+	Denies          uint32                 `protobuf:"varint,9,opt,name=denies,proto3" json:"denies,omitempty"`                                        // DENY votes, also without effect; a candidate's that the active version lacks
+	CriticalDenies  uint32                 `protobuf:"varint,10,opt,name=critical_denies,json=criticalDenies,proto3" json:"critical_denies,omitempty"` // of these, of files that the distribution's packages own
 	CpuSeconds      float64                `protobuf:"fixed64,11,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
 	MemoryBytes     uint64                 `protobuf:"varint,12,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // the highest
 	BootFailures    uint32                 `protobuf:"varint,13,opt,name=boot_failures,json=bootFailures,proto3" json:"boot_failures,omitempty"`
@@ -873,7 +873,7 @@ func (x *Counters) GetLatencyP99Ms() float64 {
 type Bucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Signature     string                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"` // made on the host from the stack or the last change, with nothing personal
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`           // crash, watchdog, boot or deny
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`           // crash, watchdog, boot, recovery or deny
 	Provider      string                 `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // what was active and is suspected
 	Count         uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
