@@ -69,6 +69,7 @@ func (o *Options) complete() {
 }
 
 func (o *Options) own() string    { return filepath.Join(o.StateDir, ownDir) }
+func (o *Options) outbox() string { return filepath.Join(o.StateDir, update.OutboxDir) }
 func (o *Options) report() string { return filepath.Join(o.StateDir, update.ReportDir) }
 
 // Run fetches until ctx ends.
@@ -95,6 +96,7 @@ func Run(ctx context.Context, o Options) error {
 		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
 		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause,
 	}
+	go f.post(ctx)
 	return f.run(ctx)
 }
 

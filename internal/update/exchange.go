@@ -19,6 +19,7 @@ import (
 const (
 	StagingDir = "staging" // the fetcher's to write
 	ReportDir  = "report"  // the core's to write
+	OutboxDir  = "outbox"  // sealed diagnostics, root's to write, the fetcher's to send
 	OrdersFile = "orders.json"
 	ReportFile = "report.json"
 	// OperatorDir, VendorsDir and the OCI blobs are laid out in the staging folder as in every source.
