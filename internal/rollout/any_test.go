@@ -20,6 +20,7 @@ type machine struct {
 	lost  bool   // it says nothing any more
 	tries bool   // it used its grant, and looks at the release before it runs it
 	tried bool   // it ran the release once, and went back by itself
+	moved bool   // it ran the release once, and runs a newer one
 	nonce string // of its last check-in: a reply to an earlier one is worth nothing to it
 }
 
@@ -207,7 +208,13 @@ func (w *world) checkIn(i int) {
 		m.tried = !m.runs
 	}
 	rep := Report{Running: w.state.Spec.Previous, Healthy: w.rng.IntN(10) > 0}
+	if w.state.Behind && m.runs && w.rng.IntN(30) == 0 {
+		m.runs, m.moved = false, true
+		w.count["moved"]++
+	}
 	switch {
+	case m.moved:
+		rep.Running = "sha256:newer"
 	case m.runs && w.rng.IntN(60) == 0:
 		m.runs, m.tried = false, true
 	case m.runs:
@@ -308,6 +315,7 @@ func TestAnySchedule(t *testing.T) {
 	t.Log(count)
 	for _, what := range []string{
 		"grants", "controller died", "opened", "completed", "halted", "paused", "resumed", "aged", "refused", "tried",
+		"moved",
 	} {
 		if count[what] == 0 {
 			t.Errorf("%s never happened: the histories do not reach it", what)

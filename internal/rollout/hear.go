@@ -58,7 +58,7 @@ func (s *State) armOf(r *Row) (Arm, bool) {
 		return Treated, true
 	case Pending:
 		return Control, r.Ring == s.Plan.Control()
-	case WentBack, Foreign:
+	case WentBack, Foreign, Moved:
 	}
 	return 0, false
 }
@@ -160,7 +160,7 @@ func (s *State) back(r *Row) {
 // runs takes a report of a host that runs the release.
 func (s *State) runs(r *Row, rep *Report) {
 	switch r.Phase {
-	case Pending, WentBack:
+	case Pending, WentBack, Moved:
 		r.Phase = Foreign
 	case Activating:
 		r.Phase, r.SoakingAt = Soaking, s.Clock
@@ -200,12 +200,26 @@ func (s *State) runsOther(r *Row, rep *Report) {
 			s.wentBack(r) // it had the grant and does not want it any more: it has tried
 		}
 	case Soaking, Confirmed:
+		if s.Behind && rep.Running != s.Spec.Previous {
+			s.moved(r)
+			return
+		}
 		s.wentBack(r)
 		if s.Status != Stopped && !rep.failed() {
 			rep.Incidents = append([]Incident{{Gate: Crash, Signature: "went back by itself"}}, rep.Incidents...)
 		}
-	case Pending, WentBack:
+	case Pending, WentBack, Moved:
 	}
+}
+
+// moved takes it that a host has gone on to a newer release, which says nothing about this one.
+func (s *State) moved(r *Row) {
+	if ring := &s.Rings[r.Ring]; r.Outstanding() {
+		ring.Soaking--
+		ring.WrittenOff++
+		ring.Returned++
+	}
+	r.Phase = Moved
 }
 
 // returned gives room back: the host proved that it never activated.

@@ -19,6 +19,7 @@ const (
 	Confirmed               // ran it well for the soak
 	WentBack                // ran it and went back, by itself or because it was told
 	Foreign                 // runs it without a grant
+	Moved                   // ran it and left it for a newer release
 )
 
 // Row is what is kept of one host. Durations are of State.Clock. Its JSON form may be stored as it is; whoever uses
@@ -64,7 +65,7 @@ type Ring struct {
 	Granted    int `json:"granted"`     // grants that took up room
 	Confirmed  int `json:"confirmed"`   // of these, hosts that ran it well for the soak
 	WrittenOff int `json:"written_off"` // of these: Returned, or silent as often as control hosts are
-	Returned   int `json:"returned"`    // part of WrittenOff: proved that they never activated
+	Returned   int `json:"returned"`    // part of WrittenOff: proved that they never activated, or have moved on
 	Silent     int `json:"silent"`      // outstanding and silent now
 	Gone       int `json:"gone"`        // written off and silent now
 	Soaking    int `json:"soaking"`     // outstanding and heard of
