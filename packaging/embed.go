@@ -25,6 +25,10 @@ func Unit(name, bin string) []byte {
 	return fill("systemd/"+strings.ReplaceAll(name, ".d/keepout.conf", ".keepout.conf"), "@BIN@", bin)
 }
 
+// Fetch returns the unit of keepout-fetch, for keepout-fetch.service. It is no part of Units: a machine may have a
+// control plane and no boot counter, or the other way round.
+func Fetch(bin string) []byte { return fill("systemd/keepout-fetch.service", "@BIN@", bin) }
+
 // Login returns the script for /etc/update-motd.d, which tells those who log in about a recent failure to start.
 func Login(bin string) []byte { return fill("motd/60-keepout", "@BIN@", bin) }
 

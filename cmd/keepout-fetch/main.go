@@ -10,4 +10,4 @@ import (
 // version is set by the build.
 var version = "devel"
 
-func main() { os.Exit(fetch.Main(os.Args[1:], version, os.Stderr)) }
+func main() { os.Exit(fetch.Main(os.Args[1:], version, os.Stdout, os.Stderr)) }

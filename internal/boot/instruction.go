@@ -19,6 +19,10 @@ type Instruction struct {
 	Good    bool   `json:"good,omitempty"`    // this boot was judged good
 	Orders  Orders `json:"orders,omitzero"`
 	Told    *Told  `json:"told,omitempty"` // a recent failure to start, nil where there is none
+	// Suspect is what was being started when the boot before failed; zero when that is not known, or it did not fail.
+	Suspect Crumb `json:"suspect,omitzero"`
+	// Recoveries counts visits to the recovery environment since the last good boot before this one.
+	Recoveries int `json:"recoveries,omitempty"`
 }
 
 // Told is a recent failure to start, as status tells it until some time.
@@ -52,7 +56,8 @@ func ParseInstruction(data []byte) (Instruction, error) {
 		return Instruction{}, fmt.Errorf("%w: %d", ErrVersion, in.Version)
 	case !in.Mode.Valid() || in.Mode.rank() > Safe.rank():
 		return Instruction{}, fmt.Errorf("%q is no mode of a running system", in.Mode)
-	case in.Attempt < 0 || len(in.Reason) > maxReason || len(in.Trouble) > maxReason,
+	case in.Attempt < 0 || in.Recoveries < 0 || in.Suspect != in.Suspect.bound() ||
+		len(in.Reason) > maxReason || len(in.Trouble) > maxReason,
 		len(in.Orders.Disabled) > MaxNamed || len(in.Orders.LastKnownGood) > MaxNamed:
 		return Instruction{}, fmt.Errorf("a value is out of range")
 	case in.Told != nil && (len(in.Told.Title) > maxTold || len(in.Told.Fix) > maxTold):

@@ -21,6 +21,7 @@ import (
 	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
 	"github.com/keepout-security/keepout/internal/roster"
+	"github.com/keepout-security/keepout/internal/update"
 )
 
 // keptBundles is how many bundles stay in the folder.
@@ -90,7 +91,7 @@ func (a *app) diagnosticsCommand() *cobra.Command {
 }
 
 func (g *gathering) folder() string { return filepath.Join(g.state, "diagnostics") }
-func (g *gathering) outbox() string { return filepath.Join(g.state, "outbox") }
+func (g *gathering) outbox() string { return filepath.Join(g.state, update.OutboxDir) }
 
 // makeBundle gathers what there is. Only what redaction could not do without is an error.
 func (a *app) makeBundle(ctx context.Context, g *gathering) (diagnostics.Bundle, []byte, error) {
@@ -324,7 +325,7 @@ func (a *app) sendBundle(g *gathering, args []string) error {
 	}
 	to, what := g.to, "encrypted"
 	if to == "" {
-		if err := os.MkdirAll(g.outbox(), 0o750); err != nil {
+		if err := update.MakeOutbox(g.outbox(), update.FetchUser); err != nil {
 			return unkept(g.outbox(), err)
 		}
 		to = filepath.Join(g.outbox(), strings.TrimSuffix(filepath.Base(file), bundleSuffix)+parcelSuffix)

@@ -149,6 +149,7 @@ func (d *Daemon) start() error {
 	if d.gap, err = d.guard.TakeOver(); err != nil {
 		return err
 	}
+	d.countStart(installed)
 	d.sensor.SetPrescan(loaded.Prescan)
 	if err := d.sensor.Start(watches(loaded)); err != nil {
 		return watchProblem(err)

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -21,7 +20,6 @@ import (
 	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/roster"
-	"github.com/keepout-security/keepout/internal/supervisor"
 	"github.com/keepout-security/keepout/internal/update"
 )
 
@@ -30,7 +28,10 @@ const lookEvery = time.Second
 
 // updates takes packages, and reports. The zero value does neither.
 type updates struct {
-	buckets update.Group
+	buckets update.Group // of crashes and the like
+	denials update.Group // so that neither takes the other's room
+	meter   update.Meter // the goroutine's
+	lapped  time.Time    // when the times of votes were read last; the goroutine's
 	core    string
 	end     chan struct{}
 	over    chan struct{}
@@ -103,6 +104,7 @@ func (d *Daemon) update(taker *update.Taker, dir string) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var last update.Report
+	var written time.Time
 	for {
 		select {
 		case <-d.updates.end:
@@ -110,19 +112,19 @@ func (d *Daemon) update(taker *update.Taker, dir string) {
 		case <-tick.C:
 		}
 		taker.Look()
-		next := d.report()
+		next := d.report(time.Now())
 		taker.Fill(&next)
 		d.updates.mu.Lock()
 		d.updates.found = taker.Problems()
 		d.updates.mu.Unlock()
-		if reflect.DeepEqual(last, next) {
+		if time.Since(written) < update.AliveEvery && !next.News(&last) {
 			continue
 		}
 		if err := update.WriteReport(dir, &next); err != nil {
 			d.log.Warn("the report for keepout-fetch was not written", slog.Any("error", err))
 			continue
 		}
-		last = next
+		last, written = next, time.Now()
 	}
 }
 
@@ -137,36 +139,6 @@ func (u *updates) problems() []health.Problem {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return append([]health.Problem(nil), u.found...)
-}
-
-// report gathers what the control plane should know of the providers.
-func (d *Daemon) report() update.Report {
-	r := update.Report{Core: d.updates.core, Installed: []update.Installed{}, Buckets: d.updates.buckets.List()}
-	for _, s := range d.roster.Status() {
-		st, ok := d.store.State(s.ID)
-		if !ok {
-			continue
-		}
-		well := s.State == supervisor.Running && s.Demoted == nil
-		for _, part := range rollback.Parts() {
-			slots := st.Slots(part)
-			for _, v := range []struct {
-				slot string
-				rollback.Version
-			}{{"active", slots.Active}, {"candidate", slots.Candidate}, {"lkg", slots.LKG}, {"factory", slots.Factory}} {
-				if !v.None() {
-					r.Installed = append(r.Installed, update.Installed{
-						Provider: s.ID, Part: part, Slot: v.slot, Digest: string(v.Digest), Healthy: well && v.slot == "active",
-					})
-				}
-			}
-		}
-		r.Counters = append(r.Counters, update.Counters{
-			Provider: s.ID, Engine: string(st.Engine.Active.Digest), Content: string(st.Content.Active.Digest),
-			Verdicts: s.Counters.Answered, Timeouts: s.Counters.Late,
-		})
-	}
-	return r
 }
 
 // listen returns what hears the notes of the providers: the journal, and the crash groups.
@@ -241,6 +213,11 @@ func (u updating) State(provider string) (rollback.State, bool) { return u.d.sto
 // Offer implements update.Host.
 func (u updating) Offer(provider string, part rollback.Part, v rollback.Version) error {
 	return u.d.roster.Offer(provider, part, v)
+}
+
+// Withdraw implements update.Host.
+func (u updating) Withdraw(provider string, part rollback.Part, d rollback.Digest, cause string) error {
+	return u.d.roster.Withdraw(provider, part, d, cause)
 }
 
 // Back implements update.Host.

@@ -194,6 +194,7 @@ func (d *Docket) file(e *entry) actions {
 	}
 	v.Shared = uint32(len(e.joined))
 	e.compare(v.Ballots)
+	e.tally(v.Ballots)
 	var last []ending
 	if e.lingers {
 		d.lingering--

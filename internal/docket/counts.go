@@ -70,8 +70,9 @@ func (d *Docket) Totals() Totals {
 // Latency is a histogram of how long votes took, from reading the event to the vote. It is safe for concurrent
 // use.
 type Latency struct {
-	mu sync.Mutex
-	h  *hdrhistogram.Histogram
+	mu   sync.Mutex
+	h    *hdrhistogram.Histogram
+	then *hdrhistogram.Snapshot // at the last Lap
 }
 
 // NewLatency makes an empty histogram for 1 µs to 60 s at two significant figures.
@@ -98,4 +99,21 @@ func (l *Latency) Quantiles() Quantiles {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Quantiles{P50: l.h.ValueAtQuantile(50), P99: l.h.ValueAtQuantile(99)}
+}
+
+// Lap returns the quantiles of the votes since the last Lap, or since the beginning. One caller only can use it.
+func (l *Latency) Lap() Quantiles {
+	l.mu.Lock()
+	now := l.h.Export()
+	l.mu.Unlock()
+	lap := *now
+	lap.Counts = append([]int64(nil), now.Counts...)
+	if l.then != nil {
+		for i := range lap.Counts {
+			lap.Counts[i] -= l.then.Counts[i]
+		}
+	}
+	l.then = now
+	h := hdrhistogram.Import(&lap)
+	return Quantiles{P50: h.ValueAtQuantile(50), P99: h.ValueAtQuantile(99)}
 }

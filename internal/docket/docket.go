@@ -36,9 +36,11 @@ type Member struct {
 	Metadata   time.Duration // budget for a vote without the content
 	Content    time.Duration // budget for a vote with the descriptor
 	Latency    *Latency
-	Standing   *Standing  // nil: always waited for
-	Memory     *Memory    // nil: its votes are not remembered
-	Beside     *Agreement // set for a candidate that runs beside another member; nil otherwise
+	Standing   *Standing              // nil: always waited for
+	Memory     *Memory                // nil: its votes are not remembered
+	Beside     *Agreement             // set for a candidate that runs beside another member; nil otherwise
+	Tally      *Tally                 // nil: what it denies is not counted
+	Owned      func(path string) bool // for Tally; whether the distribution's packages own a path; may be nil
 }
 
 // Ruling is what the docket needs from the administrator's decisions.

@@ -295,7 +295,11 @@ func (s *Standing) tell(news []Change) {
 
 // owns reports whether the distribution's packages own a file. A file that others than root can change is nobody's.
 func (s *Standing) owns(f *event.File) bool {
-	return s.w.Owned != nil && !f.PathUnsure && f.UID == 0 && f.Mode&0o022 == 0 && s.w.Owned(f.Path)
+	return s.w.Owned != nil && ownedBy(s.w.Owned, f)
+}
+
+func ownedBy(owned func(path string) bool, f *event.File) bool {
+	return !f.PathUnsure && f.UID == 0 && f.Mode&0o022 == 0 && owned(f.Path)
 }
 
 // Demotion says why a provider that is configured to enforce does not.

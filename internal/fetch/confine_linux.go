@@ -30,6 +30,9 @@ func giveUp(o *Options, user int, tokenFile string, args []string) error {
 			return fmt.Errorf("its folder: %w", err)
 		}
 	}
+	if err := o.prepareOutbox(user); err != nil {
+		o.Log.Warn("diagnostics may stay in the outbox", slog.Any("error", err))
+	}
 	if tokenFile != "" && o.Token != "" {
 		path := filepath.Join(o.own(), tokenCopy)
 		if err := errors.Join(os.WriteFile(path, []byte(o.Token), 0o600), os.Lchown(path, user, user)); err != nil {
@@ -51,7 +54,7 @@ func giveUp(o *Options, user int, tokenFile string, args []string) error {
 func (o *Options) restrict() {
 	paths := []landlock.Rule{
 		landlock.RWDirs(o.own(), o.Staging).IgnoreIfMissing(),
-		landlock.RODirs(o.report(), "/etc", "/usr", "/lib", "/run/systemd/resolve").IgnoreIfMissing(),
+		landlock.RODirs(o.report(), o.outbox(), "/etc", "/usr", "/lib", "/run/systemd/resolve").IgnoreIfMissing(),
 		landlock.ROFiles("/proc/sys/kernel/random/boot_id").IgnoreIfMissing(),
 		landlock.RWFiles("/dev/null").IgnoreIfMissing(),
 	}

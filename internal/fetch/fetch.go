@@ -52,7 +52,10 @@ const (
 	pollSlack   = 20 * time.Second
 	minPause    = 200 * time.Millisecond
 	maxBackoff  = time.Minute
-	refreshMeta = time.Minute // between two looks at metadata while something is ordered
+	refreshMeta = time.Minute      // between two looks at metadata while something is ordered
+	countsEvery = 5 * time.Minute  // counts are said, unless the server wants them more often
+	alarmEvery  = 10 * time.Second // and counts of what should not be
+	noCore      = 10 * time.Second // without a core, the server is asked that often
 	ownDir      = "fetch"
 )
 
@@ -66,6 +69,7 @@ func (o *Options) complete() {
 }
 
 func (o *Options) own() string    { return filepath.Join(o.StateDir, ownDir) }
+func (o *Options) outbox() string { return filepath.Join(o.StateDir, update.OutboxDir) }
 func (o *Options) report() string { return filepath.Join(o.StateDir, update.ReportDir) }
 
 // Run fetches until ctx ends.
@@ -92,6 +96,7 @@ func Run(ctx context.Context, o Options) error {
 		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
 		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause,
 	}
+	go f.post(ctx)
 	return f.run(ctx)
 }
 
@@ -200,7 +205,7 @@ type fetcher struct {
 	instance string
 	boot     string
 
-	said     said
+	told     told
 	revision uint64
 	pause    time.Duration
 	spread   time.Duration
@@ -278,25 +283,59 @@ func (f *fetcher) run(ctx context.Context) error {
 	return nil
 }
 
+// told is what the control plane has heard, and when.
+type told struct {
+	said
+
+	at    time.Time     // when counts were said last
+	again time.Duration // how often the server wants them; 0 before it said so
+}
+
+// heard is what the core says. A core that has said nothing for long is none that is well, and one that never said
+// anything has no say: the host is heard of nevertheless, so that whatever helps it can arrive.
+func (f *fetcher) heard() (r update.Report, alive bool, err error) {
+	r, err = update.ReadReport(f.o.report())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return update.Report{}, false, nil
+	case err != nil:
+		return r, false, err
+	case update.Stale(f.o.report(), time.Now()):
+		return without(r), false, nil
+	}
+	return r, true, nil
+}
+
+// due is how long it takes until counts are to be said; less than a second is now.
+func (t *told) due(r *update.Report) time.Duration {
+	every := countsEvery
+	if t.again > 0 {
+		every = min(every, t.again)
+	}
+	if t.alarming(r) {
+		every = min(every, alarmEvery)
+	}
+	return every - time.Since(t.at)
+}
+
 // once checks in once. What is new is said at once; otherwise the server may keep the call open, until the core has
 // something new.
 func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
-	r, err := update.ReadReport(f.o.report())
-	if errors.Is(err, fs.ErrNotExist) {
-		return lookEvery, nil // no core yet
-	}
+	r, alive, err := f.heard()
 	if err != nil {
 		return 0, err
 	}
-	m, next := f.said.news(&r)
+	left := f.told.due(&r)
+	m, next := f.told.news(&r, left < time.Second)
 	m.Instance, m.BootId, m.Revision = f.instance, f.boot, f.revision
-	if len(m.GetBuckets()) == 0 && len(m.GetCounters()) == 0 {
-		m.WaitSeconds = longPoll
+	counts := len(m.GetBuckets()) > 0 || len(m.GetCounters()) > 0
+	if !counts && left >= time.Second {
+		m.WaitSeconds = uint32(min(left, longPoll*time.Second) / time.Second)
 	}
 	call, cancel := context.WithTimeout(ctx, longPoll*time.Second+pollSlack)
 	defer cancel()
 	if m.GetWaitSeconds() > 0 {
-		go f.interrupt(call, cancel)
+		go f.interrupt(call, cancel, m, f.told)
 	}
 	begun := time.Now()
 	out, err := f.host.CheckIn(call, m)
@@ -306,7 +345,11 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		}
 		return 0, err
 	}
-	f.said, f.spread = next, time.Duration(out.GetSpreadMs())*time.Millisecond
+	f.spread = time.Duration(out.GetSpreadMs()) * time.Millisecond
+	f.told.said, f.told.again = next, time.Duration(out.GetAgainMs())*time.Millisecond
+	if counts || left < time.Second {
+		f.told.at = time.Now()
+	}
 	if out.GetRenew() {
 		if err := f.host.Renew(ctx, f.o.keepIdentity); err != nil {
 			f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
@@ -316,23 +359,17 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		return 0, err
 	}
 	f.revision = out.GetRevision()
-	if time.Since(begun) < time.Second && m.GetWaitSeconds() > 0 && len(out.GetGrants()) == 0 {
+	switch {
+	case !alive && time.Since(begun) < noCore:
+		return min(time.Duration(out.GetAgainMs())*time.Millisecond, noCore), nil
+	case time.Since(begun) < time.Second && m.GetWaitSeconds() > 0 && len(out.GetGrants()) == 0:
 		return min(time.Duration(out.GetAgainMs())*time.Millisecond, time.Second), nil
 	}
 	return minPause, nil
 }
 
-// interrupt ends a call when the core's report changes.
-func (f *fetcher) interrupt(ctx context.Context, cancel func()) {
-	path := filepath.Join(f.o.report(), update.ReportFile)
-	stamp := func() time.Time {
-		info, err := os.Stat(path)
-		if err != nil {
-			return time.Time{}
-		}
-		return info.ModTime()
-	}
-	before := stamp()
+// interrupt ends a call when the core's report says something that should be told now.
+func (f *fetcher) interrupt(ctx context.Context, cancel func(), m *fleetpb.CheckInRequest, before told) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -340,10 +377,15 @@ func (f *fetcher) interrupt(ctx context.Context, cancel func()) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if stamp() != before {
-				cancel()
-				return
-			}
+		}
+		r, _, err := f.heard()
+		if err != nil {
+			continue // the next call says so
+		}
+		more, _ := before.news(&r, before.due(&r) < time.Second)
+		if !same(m, more) || len(more.GetBuckets()) > 0 || len(more.GetCounters()) > 0 {
+			cancel()
+			return
 		}
 	}
 }

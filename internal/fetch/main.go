@@ -10,14 +10,17 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
+	"github.com/keepout-security/keepout/internal/recovery/protocol"
 	"github.com/keepout-security/keepout/internal/update"
+	"github.com/keepout-security/keepout/packaging"
 )
 
 // Main is keepout-fetch: it gives up its rights, fetches until SIGTERM or SIGINT, and returns the exit code.
-func Main(args []string, version string, stderr io.Writer) int {
+func Main(args []string, version string, stdout, stderr io.Writer) int {
 	var o Options
 	flags := flag.NewFlagSet("keepout-fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -31,6 +34,7 @@ func Main(args []string, version string, stderr io.Writer) int {
 	flags.StringVar(&o.Hostname, "hostname", "", "for people (default: the host's name)")
 	labels := flags.String("labels", "", "KEY=VALUE,…: kernel, distro, hardware, customer")
 	user := flags.Int("user", update.FetchUser, "user and group `id` to run as, when started by root")
+	unit := flags.Bool("print-unit", false, "print the systemd unit for this program, and end")
 	inner := flags.Bool("confined", false, "its rights have been given up; for keepout-fetch itself")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -38,6 +42,9 @@ func Main(args []string, version string, stderr io.Writer) int {
 	if flags.NArg() > 0 {
 		fmt.Fprintln(stderr, "keepout-fetch: there is nothing but flags; see --help")
 		return 2
+	}
+	if *unit {
+		return printUnit(stdout, stderr)
 	}
 	o.Log = slog.New(slog.NewTextHandler(stderr, nil))
 	o.complete()
@@ -58,8 +65,10 @@ func Main(args []string, version string, stderr io.Writer) int {
 func run(o *Options, version string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := os.MkdirAll(o.own(), 0o700); err != nil {
-		return fmt.Errorf("its folder: %w", err)
+	for _, dir := range []string{o.own(), o.outbox()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("its folder: %w", err)
+		}
 	}
 	o.restrict()
 	o.Log.Info("fetching", slog.String("version", version), slog.Int("user", os.Geteuid()))
@@ -81,10 +90,14 @@ func (o *Options) describe(tokenFile, labels string) error {
 		}
 		o.MachineID = strings.TrimSpace(string(text))
 	}
+	// The control plane knows a machine by the name under which its recovery environment reports, and never by its own.
+	if o.MachineID != "" {
+		o.MachineID = protocol.Pseudonym(o.MachineID)
+	}
 	if o.Hostname == "" {
 		o.Hostname, _ = os.Hostname() // it is for people
 	}
-	o.Labels = map[string]string{}
+	o.Labels = alike()
 	for _, pair := range strings.FieldsFunc(labels, func(r rune) bool { return r == ',' }) {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
@@ -94,3 +107,41 @@ func (o *Options) describe(tokenFile, labels string) error {
 	}
 	return nil
 }
+
+// printUnit prints the unit of the program that runs.
+func printUnit(stdout, stderr io.Writer) int {
+	program, err := os.Executable()
+	if err == nil {
+		_, err = stdout.Write(packaging.Fetch(filepath.Dir(program)))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "keepout-fetch:", err)
+		return 1
+	}
+	return 0
+}
+
+// alike are the labels by which hosts are alike, as far as the system tells: its kernel, distribution and processor.
+func alike() map[string]string {
+	labels := map[string]string{"hardware": runtime.GOARCH}
+	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		parts := strings.SplitN(strings.TrimSpace(string(text)), ".", 3)
+		labels["kernel"] = strings.Join(parts[:min(2, len(parts))], ".")
+	}
+	text, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return labels // a system without one is like others without one
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[key] = strings.Trim(value, `"'`)
+	}
+	if name := strings.TrimSpace(values["ID"] + " " + values["VERSION_ID"]); name != "" {
+		labels["distro"] = name[:min(len(name), maxLabel)]
+	}
+	return labels
+}
+
+// maxLabel bounds a label that this program makes, in bytes.
+const maxLabel = 64

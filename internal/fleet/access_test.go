@@ -51,6 +51,7 @@ func mayCall() map[string]string {
 		"ListBundles":       most, "GetBundle": most, "ListGroups": most, "ListRemediations": most, "GetRemediation": most,
 		"CreateRemediation": "operator vendor admin", "ApproveRemediation": "approver admin",
 		"RevokeRemediation": "operator approver halter admin",
+		"SetHold":           "operator halter admin", "RemoveHold": "operator admin", "ListHolds": most,
 	}
 }
 

@@ -135,6 +135,9 @@ func (m *member) facts() conductor.Host {
 // slotActive is the slot of what runs.
 const slotActive = "active"
 
+// slotCandidate is the slot of what is on trial.
+const slotCandidate = "candidate"
+
 // slotProven is the slot of the last version that was proven: what differs from it changed last.
 const slotProven = "lkg"
 
@@ -191,17 +194,38 @@ func saidIn(m *fleetpb.CheckInRequest) (said []conductor.Said) {
 				count(&s.Report, n)
 			}
 		}
-		for _, b := range m.GetBuckets() {
-			if gate, ok := gateOf(b.GetKind()); ok && b.GetProvider() == i.GetProvider() {
-				s.Report.Incidents = append(s.Report.Incidents, rollout.Incident{Gate: gate, Signature: b.GetSignature()})
-			}
-		}
+		s.Candidate = candidateOf(m, i)
+		s.Report.Incidents = append(s.Report.Incidents, incidents(m, i.GetProvider())...)
 		said = append(said, s)
 	}
 	for _, a := range m.GetAsks() {
 		said = asked(said, a)
 	}
 	return said
+}
+
+// candidateOf is what the host has on trial, or waiting for it, in place of an active package.
+func candidateOf(m *fleetpb.CheckInRequest, active *fleetpb.Installed) string {
+	for _, i := range m.GetInstalled() {
+		if i.GetSlot() == slotCandidate && i.GetProvider() == active.GetProvider() &&
+			i.GetChannel() == active.GetChannel() {
+			return i.GetDigest()
+		}
+	}
+	return ""
+}
+
+// incidents are the buckets of a provider. Denials come last: of many incidents, only the first few are looked at.
+func incidents(m *fleetpb.CheckInRequest, provider string) (out []rollout.Incident) {
+	for _, denials := range []bool{false, true} {
+		for _, b := range m.GetBuckets() {
+			gate, ok := gateOf(b.GetKind())
+			if ok && b.GetProvider() == provider && (gate == rollout.Denials) == denials {
+				out = append(out, rollout.Incident{Gate: gate, Signature: b.GetSignature()})
+			}
+		}
+	}
+	return out
 }
 
 // asked adds a wish for a grant to what is said. A host may have several rollouts of one part; it asks in one.
@@ -246,6 +270,10 @@ func gateOf(kind string) (rollout.Gate, bool) {
 		return rollout.Watchdog, true
 	case "boot":
 		return rollout.Boot, true
+	case "recovery":
+		return rollout.Recovery, true
+	case "deny":
+		return rollout.Denials, true
 	default:
 		return 0, false
 	}

@@ -54,10 +54,10 @@ func checkBucket(b *fleetpb.Bucket) error {
 		return invalid("a bucket needs a signature of at most %d bytes, and its sample has at most %d", maxLabel, maxText)
 	}
 	switch b.GetKind() {
-	case "crash", "watchdog", "boot", "deny":
+	case "crash", "watchdog", "boot", "recovery", "deny":
 		return nil
 	default:
-		return invalid("a bucket's kind is crash, watchdog, boot or deny")
+		return invalid("a bucket's kind is crash, watchdog, boot, recovery or deny")
 	}
 }
 

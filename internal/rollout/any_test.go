@@ -18,7 +18,9 @@ type machine struct {
 	runs  bool   // the release
 	holds bool   // a grant was sent to it; it may use it
 	lost  bool   // it says nothing any more
+	tries bool   // it used its grant, and looks at the release before it runs it
 	tried bool   // it ran the release once, and went back by itself
+	moved bool   // it ran the release once, and runs a newer one
 	nonce string // of its last check-in: a reply to an earlier one is worth nothing to it
 }
 
@@ -143,7 +145,7 @@ func (w *world) step(in *Input, i int) {
 	}
 	if e.Reply.Do == RollBack {
 		m := &w.all[i]
-		w.unsent = append(w.unsent, func() { m.runs = false })
+		w.unsent = append(w.unsent, func() { m.runs, m.tries = false, false })
 	}
 }
 
@@ -177,7 +179,7 @@ func (w *world) hold() {
 	for i := range w.all {
 		m := &w.all[i]
 		r := w.row(i)
-		if (m.runs || m.holds) && r.Phase != Confirmed && r.Phase != Foreign && r.Ring >= 0 && !r.WrittenOff {
+		if (m.runs || m.holds || m.tries) && r.Phase != Confirmed && r.Phase != Foreign && r.Ring >= 0 && !r.WrittenOff {
 			really[r.Ring]++
 		}
 	}
@@ -199,13 +201,28 @@ func (w *world) checkIn(i int) {
 	m.lost = false
 	if m.holds && !m.runs && w.rng.IntN(4) > 0 {
 		m.runs, m.holds, m.tried = true, false, false
+		m.tries = w.rng.IntN(3) == 0
+		m.runs = !m.tries
+	}
+	if m.tries && w.rng.IntN(10) == 0 { // its trial is over
+		m.tries, m.runs = false, w.rng.IntN(3) > 0
+		m.tried = !m.runs
 	}
 	rep := Report{Running: w.state.Spec.Previous, Healthy: w.rng.IntN(10) > 0}
+	if w.state.Behind && m.runs && w.rng.IntN(30) == 0 {
+		m.runs, m.moved = false, true
+		w.count["moved"]++
+	}
 	switch {
+	case m.moved:
+		rep.Running = "sha256:newer"
 	case m.runs && w.rng.IntN(60) == 0:
 		m.runs, m.tried = false, true
 	case m.runs:
 		rep.Running = w.state.Spec.Digest
+	case m.tries:
+		rep.Trying = true
+		w.count["tried"]++
 	case m.tried:
 	case m.holds && w.rng.IntN(10) == 0:
 		rep.Unused, m.holds = true, false
@@ -298,7 +315,8 @@ func TestAnySchedule(t *testing.T) {
 	}
 	t.Log(count)
 	for _, what := range []string{
-		"grants", "controller died", "opened", "completed", "halted", "paused", "resumed", "aged", "refused",
+		"grants", "controller died", "opened", "completed", "halted", "paused", "resumed", "aged", "refused", "tried",
+		"moved",
 	} {
 		if count[what] == 0 {
 			t.Errorf("%s never happened: the histories do not reach it", what)

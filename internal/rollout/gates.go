@@ -58,7 +58,9 @@ func (g *Gate) UnmarshalText(text []byte) error {
 func (g Gate) pauses() bool { return g >= CPU }
 
 // incident reports whether hosts report the gate as incidents with signatures.
-func (g Gate) incident() bool { return g == Boot || g == Recovery || g == Crash || g == Watchdog }
+func (g Gate) incident() bool {
+	return g == Boot || g == Recovery || g == Crash || g == Watchdog || g == Denials
+}
 
 // Arm is the side of a comparison.
 type Arm int
@@ -134,6 +136,14 @@ func (s *State) count(now time.Time, h *Host, r *Row, rep *Report, e *Effects) {
 	}
 }
 
+// signed is the bit of Row.Voted of a new signature. Late verdicts have no signatures: denials have their place.
+func signed(g Gate) uint {
+	if g == Denials {
+		g = Timeouts
+	}
+	return uint(gates) + uint(g)
+}
+
 // vote reports whether the host has not counted there yet, and remembers that it has.
 func vote(r *Row, bit uint) bool {
 	if r.Voted&(1<<bit) != 0 {
@@ -146,13 +156,20 @@ func vote(r *Row, bit uint) bool {
 // incident counts a crash or a boot failure: with a known signature against the control group's, with a new one by
 // itself.
 func (s *State) incident(now time.Time, h *Host, r *Row, in Incident, arm Arm, ok bool, e *Effects) {
-	if _, known := slices.BinarySearch(s.Spec.Known, in.Signature); known {
+	_, known := slices.BinarySearch(s.Spec.Known, in.Signature)
+	if in.Gate == Denials && (known || s.Numbers.Denials <= 0) {
+		return // Report.Denied counts it
+	}
+	if known {
 		if vote(r, uint(in.Gate)) && ok {
 			s.contest(in.Gate, r.Stratum).Block[arm]++
 		}
 		return
 	}
-	if !vote(r, uint(gates)+uint(in.Gate)) || !ok {
+	if in.Gate == Denials && !ok { // a host denies all its life: only what it denies while it is watched is new
+		return
+	}
+	if !vote(r, signed(in.Gate)) || !ok {
 		return
 	}
 	b := s.bucket(in)
@@ -195,8 +212,12 @@ func (s *State) judge(now time.Time, b *Bucket, e *Effects) {
 	treated, control := s.watched()
 	hosts := treated + s.silentNow()
 	rate := s.Numbers.Natural
-	if b.Gate == Crash || b.Gate == Watchdog {
+	switch b.Gate {
+	case Crash, Watchdog:
 		rate = s.Numbers.Crashes
+	case Denials:
+		rate = s.Numbers.Denials
+	default:
 	}
 	expected := rate * float64(hosts) * s.Numbers.Recent.Minutes()
 	if b.Control > 0 {

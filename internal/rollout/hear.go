@@ -58,7 +58,7 @@ func (s *State) armOf(r *Row) (Arm, bool) {
 		return Treated, true
 	case Pending:
 		return Control, r.Ring == s.Plan.Control()
-	case WentBack, Foreign:
+	case WentBack, Foreign, Moved:
 	}
 	return 0, false
 }
@@ -171,12 +171,12 @@ func (s *State) back(r *Row) {
 // runs takes a report of a host that runs the release.
 func (s *State) runs(r *Row, rep *Report) {
 	switch r.Phase {
-	case Pending, WentBack:
+	case Pending, WentBack, Moved:
 		r.Phase = Foreign
 	case Activating:
 		r.Phase, r.SoakingAt = Soaking, s.Clock
 	case Soaking:
-		if !rep.Healthy || len(rep.Incidents) > 0 {
+		if !rep.Healthy || rep.failed() {
 			r.SoakingAt = s.Clock
 			return
 		}
@@ -209,17 +209,32 @@ func (s *State) runsOther(r *Row, rep *Report) {
 		switch {
 		case rep.Unused || rep.Nonce != "" && r.WrittenOff:
 			s.returned(r)
+		case rep.Trying: // its own trial takes as long as it takes
 		case rep.Nonce != "": // it lost the reply: reply gives it another grant for the same room
 		case s.Clock-r.GrantedAt > s.Numbers.GrantLife:
 			s.wentBack(r) // it had the grant and does not want it any more: it has tried
 		}
 	case Soaking, Confirmed:
-		s.wentBack(r)
-		if s.Status != Stopped && len(rep.Incidents) == 0 {
-			rep.Incidents = []Incident{{Gate: Crash, Signature: "went back by itself"}}
+		if s.Behind && rep.Running != s.Spec.Previous {
+			s.moved(r)
+			return
 		}
-	case Pending, WentBack:
+		s.wentBack(r)
+		if s.Status != Stopped && !rep.failed() {
+			rep.Incidents = append([]Incident{{Gate: Crash, Signature: "went back by itself"}}, rep.Incidents...)
+		}
+	case Pending, WentBack, Moved:
 	}
+}
+
+// moved takes it that a host has gone on to a newer release, which says nothing about this one.
+func (s *State) moved(r *Row) {
+	if ring := &s.Rings[r.Ring]; r.Outstanding() {
+		ring.Soaking--
+		ring.WrittenOff++
+		ring.Returned++
+	}
+	r.Phase = Moved
 }
 
 // returned gives room back: the host proved that it never activated.
@@ -259,6 +274,10 @@ func (s *State) reply(now time.Time, in *Input, e *Effects) {
 		case r.Phase == Foreign:
 			e.Reply.Why = Outside
 		}
+		return
+	}
+	if s.Status == Stopped && r.Phase == Activating { // it may have it on trial
+		e.Reply.Do, e.Reply.To, e.Reply.Cause, e.Reply.Why = RollBack, s.Spec.Previous, s.Because, RolloutHalted
 		return
 	}
 	if e.Reply.Why = s.refusal(now, in, r); e.Reply.Why != Granted {

@@ -1,6 +1,9 @@
 package rollout
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Kind says what happened.
 type Kind uint8
@@ -50,6 +53,8 @@ type Report struct {
 	Nonce string
 	// Unused: the host did not use its last grant and never will, because it was too old or not valid.
 	Unused bool
+	// Trying: it used its grant, and looks at the release before it lets it become active.
+	Trying bool
 
 	Incidents []Incident // since the last check-in; at most MaxIncidents are looked at
 	Denied    bool       // the provider denied something in the last minute
@@ -64,8 +69,13 @@ const MaxIncidents = 8
 
 // Incident is something that must not happen.
 type Incident struct {
-	Gate      Gate   // Boot, Recovery, Crash or Watchdog
+	Gate      Gate   // Boot, Recovery, Crash, Watchdog or Denials
 	Signature string // its bucket: the stack, or the last change and the reason; redacted by the host
+}
+
+// failed reports whether anything but a denial happened: that a provider denies is what it is there for.
+func (r *Report) failed() bool {
+	return slices.ContainsFunc(r.Incidents, func(in Incident) bool { return in.Gate != Denials })
 }
 
 // Load is the cost of a provider on one host.

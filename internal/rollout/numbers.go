@@ -33,6 +33,7 @@ type Numbers struct {
 	Rare      float64       `json:"rare"`       // error rate of one new signature, over any time of Recent
 	Natural   float64       `json:"natural"`    // host-minute: a boot failure with one signature nobody has seen before
 	Crashes   float64       `json:"crashes"`    // the same, of a crash
+	Denials   float64       `json:"denials"`    // the same, of a denial; 0: such signatures count nothing
 	Recent    time.Duration `json:"recent"`     // the time over which new signatures are counted
 	Cap       float64       `json:"cap"`        // times as many denying or silent hosts as in the control halt at once,
 	CapHosts  int           `json:"cap_hosts"`  // if that many hosts deny at least,
@@ -53,7 +54,8 @@ func Defaults() Numbers {
 		GrantLife: MaxGrantLife, Gap: 2 * time.Minute,
 		ControlShare: 0.05, ControlMin: 200, ControlMax: 500_000,
 		Acks: 0.25, Strata: 0.5, Warm: 0.5,
-		Alpha: 1e-8, Ratios: []float64{2, 4, 16, 128, 1024}, Rare: 1e-6, Natural: 1e-9, Crashes: 1e-8, Recent: time.Hour,
+		Alpha: 1e-8, Ratios: []float64{2, 4, 16, 128, 1024}, Rare: 1e-6, Natural: 1e-9, Crashes: 1e-8,
+		Denials: 1e-5, Recent: time.Hour,
 		Cap: 5, CapHosts: 3, CapShare: 0.1, Quantile: 0.95, Points: 100, LoadAfter: 5 * time.Minute,
 	}
 }

@@ -19,6 +19,7 @@ const (
 	Confirmed               // ran it well for the soak
 	WentBack                // ran it and went back, by itself or because it was told
 	Foreign                 // runs it without a grant
+	Moved                   // ran it and left it for a newer release
 )
 
 // Row is what is kept of one host. Durations are of State.Clock. Its JSON form may be stored as it is; whoever uses
@@ -30,8 +31,10 @@ type Row struct {
 	Phase   Phase `json:"phase"`
 	Silent  bool  `json:"silent,omitempty"`
 	// WrittenOff: it was silent for so long that its room was given to others, and came back later.
-	WrittenOff bool   `json:"written_off,omitempty"`
-	Voted      uint16 `json:"voted,omitempty"` // bit g: gate g has counted it; each host counts once for each gate
+	WrittenOff bool `json:"written_off,omitempty"`
+	// Voted: bit g says that gate g has counted it, bit signed(g) that it did so by a new signature; each host counts once
+	// for each.
+	Voted uint16 `json:"voted,omitempty"`
 
 	GrantedAt time.Duration `json:"granted_at,omitempty"`
 	SoakingAt time.Duration `json:"soaking_at,omitempty"` // healthy since
@@ -62,7 +65,7 @@ type Ring struct {
 	Granted    int `json:"granted"`     // grants that took up room
 	Confirmed  int `json:"confirmed"`   // of these, hosts that ran it well for the soak
 	WrittenOff int `json:"written_off"` // of these: Returned, or silent as often as control hosts are
-	Returned   int `json:"returned"`    // part of WrittenOff: proved that they never activated
+	Returned   int `json:"returned"`    // part of WrittenOff: proved that they never activated, or have moved on
 	Silent     int `json:"silent"`      // outstanding and silent now
 	Gone       int `json:"gone"`        // written off and silent now
 	Soaking    int `json:"soaking"`     // outstanding and heard of

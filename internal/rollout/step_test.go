@@ -191,6 +191,7 @@ func TestGates(t *testing.T) {
 		"watchdog":       {Watchdog, Stopped, incident(Watchdog, "stuck at z")},
 		"late verdicts":  {Timeouts, Stopped, func(_ int, runs bool, r *Report) { r.Timeouts = runs }},
 		"denials":        {Denials, Stopped, func(_ int, runs bool, r *Report) { r.Denied = runs }},
+		"a new denial":   {Denials, Stopped, incident(Denials, "denies open by x")},
 		"vital":          {Denials, Stopped, func(_ int, runs bool, r *Report) { r.Vital = runs }},
 		"processor time": {CPU, OnHold, heavy(func(l *Load) { l.CPU *= 9 })},
 		"memory":         {Memory, OnHold, heavy(func(l *Load) { l.Memory *= 9 })},
@@ -238,6 +239,9 @@ func TestAlike(t *testing.T) {
 	for name, say := range map[string]func(i int, runs bool, r *Report){
 		"everybody denies": func(_ int, _ bool, r *Report) { r.Denied, r.Timeouts = true, true },
 		"known crashes":    func(i int, _ bool, r *Report) { r.Incidents = crashes(i%9 == 0, "known") },
+		"known denials":    func(_ int, _ bool, r *Report) { r.Incidents = []Incident{{Denials, "known"}} },
+		"all deny anew":    func(_ int, _ bool, r *Report) { r.Incidents = []Incident{{Denials, "new"}} },
+		"one host denies":  func(i int, _ bool, r *Report) { r.Incidents, r.Denied = denials(i == 7), i == 7 },
 		"one host crashes": func(i int, _ bool, r *Report) { r.Incidents = crashes(i == 7, "new") },
 	} {
 		b := newBench(t, 300, nil)
@@ -248,6 +252,56 @@ func TestAlike(t *testing.T) {
 		if b.s.Status == Stopped || b.s.Status == OnHold {
 			t.Errorf("%s: %s: %s", name, b.s.Status, b.s.Because)
 		}
+	}
+}
+
+func denials(really bool) []Incident {
+	if !really {
+		return nil
+	}
+	return []Incident{{Gate: Denials, Signature: "new"}}
+}
+
+// TestDenialsDoNotKeepAHostFromSoaking: a provider is there to deny.
+func TestDenialsDoNotKeepAHostFromSoaking(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 300, nil)
+	b.say = func(_ int, _ bool, r *Report) { r.Incidents, r.Denied = denials(true), true }
+	b.until(Complete, 400)
+}
+
+// TestTrialOnTheHost: a host that looks at the release for long before it runs it is neither lost nor failed, and a
+// halt reaches it.
+func TestTrialOnTheHost(t *testing.T) {
+	t.Parallel()
+	trying := func(b *bench) func(int, bool, *Report) {
+		return func(_ int, runs bool, r *Report) {
+			if runs && b.now.Sub(time.Unix(1_700_000_000, 0)) < time.Hour {
+				r.Running, r.Trying = b.s.Spec.Previous, true
+			}
+		}
+	}
+	b := newBench(t, 60, nil)
+	b.say = trying(b)
+	for range 50 {
+		b.minute()
+	}
+	r := &b.s.Rings[0]
+	if r.Granted == 0 || r.Failed > 0 || r.Stuck > 0 || r.Confirmed > 0 || b.s.Open != 0 {
+		t.Fatalf("after 50 minutes of trial: ring 0 %+v, open %d", r, b.s.Open)
+	}
+	b.until(Complete, 400)
+
+	b = newBench(t, 60, nil)
+	b.say = trying(b)
+	for range 10 {
+		b.minute()
+	}
+	tried := b.running()
+	b.step(Input{Kind: Halt, By: "ada", Reason: "bad"}, -1)
+	b.minute()
+	if b.running() > 0 || tried == 0 {
+		t.Errorf("of %d hosts that tried it, %d were not told of the halt", tried, b.running())
 	}
 }
 
@@ -348,9 +402,17 @@ func TestPins(t *testing.T) {
 		t.Errorf("runs %v", b.runs[:4])
 	}
 	b.step(Input{Kind: Supersede}, -1)
-	b.minute()
-	if !b.runs[3] || b.runs[2] {
-		t.Error("a host pinned to N-1 gets a release when there is a newer one")
+	b.say = func(i int, runs bool, r *Report) { // who can, goes on to the newer one
+		if i != 3 && runs {
+			r.Running = "sha256:newer"
+		}
+	}
+	for range 40 {
+		b.minute()
+	}
+	if !b.runs[3] || b.runs[2] || b.s.Status != Complete {
+		t.Errorf("a host pinned to N-1 gets a release when there is a newer one: it runs it: %v; it is %s, because of %s",
+			b.runs[3], b.s.Status, b.s.Because)
 	}
 }
 

@@ -35,6 +35,8 @@ type member struct {
 	latency    *docket.Latency                  // while it is a candidate; after that it is the lineage's that counts
 	agreement  atomic.Pointer[docket.Agreement] // while it is a candidate
 	generation uint64                           // of the versions, when it became the active member; the lineage's own
+	serial     uint64                           // tells it from all other members of this roster
+	tally      docket.Tally                     // of what these versions deny
 
 	in   chan happening
 	gone chan struct{} // closed when the goroutine has ended
@@ -49,6 +51,7 @@ type member struct {
 	beat      session.Beat
 	beatAt    time.Time        // of beat; zero before the first of a process
 	past      session.Counters // of sessions that have ended
+	used      sandbox.Usage    // by processes that have ended
 }
 
 // happening is one thing that happened to a provider.
@@ -64,7 +67,7 @@ type happening struct {
 func newMember(l *lineage, lane int, runs [2]rollback.Digest, predecessor *member) *member {
 	m := &member{
 		of: l, r: l.r, id: l.id, lane: lane, runs: runs, latency: docket.NewLatency(),
-		in: make(chan happening, inbox), gone: make(chan struct{}),
+		in: make(chan happening, inbox), gone: make(chan struct{}), serial: l.r.members.Add(1),
 	}
 	letGo := []func(){l.r.c.Store.Pin(runs[0]), l.r.c.Store.Pin(runs[1])}
 	go func() {
@@ -191,6 +194,9 @@ func (m *member) forget() {
 	if m.current != nil {
 		m.past = m.past.Add(m.current.Counters())
 	}
+	if m.proc != nil {
+		m.used = m.used.Add(m.proc.Usage()) // it has ended: nothing is read
+	}
 	m.proc, m.current, m.voting, m.engine, m.beat = nil, nil, false, "", session.Beat{}
 	m.beatAt = time.Time{}
 }
@@ -243,6 +249,17 @@ func (m *member) counters() session.Counters {
 		return m.past
 	}
 	return m.past.Add(m.current.Counters())
+}
+
+// usage adds up what its processes used.
+func (m *member) usage() sandbox.Usage {
+	m.mu.Lock()
+	used, proc := m.used, m.proc
+	m.mu.Unlock()
+	if proc == nil {
+		return used
+	}
+	return used.Add(proc.Usage())
 }
 
 // tell fills in what is known of the process.

@@ -1,6 +1,9 @@
 package roster
 
 import (
+	"fmt"
+
+	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/rollback"
 )
 
@@ -30,4 +33,31 @@ func (r *Roster) Offer(id string, part rollback.Part, v rollback.Version) error 
 // packages, and the files in the configuration are only what it began with.
 func (l *lineage) settled(part rollback.Part) bool {
 	return l.r.updates().Trust != "" && !l.state.Slots(part).Active.None()
+}
+
+// Withdraw takes an offer back: a candidate that is on trial is ended, and one that waits is forgotten. What is active
+// stays. A digest that is no candidate changes nothing.
+func (r *Roster) Withdraw(id string, part rollback.Part, d rollback.Digest, cause string) error {
+	of, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	of.mail.put(func() {
+		was := of.state.Slots(part).Candidate
+		if was.Digest != d || d == "" {
+			return
+		}
+		of.step(rollback.Input{Kind: rollback.Withdrawn, Part: part, Digest: d})
+		of.mu.Lock()
+		looking := of.trial
+		of.mu.Unlock()
+		if looking != nil && of.state.Trial.Digest == "" {
+			looking.cancel() // its throw-away cage, too
+		}
+		r.c.Notes.Note(journal.Note{
+			Provider: id, Code: "version.withdrawn", Title: "A candidate was withdrawn", Severity: journal.Medium,
+			Detail: fmt.Sprintf("%s %s %s: %s", id, part, was, cause),
+		})
+	})
+	return nil
 }

@@ -18,12 +18,12 @@ func (l *lineage) panel(b config.Budgets) (out []*docket.Member) {
 	defer l.mu.Unlock()
 	base := docket.Member{
 		ID: l.id, Mode: l.configured.Mode, FailClosed: l.configured.OnFailure == "deny",
-		Metadata: time.Duration(b.Metadata), Content: time.Duration(b.Content),
+		Metadata: time.Duration(b.Metadata), Content: time.Duration(b.Content), Owned: l.r.c.Owned,
 	}
 	active := base
 	active.Latency, active.Standing, active.Absent = l.latency, l.standing, l.absent()
 	if l.active != nil {
-		active.Session = l.active.ready()
+		active.Session, active.Tally = l.active.ready(), &l.active.tally
 	}
 	if active.Session != nil {
 		active.Memory = l.memory.about(active.Session)
@@ -38,6 +38,7 @@ func (l *lineage) panel(b config.Budgets) (out []*docket.Member) {
 		candidate := base
 		candidate.ID, candidate.Session, candidate.Mode = candidateID(l.id), s, event.Audit
 		candidate.Latency, candidate.Beside = l.beside.latency, l.beside.agreement.Load()
+		candidate.Tally = &l.beside.tally
 		out = append(out, &candidate)
 	}
 	return out

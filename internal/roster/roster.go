@@ -63,6 +63,8 @@ type Roster struct {
 	trials sync.WaitGroup // looks at candidates, and collections, that are going on
 	wanted atomic.Int64   // collections that were asked for and have not begun
 
+	members atomic.Uint64 // made so far
+
 	settings atomic.Pointer[settings]
 
 	mu       sync.Mutex

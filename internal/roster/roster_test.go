@@ -159,6 +159,7 @@ type rig struct {
 	providers string
 	state     string
 	pids      map[int]bool // every process that was ever seen
+	store     *store.Store // of the roster that was opened last
 }
 
 func newRig(t testing.TB) *rig {
@@ -196,6 +197,7 @@ func (g *rig) openWith(change func(*roster.Config)) *roster.Roster {
 		Log: slog.New(slog.NewTextHandler(g.log, nil)),
 	}
 	change(&c)
+	g.store = c.Store
 	r, err := roster.New(c)
 	must(g.t, err)
 	return r

@@ -32,6 +32,8 @@ type Process struct {
 	done  chan struct{}
 	err   error
 	ended atomic.Pointer[string] // why we ended it, if we did
+	begun time.Time
+	used  atomic.Pointer[Usage] // in all, once it has ended
 }
 
 // Start starts the provider whose program is open in file, which stays the caller's.
@@ -40,7 +42,7 @@ func Start(spec Spec, program *os.File) (*Process, error) {
 		return nil, fmt.Errorf("slot %d, want 0 to %d", spec.Slot, MaxProviders-1)
 	}
 	l, why := plan(spec)
-	p := &Process{done: make(chan struct{}), log: tail{also: spec.Log}}
+	p := &Process{done: make(chan struct{}), log: tail{also: spec.Log}, begun: time.Now()}
 	if err := makeStateDir(spec.StateDir, int(l.UID)); err != nil {
 		return nil, err
 	}
@@ -217,6 +219,7 @@ func (p *Process) run(l launch) error {
 		}
 		p.err = p.cmd.Wait()
 		close(stop)
+		p.settle()
 		p.group.remove()
 		close(p.done)
 	}()

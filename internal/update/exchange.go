@@ -1,6 +1,7 @@
 package update
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/keepout-security/keepout/internal/rollback"
 )
@@ -16,6 +19,7 @@ import (
 const (
 	StagingDir = "staging" // the fetcher's to write
 	ReportDir  = "report"  // the core's to write
+	OutboxDir  = "outbox"  // sealed diagnostics, root's to write, the fetcher's to send
 	OrdersFile = "orders.json"
 	ReportFile = "report.json"
 	// OperatorDir, VendorsDir and the OCI blobs are laid out in the staging folder as in every source.
@@ -30,7 +34,7 @@ const FetchUser = 64_900
 const (
 	MaxOrders  = 64
 	maxGrants  = 64
-	MaxBuckets = 32
+	MaxBuckets = 32      // of crashes and the like, and as many of denials
 	maxFile    = 1 << 20 // bytes of either file
 	exchange   = 1       // version of both files
 )
@@ -92,13 +96,21 @@ type Ask struct {
 	Nonce   []byte `json:"nonce"`
 }
 
-// Counters count since the core started.
+// Counters count what one provider did with these versions, since the core started. They begin anew when other versions
+// become active.
 type Counters struct {
 	Provider string `json:"provider"`
-	Engine   string `json:"engine,omitempty"`
+	Engine   string `json:"engine,omitempty"` // that run; in a boot after trouble, not what is active
 	Content  string `json:"content,omitempty"`
-	Verdicts uint64 `json:"verdicts"`
-	Timeouts uint64 `json:"timeouts"`
+	Verdicts uint64 `json:"verdicts"` // votes in time
+	Timeouts uint64 `json:"timeouts"` // votes that were late, a candidate's among them
+	Denies   uint64 `json:"denies"`   // votes that said DENY, a candidate's among them that the active version lets pass
+	Critical uint64 `json:"critical"` // of these, about files that the distribution's packages own
+
+	Minutes float64 `json:"minutes"` // that its processes ran
+	CPU     float64 `json:"cpu"`     // seconds on processors
+	Memory  uint64  `json:"memory"`  // bytes, the most so far
+	P99     float64 `json:"p99"`     // of the time of a vote, in seconds, in the last minute that had votes
 }
 
 // Refused says why a package that was ordered is not used.
@@ -182,4 +194,38 @@ func replace(path string, v any) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// Alive is how old a report may be: a core writes one at least every AliveEvery.
+const (
+	AliveEvery = 10 * time.Second
+	Alive      = time.Minute
+)
+
+// Stale reports whether a report is so old that no core can be running. A clock that was set back makes none stale.
+func Stale(dir string, now time.Time) bool {
+	info, err := os.Stat(filepath.Join(dir, ReportFile))
+	return err == nil && now.Sub(info.ModTime()) > Alive
+}
+
+// News reports whether a report says what a reader should know at once, after another one: all but counts of what goes
+// on all the time.
+func (r *Report) News(before *Report) bool {
+	if r.Core != before.Core || !slices.Equal(r.Installed, before.Installed) ||
+		!slices.Equal(r.Buckets, before.Buckets) || !slices.Equal(r.Refused, before.Refused) ||
+		len(r.Counters) != len(before.Counters) || !slices.EqualFunc(r.Asks, before.Asks, Ask.equal) {
+		return true
+	}
+	for i, c := range r.Counters {
+		was := &before.Counters[i]
+		if c.Provider != was.Provider || c.Engine != was.Engine || c.Content != was.Content ||
+			c.Timeouts != was.Timeouts || c.Denies != was.Denies || c.Critical != was.Critical {
+			return true
+		}
+	}
+	return false
+}
+
+func (a Ask) equal(b Ask) bool {
+	return a.Rollout == b.Rollout && a.Digest == b.Digest && bytes.Equal(a.Nonce, b.Nonce)
 }

@@ -15,6 +15,8 @@ const (
 	Crash    = "crash"
 	Watchdog = "watchdog"
 	Deny     = "deny"
+	Boot     = "boot"     // the machine, or the core, did not come up or did not stay
+	Recovery = "recovery" // and it came up in its recovery environment
 )
 
 // Bucket counts what looked the same, since the core started.
@@ -80,30 +82,53 @@ func KindOf(cause string) string {
 // Group counts incidents in buckets. It is safe for concurrent use; the zero value is empty.
 type Group struct {
 	mu   sync.Mutex
-	list []Bucket
+	list []counted
+	turn uint64
 }
 
-// Add counts one incident; b has kind, provider, part and digest. Beyond MaxBuckets, new signatures are left out.
-func (g *Group) Add(b Bucket, cause string) {
+// counted is a bucket that knows when it was counted last.
+type counted struct {
+	Bucket
+
+	turn uint64
+}
+
+// Add counts one incident; b has kind, provider, part and digest.
+func (g *Group) Add(b Bucket, cause string) { g.AddMany(b, cause, 1) }
+
+// AddMany counts incidents that look the same. Of MaxBuckets, the one that was not counted for longest makes room.
+func (g *Group) AddMany(b Bucket, cause string, n uint64) {
 	b.Sample = Redact(cause)
 	sum := sha256.Sum256([]byte(strings.Join([]string{b.Kind, b.Provider, string(b.Part), b.Sample}, "\x00")))
-	b.Signature, b.Count = b.Kind+"-"+hex.EncodeToString(sum[:8]), 1
+	b.Signature, b.Count = b.Kind+"-"+hex.EncodeToString(sum[:8]), n
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.turn++
+	oldest := 0
 	for i := range g.list {
-		if had := &g.list[i]; had.Signature == b.Signature && had.Digest == b.Digest {
-			had.Count++
+		had := &g.list[i]
+		if had.Signature == b.Signature && had.Digest == b.Digest {
+			had.Count += n
+			had.turn = g.turn
 			return
 		}
+		if had.turn < g.list[oldest].turn {
+			oldest = i
+		}
 	}
-	if len(g.list) < MaxBuckets {
-		g.list = append(g.list, b)
+	if len(g.list) >= MaxBuckets {
+		g.list = append(g.list[:oldest:oldest], g.list[oldest+1:]...)
 	}
+	g.list = append(g.list, counted{b, g.turn})
 }
 
 // List returns the buckets.
 func (g *Group) List() []Bucket {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return append([]Bucket(nil), g.list...)
+	out := make([]Bucket, 0, len(g.list))
+	for i := range g.list {
+		out = append(out, g.list[i].Bucket)
+	}
+	return out
 }

@@ -33,7 +33,8 @@ type known struct {
 	Path    string `json:"path"`
 	Vendor  string `json:"vendor"`
 	Length  int64  `json:"length"`
-	Used    bool   `json:"used,omitempty"` // it has been active on this host
+	Rollout string `json:"rollout,omitempty"` // that brought it
+	Used    bool   `json:"used,omitempty"`    // it has been active on this host
 	Offered bool   `json:"offered,omitempty"`
 }
 

@@ -31,6 +31,8 @@ type Host interface {
 	Offer(provider string, part rollback.Part, v rollback.Version) error
 	// Back goes back to the version before.
 	Back(provider string, part rollback.Part, cause string) error
+	// Withdraw ends the trial of a candidate, or forgets it.
+	Withdraw(provider string, part rollback.Part, d rollback.Digest, cause string) error
 }
 
 // Config says how a Taker works. All but ControlPlane is required.
@@ -194,7 +196,7 @@ func (t *Taker) take(dir fs.FS, o *Order, use bool) error {
 	}
 	t.mem.Packages[digest] = known{
 		Release: target.Release, Package: target.Digest, Path: target.Path, Vendor: target.Vendor, Length: target.Length,
-		Offered: true,
+		Offered: true, Rollout: o.Rollout,
 	}
 	t.prune()
 	if err := t.keep(); err != nil {
@@ -313,22 +315,32 @@ func (t *Taker) Asks() (out []Ask) {
 	return out
 }
 
-// goBack leaves a version that a rollout brought and that was halted; once.
+// goBack leaves a version that a rollout brought and that was halted; once. While that is still on trial, it goes no
+// further.
 func (t *Taker) goBack(o *Order) {
 	st, configured := t.c.Host.State(o.Provider)
 	key := o.Rollout + "/" + o.Provider + "/" + string(o.Part)
 	if !configured || t.backed[key] || o.Part != rollback.Engine && o.Part != rollback.Content {
 		return
 	}
-	slots := st.Slots(o.Part)
-	if t.packageOf(slots.Active.Digest) == o.Digest || slots.Active.None() {
+	slots, cause := st.Slots(o.Part), "the rollout was halted: "+Redact(o.Reason)
+	var do func() error
+	switch brought := t.mem.Packages[slots.Candidate.Digest]; {
+	case brought.Rollout != "" && brought.Rollout == o.Rollout:
+		if key += "/withdraw"; t.backed[key] { // should it have become active meanwhile, it is left as well
+			return
+		}
+		do = func() error { return t.c.Host.Withdraw(o.Provider, o.Part, slots.Candidate.Digest, cause) }
+	case t.packageOf(slots.Active.Digest) == o.Digest || slots.Active.None():
 		return // it runs what it should go back to
+	default:
+		do = func() error { return t.c.Host.Back(o.Provider, o.Part, cause) }
 	}
 	if len(t.backed) > maxEpochs {
 		clear(t.backed)
 	}
 	t.backed[key] = true
-	if err := t.c.Host.Back(o.Provider, o.Part, "the rollout was halted: "+Redact(o.Reason)); err != nil {
+	if err := do(); err != nil {
 		t.why[o.Digest] = err.Error()
 	}
 }

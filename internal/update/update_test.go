@@ -32,6 +32,7 @@ type world struct {
 	now     time.Time
 	offered []rollback.Version
 	back    []string
+	taken   []rollback.Digest // back
 	state   rollback.State
 	taker   *Taker
 }
@@ -88,6 +89,11 @@ func (w *world) State(p string) (rollback.State, bool) {
 func (w *world) Offer(_ string, _ rollback.Part, v rollback.Version) error {
 	w.offered = append(w.offered, v)
 	w.state.Content.Candidate = v
+	return nil
+}
+
+func (w *world) Withdraw(_ string, _ rollback.Part, d rollback.Digest, _ string) error {
+	w.taken = append(w.taken, d)
 	return nil
 }
 
@@ -285,6 +291,8 @@ func TestRedact(t *testing.T) {
 	}
 }
 
+// TestGroupIsBounded: of too many signatures, the one that was not heard of for longest makes room, and no new one is
+// missed.
 func TestGroupIsBounded(t *testing.T) {
 	t.Parallel()
 	var g Group
@@ -295,6 +303,44 @@ func TestGroupIsBounded(t *testing.T) {
 	list := g.List()
 	if len(list) != MaxBuckets || list[0].Count != 101 {
 		t.Errorf("%d buckets, the first with %d", len(list), list[0].Count)
+	}
+	if last := list[len(list)-1]; last.Provider != "p"+strings.Repeat("x", 99) {
+		t.Errorf("the newest is %q", last.Provider)
+	}
+}
+
+// TestHaltedWhileOnTrial: a halt ends the trial of what its rollout brought; it leaves another one's alone; and should
+// the release have become active meanwhile, the host goes back from it.
+func TestHaltedWhileOnTrial(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, true)
+	o := w.publish("1", 1, "acme", "ops")
+	w.look(nil, o)
+	nonce := w.taker.Asks()[0].Nonce
+	w.look([][]byte{w.grant(directorKey, o.Digest, nonce, 3)}, o)
+	if len(w.offered) != 1 {
+		t.Fatalf("offered %v, refused %v", w.offered, w.taker.refusals())
+	}
+	candidate := w.offered[0].Digest
+	w.state.Content.Active = rollback.Version{Digest: rollback.Digest(strings.Repeat("a", 64))}
+	back := Order{
+		Act: RollBack, Rollout: "r2", Provider: "acme-edr", Part: rollback.Content,
+		Digest: "sha256:" + strings.Repeat("a", 64), Reason: "crash",
+	}
+	w.look(nil, back)
+	if len(w.taken)+len(w.back) > 0 {
+		t.Fatalf("another rollout's halt: withdrawn %v, back %v", w.taken, w.back)
+	}
+	back.Rollout = o.Rollout
+	w.look(nil, back)
+	w.look(nil, back)
+	if len(w.taken) != 1 || w.taken[0] != candidate || len(w.back) > 0 {
+		t.Fatalf("withdrawn %v, back %v, want %v once", w.taken, w.back, candidate)
+	}
+	w.state.Content.Active, w.state.Content.Candidate = w.offered[0], rollback.Version{}
+	w.look(nil, back)
+	if len(w.back) != 1 {
+		t.Errorf("it became active before it was withdrawn: back %v", w.back)
 	}
 }
 

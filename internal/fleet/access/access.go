@@ -77,6 +77,9 @@ var table = map[string][]Role{
 	FleetService + "ResumeRollout":     {Operator, Admin},
 	FleetService + "HaltRollout":       {Operator, Approver, Halter, Admin},
 	FleetService + "ExplainRollout":    with(readers, Vendor),
+	FleetService + "SetHold":           {Operator, Halter, Admin}, // it only ever stops something
+	FleetService + "RemoveHold":        {Operator, Admin},
+	FleetService + "ListHolds":         readers,
 	FleetService + "ListAudit":         readers,
 	FleetService + "VerifyAudit":       readers,
 	FleetService + "ListBuckets":       with(readers, Vendor),

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,9 @@ import (
 
 // maxRefusal bounds what is read of a refusal, in bytes.
 const maxRefusal = 1 << 10
+
+// ErrRefused is part of the error for a bundle that the server will never take as it is.
+var ErrRefused = errors.New("to send it again is in vain")
 
 // SendParcel uploads one sealed diagnostics bundle, as internal/recovery/diagnostics.Seal made it, of at most
 // protocol.MaxBundle bytes. It may be sent again: the same bundle is kept once. After nil the server has it on its
@@ -35,6 +39,9 @@ func (h *Host) SendParcel(ctx context.Context, parcel []byte) error {
 	if res.StatusCode/100 == 2 {
 		return nil
 	}
+	if res.StatusCode/100 == 4 {
+		err = ErrRefused
+	}
 	why, _ := io.ReadAll(io.LimitReader(res.Body, maxRefusal)) // what came of it says enough
-	return fmt.Errorf("send the diagnostics: the server answers %s: %.200q", res.Status, why)
+	return errors.Join(fmt.Errorf("send the diagnostics: the server answers %s: %.200q", res.Status, why), err)
 }

@@ -18,10 +18,12 @@ import (
 
 // Said is what a host reports about one part.
 type Said struct {
-	Part    Part
-	Report  rollout.Report // without Nonce
-	Rollout string         // the one that it asks for a grant in
-	Nonce   string
+	Part   Part
+	Report rollout.Report // without Nonce and Trying
+
+	Candidate string // digest of what is on trial, or waits for it
+	Rollout   string // the one that it asks for a grant in
+	Nonce     string
 }
 
 // Order is what a host should do.
@@ -163,6 +165,7 @@ func (t *turn) checkIn(l *live, h Host, said []Said, a *Answer) error {
 			continue
 		}
 		in.Report = s.Report
+		in.Report.Trying = s.Candidate != "" && s.Candidate == string(l.state.Spec.Digest)
 		if s.Rollout == l.rec.ID {
 			in.Report.Nonce = s.Nonce
 		}
@@ -172,10 +175,10 @@ func (t *turn) checkIn(l *live, h Host, said []Said, a *Answer) error {
 
 // hear is one step about one host, and what comes of it for the host.
 func (t *turn) hear(l *live, h Host, in *rollout.Input, a *Answer) error {
-	if err := t.introduce(l, &h); err != nil {
+	in.Host = hostFor(h, l.want.Pins, t.c.holds)
+	if err := t.introduce(l, &in.Host); err != nil {
 		return err
 	}
-	in.Host = l.host(h)
 	row, err := t.tx.Row(l.rec.ID, h.ID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -192,16 +195,6 @@ func (t *turn) hear(l *live, h Host, in *rollout.Input, a *Answer) error {
 	}
 	l.tell(&e, a)
 	return nil
-}
-
-// introduce makes a rollout's freezes count for the host's customer.
-func (t *turn) introduce(l *live, h *Host) error {
-	id := h.Labels[customerLabel]
-	if _, known := l.state.Customers[id]; known || len(l.want.Freezes) == 0 {
-		return nil
-	}
-	_, err := t.step(l, &rollout.Input{Kind: rollout.SetCustomer, Customer: l.want.Customer(id)})
-	return err
 }
 
 // tell turns a reply into what the host is told.
@@ -232,16 +225,21 @@ const customerLabel = "customer"
 // strataLabels make up a stratum: hosts that are alike.
 func strataLabels() []string { return []string{"kernel", "distro", "hardware", "providers"} }
 
-// host is one machine in the words of internal/rollout.
-func (l *live) host(h Host) rollout.Host { return hostFor(h, l.want.Pins) }
-
-func hostFor(h Host, pins []spec.Pin) rollout.Host {
-	out := rollout.Host{ID: h.ID, Stratum: stratum(h), Customer: h.Labels[customerLabel]}
+// hostFor is one machine in the words of internal/rollout. A hold wins over a rollout's pins, but for never.
+func hostFor(h Host, pins []spec.Pin, holds []Hold) rollout.Host {
+	held := heldBy(holds, &h)
+	out := rollout.Host{ID: h.ID, Stratum: stratum(h), Customer: customerOf(h.Labels[customerLabel], held)}
 	for _, p := range pins {
 		if fits(h.Labels, p.Labels) {
 			out.Pin = rollout.Pin(p.Place)
 			break
 		}
+	}
+	behind := slices.ContainsFunc(holds, func(x Hold) bool {
+		return x.Spec.Previous && slices.Contains(held, x.Spec.Name)
+	})
+	if behind && out.Pin != rollout.Never {
+		out.Pin = rollout.Previous
 	}
 	return out
 }

@@ -74,6 +74,7 @@ type Conductor struct {
 	opt    Options
 	jobs   chan *job
 	live   []*live // of Run's goroutine only
+	holds  []Hold  // by name; the same
 	glance atomic.Pointer[[]glance]
 	leads  chan struct{} // closed when it does
 	ended  chan struct{}
@@ -190,7 +191,9 @@ func (c *Conductor) takeOver(ctx context.Context) error {
 func (c *Conductor) reload(ctx context.Context) error {
 	var all []store.Rollout
 	err := c.opt.Store.View(ctx, func(r store.Reader) (err error) {
-		all, err = r.Rollouts(keptStopped)
+		if all, err = r.Rollouts(keptStopped); err == nil {
+			c.holds, err = readHolds(r)
+		}
 		return err
 	})
 	if err != nil {
@@ -396,7 +399,7 @@ func (c *Conductor) tick(t *turn) error {
 			if !ok {
 				host = Host{ID: due[i].Host}
 			}
-			in := &rollout.Input{Kind: rollout.Lapse, Host: l.host(host)}
+			in := &rollout.Input{Kind: rollout.Lapse, Host: hostFor(host, l.want.Pins, c.holds)}
 			if err := json.Unmarshal(due[i].Data, &in.Host.Row); err != nil {
 				return fmt.Errorf("row of %s as stored: %w", due[i].Host, err)
 			}

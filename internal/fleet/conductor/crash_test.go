@@ -188,7 +188,7 @@ func (w *world) check() {
 			}
 			serials[g.Serial] = true
 		}
-		h := l.host(w.host(id))
+		h := hostFor(w.host(id), l.want.Pins, nil)
 		_, ring := l.state.Plan.Find(dice, &h)
 		granted[ring]++
 	}

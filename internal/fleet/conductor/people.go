@@ -95,7 +95,7 @@ func (t *turn) draw(want *spec.Spec, id, by string) (s rollout.State, hosts int,
 	runs := map[string]int{}
 	for h := range t.c.opt.Hosts() {
 		if eligible(&h, part, want.Target) {
-			list = append(list, hostFor(h, want.Pins))
+			list = append(list, hostFor(h, want.Pins, t.c.holds))
 			runs[h.Active[part]]++
 		}
 	}
@@ -336,16 +336,33 @@ func (c *Conductor) Where(ctx context.Context, id, host string) ([]string, error
 	if err != nil {
 		return nil, err
 	}
-	return story(&r, &h, &row), nil
+	holds, err := c.Holds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return append(story(&r, &h, &row, holds), heldStory(holds, &h)...), nil
+}
+
+// heldStory tells which holds are for a host.
+func heldStory(holds []Hold, h *Host) (lines []string) {
+	for _, name := range heldBy(holds, h) {
+		for i := range holds {
+			if x := &holds[i]; x.Spec.Name == name {
+				lines = append(lines, fmt.Sprintf("the hold %s of %s is for it: %s", name, x.Record.SetBy, x.Spec.Reason))
+			}
+		}
+	}
+	return lines
 }
 
 // story tells how far one host is.
-func story(r *Rollout, h *Host, row *rollout.Row) []string {
+func story(r *Rollout, h *Host, row *rollout.Row, holds []Hold) []string {
 	phases := map[rollout.Phase]string{
 		rollout.Pending: "was not granted", rollout.Activating: "was granted and has not said that it runs it",
 		rollout.Soaking: "runs it and soaks", rollout.Confirmed: "ran it well for the soak: confirmed",
 		rollout.WentBack: "ran it and went back: it waits for the next release",
 		rollout.Foreign:  "runs it without a grant",
+		rollout.Moved:    "ran it and went on to a newer release",
 	}
 	lines := []string{fmt.Sprintf("host %s is in ring %d of %d and %s", h.ID, row.Ring, len(r.View.Rings)-1,
 		phases[row.Phase])}
@@ -363,7 +380,7 @@ func story(r *Rollout, h *Host, row *rollout.Row) []string {
 			lines = append(lines, fmt.Sprintf("ring %d is not open: the highest open one is %d", row.Ring, open))
 		}
 	}
-	if pin := hostFor(*h, r.Spec.Pins).Pin; pin != rollout.Unpinned {
+	if pin := hostFor(*h, r.Spec.Pins, holds).Pin; pin != rollout.Unpinned {
 		lines = append(lines, "its labels pin it: "+string(pin))
 	}
 	return append(lines, fmt.Sprintf("last heard of %s into the rollout", row.Seen.Round(time.Second)))

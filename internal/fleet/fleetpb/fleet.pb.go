@@ -731,8 +731,8 @@ type Counters struct {
 	WatchdogKills   uint32                 `protobuf:"varint,6,opt,name=watchdog_kills,json=watchdogKills,proto3" json:"watchdog_kills,omitempty"`
 	VerdictTimeouts uint32                 `protobuf:"varint,7,opt,name=verdict_timeouts,json=verdictTimeouts,proto3" json:"verdict_timeouts,omitempty"`
 	Verdicts        uint32                 `protobuf:"varint,8,opt,name=verdicts,proto3" json:"verdicts,omitempty"`
-	Denies          uint32                 `protobuf:"varint,9,opt,name=denies,proto3" json:"denies,omitempty"`
-	CriticalDenies  uint32                 `protobuf:"varint,10,opt,name=critical_denies,json=criticalDenies,proto3" json:"critical_denies,omitempty"` // of files that the platform itself needs
+	Denies          uint32                 `protobuf:"varint,9,opt,name=denies,proto3" json:"denies,omitempty"`                                        // DENY votes, also without effect; a candidate's that the active version lacks
+	CriticalDenies  uint32                 `protobuf:"varint,10,opt,name=critical_denies,json=criticalDenies,proto3" json:"critical_denies,omitempty"` // of these, of files that the distribution's packages own
 	CpuSeconds      float64                `protobuf:"fixed64,11,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
 	MemoryBytes     uint64                 `protobuf:"varint,12,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // the highest
 	BootFailures    uint32                 `protobuf:"varint,13,opt,name=boot_failures,json=bootFailures,proto3" json:"boot_failures,omitempty"`
@@ -873,7 +873,7 @@ func (x *Counters) GetLatencyP99Ms() float64 {
 type Bucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Signature     string                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"` // made on the host from the stack or the last change, with nothing personal
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`           // crash, watchdog, boot or deny
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`           // crash, watchdog, boot, recovery or deny
 	Provider      string                 `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // what was active and is suspected
 	Count         uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
@@ -2955,6 +2955,387 @@ func (x *Freeze) GetReason() string {
 	return ""
 }
 
+// What the operator of some hosts wants for them; it always wins. Of several that fit a host, all hold.
+type Hold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                                                               // a-z, 0-9 and -, at most 64
+	Labels        map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // the hosts with all of these,
+	Hosts         []string               `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`                                                                             // and these, by id; at least one of the two
+	Paused        bool                   `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`                                                                          // nothing is activated until the hold is removed or set anew
+	Freezes       []*Freeze              `protobuf:"bytes,5,rep,name=freezes,proto3" json:"freezes,omitempty"`                                                                         // nothing is activated between these times
+	Previous      bool                   `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`                                                                      // N-1: a release only once a newer one is rolled out
+	AlertHours    uint32                 `protobuf:"varint,7,opt,name=alert_hours,json=alertHours,proto3" json:"alert_hours,omitempty"`                                                // a pause that lets hosts wait longer is told, once a rollout; it never ends by that
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	SetBy         string                 `protobuf:"bytes,9,opt,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`  // answers only
+	SetAt         string                 `protobuf:"bytes,10,opt,name=set_at,json=setAt,proto3" json:"set_at,omitempty"` // the same
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_fleet_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Hold) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Hold) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Hold) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Hold) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Hold) GetFreezes() []*Freeze {
+	if x != nil {
+		return x.Freezes
+	}
+	return nil
+}
+
+func (x *Hold) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
+}
+
+func (x *Hold) GetAlertHours() uint32 {
+	if x != nil {
+		return x.AlertHours
+	}
+	return 0
+}
+
+func (x *Hold) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Hold) GetSetBy() string {
+	if x != nil {
+		return x.SetBy
+	}
+	return ""
+}
+
+func (x *Hold) GetSetAt() string {
+	if x != nil {
+		return x.SetAt
+	}
+	return ""
+}
+
+type SetHoldRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hold          *Hold                  `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHoldRequest) Reset() {
+	*x = SetHoldRequest{}
+	mi := &file_fleet_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHoldRequest) ProtoMessage() {}
+
+func (x *SetHoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHoldRequest.ProtoReflect.Descriptor instead.
+func (*SetHoldRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *SetHoldRequest) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+type SetHoldResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hold          *Hold                  `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	Hosts         uint32                 `protobuf:"varint,2,opt,name=hosts,proto3" json:"hosts,omitempty"` // that it is for, now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHoldResponse) Reset() {
+	*x = SetHoldResponse{}
+	mi := &file_fleet_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHoldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHoldResponse) ProtoMessage() {}
+
+func (x *SetHoldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHoldResponse.ProtoReflect.Descriptor instead.
+func (*SetHoldResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *SetHoldResponse) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *SetHoldResponse) GetHosts() uint32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+type RemoveHoldRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHoldRequest) Reset() {
+	*x = RemoveHoldRequest{}
+	mi := &file_fleet_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHoldRequest) ProtoMessage() {}
+
+func (x *RemoveHoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHoldRequest.ProtoReflect.Descriptor instead.
+func (*RemoveHoldRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RemoveHoldRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveHoldRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RemoveHoldResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHoldResponse) Reset() {
+	*x = RemoveHoldResponse{}
+	mi := &file_fleet_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHoldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHoldResponse) ProtoMessage() {}
+
+func (x *RemoveHoldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHoldResponse.ProtoReflect.Descriptor instead.
+func (*RemoveHoldResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{47}
+}
+
+type ListHoldsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHoldsRequest) Reset() {
+	*x = ListHoldsRequest{}
+	mi := &file_fleet_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHoldsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHoldsRequest) ProtoMessage() {}
+
+func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
+func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{48}
+}
+
+type ListHoldsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holds         []*Hold                `protobuf:"bytes,1,rep,name=holds,proto3" json:"holds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHoldsResponse) Reset() {
+	*x = ListHoldsResponse{}
+	mi := &file_fleet_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHoldsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHoldsResponse) ProtoMessage() {}
+
+func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
+func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListHoldsResponse) GetHolds() []*Hold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
 type Ring struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ring          uint32                 `protobuf:"varint,1,opt,name=ring,proto3" json:"ring,omitempty"`
@@ -2977,7 +3358,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_fleet_proto_msgTypes[43]
+	mi := &file_fleet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3370,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[43]
+	mi := &file_fleet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3383,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{43}
+	return file_fleet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Ring) GetRing() uint32 {
@@ -3119,7 +3500,7 @@ type Gate struct {
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_fleet_proto_msgTypes[44]
+	mi := &file_fleet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3512,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[44]
+	mi := &file_fleet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3525,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{44}
+	return file_fleet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Gate) GetName() string {
@@ -3214,7 +3595,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_fleet_proto_msgTypes[45]
+	mi := &file_fleet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3607,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[45]
+	mi := &file_fleet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3620,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{45}
+	return file_fleet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Approval) GetPerson() string {
@@ -3284,7 +3665,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_fleet_proto_msgTypes[46]
+	mi := &file_fleet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3677,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[46]
+	mi := &file_fleet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3690,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{46}
+	return file_fleet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Rollout) GetId() string {
@@ -3412,7 +3793,7 @@ type PlanRolloutRequest struct {
 
 func (x *PlanRolloutRequest) Reset() {
 	*x = PlanRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[47]
+	mi := &file_fleet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3805,7 @@ func (x *PlanRolloutRequest) String() string {
 func (*PlanRolloutRequest) ProtoMessage() {}
 
 func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[47]
+	mi := &file_fleet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3818,7 @@ func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PlanRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{47}
+	return file_fleet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PlanRolloutRequest) GetSpec() *RolloutSpec {
@@ -3459,7 +3840,7 @@ type PlanRolloutResponse struct {
 
 func (x *PlanRolloutResponse) Reset() {
 	*x = PlanRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[48]
+	mi := &file_fleet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3471,7 +3852,7 @@ func (x *PlanRolloutResponse) String() string {
 func (*PlanRolloutResponse) ProtoMessage() {}
 
 func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[48]
+	mi := &file_fleet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3484,7 +3865,7 @@ func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PlanRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{48}
+	return file_fleet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PlanRolloutResponse) GetRings() []*Ring {
@@ -3524,7 +3905,7 @@ type CreateRolloutRequest struct {
 
 func (x *CreateRolloutRequest) Reset() {
 	*x = CreateRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[49]
+	mi := &file_fleet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3536,7 +3917,7 @@ func (x *CreateRolloutRequest) String() string {
 func (*CreateRolloutRequest) ProtoMessage() {}
 
 func (x *CreateRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[49]
+	mi := &file_fleet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3549,7 +3930,7 @@ func (x *CreateRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRolloutRequest.ProtoReflect.Descriptor instead.
 func (*CreateRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{49}
+	return file_fleet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateRolloutRequest) GetSpec() *RolloutSpec {
@@ -3568,7 +3949,7 @@ type CreateRolloutResponse struct {
 
 func (x *CreateRolloutResponse) Reset() {
 	*x = CreateRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[50]
+	mi := &file_fleet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3961,7 @@ func (x *CreateRolloutResponse) String() string {
 func (*CreateRolloutResponse) ProtoMessage() {}
 
 func (x *CreateRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[50]
+	mi := &file_fleet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3974,7 @@ func (x *CreateRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRolloutResponse.ProtoReflect.Descriptor instead.
 func (*CreateRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{50}
+	return file_fleet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateRolloutResponse) GetRollout() *Rollout {
@@ -3612,7 +3993,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_fleet_proto_msgTypes[51]
+	mi := &file_fleet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +4005,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[51]
+	mi := &file_fleet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +4018,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{51}
+	return file_fleet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListRolloutsRequest) GetOpen() bool {
@@ -3656,7 +4037,7 @@ type ListRolloutsResponse struct {
 
 func (x *ListRolloutsResponse) Reset() {
 	*x = ListRolloutsResponse{}
-	mi := &file_fleet_proto_msgTypes[52]
+	mi := &file_fleet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3668,7 +4049,7 @@ func (x *ListRolloutsResponse) String() string {
 func (*ListRolloutsResponse) ProtoMessage() {}
 
 func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[52]
+	mi := &file_fleet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3681,7 +4062,7 @@ func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
 func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{52}
+	return file_fleet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
@@ -3700,7 +4081,7 @@ type GetRolloutRequest struct {
 
 func (x *GetRolloutRequest) Reset() {
 	*x = GetRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[53]
+	mi := &file_fleet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +4093,7 @@ func (x *GetRolloutRequest) String() string {
 func (*GetRolloutRequest) ProtoMessage() {}
 
 func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[53]
+	mi := &file_fleet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +4106,7 @@ func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
 func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{53}
+	return file_fleet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetRolloutRequest) GetId() string {
@@ -3744,7 +4125,7 @@ type GetRolloutResponse struct {
 
 func (x *GetRolloutResponse) Reset() {
 	*x = GetRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[54]
+	mi := &file_fleet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3756,7 +4137,7 @@ func (x *GetRolloutResponse) String() string {
 func (*GetRolloutResponse) ProtoMessage() {}
 
 func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[54]
+	mi := &file_fleet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3769,7 +4150,7 @@ func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
 func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{54}
+	return file_fleet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetRolloutResponse) GetRollout() *Rollout {
@@ -3789,7 +4170,7 @@ type ApproveRolloutRequest struct {
 
 func (x *ApproveRolloutRequest) Reset() {
 	*x = ApproveRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[55]
+	mi := &file_fleet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +4182,7 @@ func (x *ApproveRolloutRequest) String() string {
 func (*ApproveRolloutRequest) ProtoMessage() {}
 
 func (x *ApproveRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[55]
+	mi := &file_fleet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +4195,7 @@ func (x *ApproveRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{55}
+	return file_fleet_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ApproveRolloutRequest) GetId() string {
@@ -3840,7 +4221,7 @@ type ApproveRolloutResponse struct {
 
 func (x *ApproveRolloutResponse) Reset() {
 	*x = ApproveRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[56]
+	mi := &file_fleet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3852,7 +4233,7 @@ func (x *ApproveRolloutResponse) String() string {
 func (*ApproveRolloutResponse) ProtoMessage() {}
 
 func (x *ApproveRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[56]
+	mi := &file_fleet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +4246,7 @@ func (x *ApproveRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{56}
+	return file_fleet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ApproveRolloutResponse) GetRollout() *Rollout {
@@ -3885,7 +4266,7 @@ type PauseRolloutRequest struct {
 
 func (x *PauseRolloutRequest) Reset() {
 	*x = PauseRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[57]
+	mi := &file_fleet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3897,7 +4278,7 @@ func (x *PauseRolloutRequest) String() string {
 func (*PauseRolloutRequest) ProtoMessage() {}
 
 func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[57]
+	mi := &file_fleet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3910,7 +4291,7 @@ func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PauseRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{57}
+	return file_fleet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PauseRolloutRequest) GetId() string {
@@ -3936,7 +4317,7 @@ type PauseRolloutResponse struct {
 
 func (x *PauseRolloutResponse) Reset() {
 	*x = PauseRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[58]
+	mi := &file_fleet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4329,7 @@ func (x *PauseRolloutResponse) String() string {
 func (*PauseRolloutResponse) ProtoMessage() {}
 
 func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[58]
+	mi := &file_fleet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4342,7 @@ func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PauseRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{58}
+	return file_fleet_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PauseRolloutResponse) GetRollout() *Rollout {
@@ -3981,7 +4362,7 @@ type ResumeRolloutRequest struct {
 
 func (x *ResumeRolloutRequest) Reset() {
 	*x = ResumeRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[59]
+	mi := &file_fleet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +4374,7 @@ func (x *ResumeRolloutRequest) String() string {
 func (*ResumeRolloutRequest) ProtoMessage() {}
 
 func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[59]
+	mi := &file_fleet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +4387,7 @@ func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{59}
+	return file_fleet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ResumeRolloutRequest) GetId() string {
@@ -4032,7 +4413,7 @@ type ResumeRolloutResponse struct {
 
 func (x *ResumeRolloutResponse) Reset() {
 	*x = ResumeRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[60]
+	mi := &file_fleet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4425,7 @@ func (x *ResumeRolloutResponse) String() string {
 func (*ResumeRolloutResponse) ProtoMessage() {}
 
 func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[60]
+	mi := &file_fleet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4438,7 @@ func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ResumeRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{60}
+	return file_fleet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ResumeRolloutResponse) GetRollout() *Rollout {
@@ -4077,7 +4458,7 @@ type HaltRolloutRequest struct {
 
 func (x *HaltRolloutRequest) Reset() {
 	*x = HaltRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[61]
+	mi := &file_fleet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4470,7 @@ func (x *HaltRolloutRequest) String() string {
 func (*HaltRolloutRequest) ProtoMessage() {}
 
 func (x *HaltRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[61]
+	mi := &file_fleet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +4483,7 @@ func (x *HaltRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltRolloutRequest.ProtoReflect.Descriptor instead.
 func (*HaltRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{61}
+	return file_fleet_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *HaltRolloutRequest) GetId() string {
@@ -4128,7 +4509,7 @@ type HaltRolloutResponse struct {
 
 func (x *HaltRolloutResponse) Reset() {
 	*x = HaltRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[62]
+	mi := &file_fleet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4140,7 +4521,7 @@ func (x *HaltRolloutResponse) String() string {
 func (*HaltRolloutResponse) ProtoMessage() {}
 
 func (x *HaltRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[62]
+	mi := &file_fleet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4153,7 +4534,7 @@ func (x *HaltRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltRolloutResponse.ProtoReflect.Descriptor instead.
 func (*HaltRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{62}
+	return file_fleet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *HaltRolloutResponse) GetRollout() *Rollout {
@@ -4173,7 +4554,7 @@ type ExplainRolloutRequest struct {
 
 func (x *ExplainRolloutRequest) Reset() {
 	*x = ExplainRolloutRequest{}
-	mi := &file_fleet_proto_msgTypes[63]
+	mi := &file_fleet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4566,7 @@ func (x *ExplainRolloutRequest) String() string {
 func (*ExplainRolloutRequest) ProtoMessage() {}
 
 func (x *ExplainRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[63]
+	mi := &file_fleet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4579,7 @@ func (x *ExplainRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{63}
+	return file_fleet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ExplainRolloutRequest) GetId() string {
@@ -4224,7 +4605,7 @@ type ExplainRolloutResponse struct {
 
 func (x *ExplainRolloutResponse) Reset() {
 	*x = ExplainRolloutResponse{}
-	mi := &file_fleet_proto_msgTypes[64]
+	mi := &file_fleet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4236,7 +4617,7 @@ func (x *ExplainRolloutResponse) String() string {
 func (*ExplainRolloutResponse) ProtoMessage() {}
 
 func (x *ExplainRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[64]
+	mi := &file_fleet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4249,7 +4630,7 @@ func (x *ExplainRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ExplainRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{64}
+	return file_fleet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ExplainRolloutResponse) GetLines() []string {
@@ -4274,7 +4655,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_fleet_proto_msgTypes[65]
+	mi := &file_fleet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4286,7 +4667,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[65]
+	mi := &file_fleet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4299,7 +4680,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{65}
+	return file_fleet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AuditEntry) GetSeq() uint64 {
@@ -4361,7 +4742,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_fleet_proto_msgTypes[66]
+	mi := &file_fleet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4754,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[66]
+	mi := &file_fleet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4767,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{66}
+	return file_fleet_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -4412,7 +4793,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_fleet_proto_msgTypes[67]
+	mi := &file_fleet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4805,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[67]
+	mi := &file_fleet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4818,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{67}
+	return file_fleet_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4455,7 +4836,7 @@ type VerifyAuditRequest struct {
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_fleet_proto_msgTypes[68]
+	mi := &file_fleet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4467,7 +4848,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[68]
+	mi := &file_fleet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4480,7 +4861,7 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{68}
+	return file_fleet_proto_rawDescGZIP(), []int{75}
 }
 
 type VerifyAuditResponse struct {
@@ -4496,7 +4877,7 @@ type VerifyAuditResponse struct {
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_fleet_proto_msgTypes[69]
+	mi := &file_fleet_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4508,7 +4889,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[69]
+	mi := &file_fleet_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4521,7 +4902,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{69}
+	return file_fleet_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *VerifyAuditResponse) GetIntact() bool {
@@ -4577,7 +4958,7 @@ type BucketCount struct {
 
 func (x *BucketCount) Reset() {
 	*x = BucketCount{}
-	mi := &file_fleet_proto_msgTypes[70]
+	mi := &file_fleet_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +4970,7 @@ func (x *BucketCount) String() string {
 func (*BucketCount) ProtoMessage() {}
 
 func (x *BucketCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[70]
+	mi := &file_fleet_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +4983,7 @@ func (x *BucketCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BucketCount.ProtoReflect.Descriptor instead.
 func (*BucketCount) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{70}
+	return file_fleet_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *BucketCount) GetSignature() string {
@@ -4685,7 +5066,7 @@ type ListBucketsRequest struct {
 
 func (x *ListBucketsRequest) Reset() {
 	*x = ListBucketsRequest{}
-	mi := &file_fleet_proto_msgTypes[71]
+	mi := &file_fleet_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4697,7 +5078,7 @@ func (x *ListBucketsRequest) String() string {
 func (*ListBucketsRequest) ProtoMessage() {}
 
 func (x *ListBucketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[71]
+	mi := &file_fleet_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4710,7 +5091,7 @@ func (x *ListBucketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBucketsRequest.ProtoReflect.Descriptor instead.
 func (*ListBucketsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{71}
+	return file_fleet_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListBucketsRequest) GetProvider() string {
@@ -4736,7 +5117,7 @@ type ListBucketsResponse struct {
 
 func (x *ListBucketsResponse) Reset() {
 	*x = ListBucketsResponse{}
-	mi := &file_fleet_proto_msgTypes[72]
+	mi := &file_fleet_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4748,7 +5129,7 @@ func (x *ListBucketsResponse) String() string {
 func (*ListBucketsResponse) ProtoMessage() {}
 
 func (x *ListBucketsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[72]
+	mi := &file_fleet_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4761,7 +5142,7 @@ func (x *ListBucketsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBucketsResponse.ProtoReflect.Descriptor instead.
 func (*ListBucketsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{72}
+	return file_fleet_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListBucketsResponse) GetBuckets() []*BucketCount {
@@ -4784,7 +5165,7 @@ type Beacon struct {
 
 func (x *Beacon) Reset() {
 	*x = Beacon{}
-	mi := &file_fleet_proto_msgTypes[73]
+	mi := &file_fleet_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4796,7 +5177,7 @@ func (x *Beacon) String() string {
 func (*Beacon) ProtoMessage() {}
 
 func (x *Beacon) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[73]
+	mi := &file_fleet_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4809,7 +5190,7 @@ func (x *Beacon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beacon.ProtoReflect.Descriptor instead.
 func (*Beacon) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{73}
+	return file_fleet_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Beacon) GetHost() string {
@@ -4855,7 +5236,7 @@ type ListBeaconsRequest struct {
 
 func (x *ListBeaconsRequest) Reset() {
 	*x = ListBeaconsRequest{}
-	mi := &file_fleet_proto_msgTypes[74]
+	mi := &file_fleet_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4867,7 +5248,7 @@ func (x *ListBeaconsRequest) String() string {
 func (*ListBeaconsRequest) ProtoMessage() {}
 
 func (x *ListBeaconsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[74]
+	mi := &file_fleet_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4880,7 +5261,7 @@ func (x *ListBeaconsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBeaconsRequest.ProtoReflect.Descriptor instead.
 func (*ListBeaconsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{74}
+	return file_fleet_proto_rawDescGZIP(), []int{81}
 }
 
 type ListBeaconsResponse struct {
@@ -4892,7 +5273,7 @@ type ListBeaconsResponse struct {
 
 func (x *ListBeaconsResponse) Reset() {
 	*x = ListBeaconsResponse{}
-	mi := &file_fleet_proto_msgTypes[75]
+	mi := &file_fleet_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4904,7 +5285,7 @@ func (x *ListBeaconsResponse) String() string {
 func (*ListBeaconsResponse) ProtoMessage() {}
 
 func (x *ListBeaconsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[75]
+	mi := &file_fleet_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4917,7 +5298,7 @@ func (x *ListBeaconsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBeaconsResponse.ProtoReflect.Descriptor instead.
 func (*ListBeaconsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{75}
+	return file_fleet_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListBeaconsResponse) GetBeacons() []*Beacon {
@@ -4945,7 +5326,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_fleet_proto_msgTypes[76]
+	mi := &file_fleet_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5338,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[76]
+	mi := &file_fleet_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +5351,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{76}
+	return file_fleet_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Bundle) GetDigest() string {
@@ -5047,7 +5428,7 @@ type ListBundlesRequest struct {
 
 func (x *ListBundlesRequest) Reset() {
 	*x = ListBundlesRequest{}
-	mi := &file_fleet_proto_msgTypes[77]
+	mi := &file_fleet_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5059,7 +5440,7 @@ func (x *ListBundlesRequest) String() string {
 func (*ListBundlesRequest) ProtoMessage() {}
 
 func (x *ListBundlesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[77]
+	mi := &file_fleet_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5072,7 +5453,7 @@ func (x *ListBundlesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBundlesRequest.ProtoReflect.Descriptor instead.
 func (*ListBundlesRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{77}
+	return file_fleet_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListBundlesRequest) GetSignature() string {
@@ -5105,7 +5486,7 @@ type ListBundlesResponse struct {
 
 func (x *ListBundlesResponse) Reset() {
 	*x = ListBundlesResponse{}
-	mi := &file_fleet_proto_msgTypes[78]
+	mi := &file_fleet_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5498,7 @@ func (x *ListBundlesResponse) String() string {
 func (*ListBundlesResponse) ProtoMessage() {}
 
 func (x *ListBundlesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[78]
+	mi := &file_fleet_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5511,7 @@ func (x *ListBundlesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBundlesResponse.ProtoReflect.Descriptor instead.
 func (*ListBundlesResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{78}
+	return file_fleet_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListBundlesResponse) GetBundles() []*Bundle {
@@ -5149,7 +5530,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_fleet_proto_msgTypes[79]
+	mi := &file_fleet_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5161,7 +5542,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[79]
+	mi := &file_fleet_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5174,7 +5555,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{79}
+	return file_fleet_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *GetBundleRequest) GetDigest() string {
@@ -5194,7 +5575,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_fleet_proto_msgTypes[80]
+	mi := &file_fleet_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5206,7 +5587,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[80]
+	mi := &file_fleet_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5219,7 +5600,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{80}
+	return file_fleet_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -5253,7 +5634,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_fleet_proto_msgTypes[81]
+	mi := &file_fleet_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5265,7 +5646,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[81]
+	mi := &file_fleet_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5278,7 +5659,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{81}
+	return file_fleet_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Group) GetSignature() string {
@@ -5346,7 +5727,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_fleet_proto_msgTypes[82]
+	mi := &file_fleet_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5358,7 +5739,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[82]
+	mi := &file_fleet_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5371,7 +5752,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{82}
+	return file_fleet_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListGroupsRequest) GetLimit() uint32 {
@@ -5390,7 +5771,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_fleet_proto_msgTypes[83]
+	mi := &file_fleet_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5402,7 +5783,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[83]
+	mi := &file_fleet_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5415,7 +5796,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{83}
+	return file_fleet_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -5451,7 +5832,7 @@ type Remediation struct {
 
 func (x *Remediation) Reset() {
 	*x = Remediation{}
-	mi := &file_fleet_proto_msgTypes[84]
+	mi := &file_fleet_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5463,7 +5844,7 @@ func (x *Remediation) String() string {
 func (*Remediation) ProtoMessage() {}
 
 func (x *Remediation) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[84]
+	mi := &file_fleet_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5476,7 +5857,7 @@ func (x *Remediation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remediation.ProtoReflect.Descriptor instead.
 func (*Remediation) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{84}
+	return file_fleet_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Remediation) GetId() string {
@@ -5607,7 +5988,7 @@ type CreateRemediationRequest struct {
 
 func (x *CreateRemediationRequest) Reset() {
 	*x = CreateRemediationRequest{}
-	mi := &file_fleet_proto_msgTypes[85]
+	mi := &file_fleet_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5619,7 +6000,7 @@ func (x *CreateRemediationRequest) String() string {
 func (*CreateRemediationRequest) ProtoMessage() {}
 
 func (x *CreateRemediationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[85]
+	mi := &file_fleet_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5632,7 +6013,7 @@ func (x *CreateRemediationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRemediationRequest.ProtoReflect.Descriptor instead.
 func (*CreateRemediationRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{85}
+	return file_fleet_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateRemediationRequest) GetEnvelope() []byte {
@@ -5651,7 +6032,7 @@ type CreateRemediationResponse struct {
 
 func (x *CreateRemediationResponse) Reset() {
 	*x = CreateRemediationResponse{}
-	mi := &file_fleet_proto_msgTypes[86]
+	mi := &file_fleet_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5663,7 +6044,7 @@ func (x *CreateRemediationResponse) String() string {
 func (*CreateRemediationResponse) ProtoMessage() {}
 
 func (x *CreateRemediationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[86]
+	mi := &file_fleet_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5676,7 +6057,7 @@ func (x *CreateRemediationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRemediationResponse.ProtoReflect.Descriptor instead.
 func (*CreateRemediationResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{86}
+	return file_fleet_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateRemediationResponse) GetRemediation() *Remediation {
@@ -5696,7 +6077,7 @@ type ApproveRemediationRequest struct {
 
 func (x *ApproveRemediationRequest) Reset() {
 	*x = ApproveRemediationRequest{}
-	mi := &file_fleet_proto_msgTypes[87]
+	mi := &file_fleet_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5708,7 +6089,7 @@ func (x *ApproveRemediationRequest) String() string {
 func (*ApproveRemediationRequest) ProtoMessage() {}
 
 func (x *ApproveRemediationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[87]
+	mi := &file_fleet_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5721,7 +6102,7 @@ func (x *ApproveRemediationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRemediationRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRemediationRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{87}
+	return file_fleet_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ApproveRemediationRequest) GetEnvelope() []byte {
@@ -5747,7 +6128,7 @@ type ApproveRemediationResponse struct {
 
 func (x *ApproveRemediationResponse) Reset() {
 	*x = ApproveRemediationResponse{}
-	mi := &file_fleet_proto_msgTypes[88]
+	mi := &file_fleet_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5759,7 +6140,7 @@ func (x *ApproveRemediationResponse) String() string {
 func (*ApproveRemediationResponse) ProtoMessage() {}
 
 func (x *ApproveRemediationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[88]
+	mi := &file_fleet_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5772,7 +6153,7 @@ func (x *ApproveRemediationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRemediationResponse.ProtoReflect.Descriptor instead.
 func (*ApproveRemediationResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{88}
+	return file_fleet_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ApproveRemediationResponse) GetRemediation() *Remediation {
@@ -5790,7 +6171,7 @@ type ListRemediationsRequest struct {
 
 func (x *ListRemediationsRequest) Reset() {
 	*x = ListRemediationsRequest{}
-	mi := &file_fleet_proto_msgTypes[89]
+	mi := &file_fleet_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5802,7 +6183,7 @@ func (x *ListRemediationsRequest) String() string {
 func (*ListRemediationsRequest) ProtoMessage() {}
 
 func (x *ListRemediationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[89]
+	mi := &file_fleet_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5815,7 +6196,7 @@ func (x *ListRemediationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRemediationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRemediationsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{89}
+	return file_fleet_proto_rawDescGZIP(), []int{96}
 }
 
 type ListRemediationsResponse struct {
@@ -5827,7 +6208,7 @@ type ListRemediationsResponse struct {
 
 func (x *ListRemediationsResponse) Reset() {
 	*x = ListRemediationsResponse{}
-	mi := &file_fleet_proto_msgTypes[90]
+	mi := &file_fleet_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5839,7 +6220,7 @@ func (x *ListRemediationsResponse) String() string {
 func (*ListRemediationsResponse) ProtoMessage() {}
 
 func (x *ListRemediationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[90]
+	mi := &file_fleet_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5852,7 +6233,7 @@ func (x *ListRemediationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRemediationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRemediationsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{90}
+	return file_fleet_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListRemediationsResponse) GetRemediations() []*Remediation {
@@ -5871,7 +6252,7 @@ type GetRemediationRequest struct {
 
 func (x *GetRemediationRequest) Reset() {
 	*x = GetRemediationRequest{}
-	mi := &file_fleet_proto_msgTypes[91]
+	mi := &file_fleet_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5883,7 +6264,7 @@ func (x *GetRemediationRequest) String() string {
 func (*GetRemediationRequest) ProtoMessage() {}
 
 func (x *GetRemediationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[91]
+	mi := &file_fleet_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5896,7 +6277,7 @@ func (x *GetRemediationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRemediationRequest.ProtoReflect.Descriptor instead.
 func (*GetRemediationRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{91}
+	return file_fleet_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *GetRemediationRequest) GetId() string {
@@ -5916,7 +6297,7 @@ type GetRemediationResponse struct {
 
 func (x *GetRemediationResponse) Reset() {
 	*x = GetRemediationResponse{}
-	mi := &file_fleet_proto_msgTypes[92]
+	mi := &file_fleet_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5928,7 +6309,7 @@ func (x *GetRemediationResponse) String() string {
 func (*GetRemediationResponse) ProtoMessage() {}
 
 func (x *GetRemediationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[92]
+	mi := &file_fleet_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5941,7 +6322,7 @@ func (x *GetRemediationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRemediationResponse.ProtoReflect.Descriptor instead.
 func (*GetRemediationResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{92}
+	return file_fleet_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *GetRemediationResponse) GetRemediation() *Remediation {
@@ -5968,7 +6349,7 @@ type RevokeRemediationRequest struct {
 
 func (x *RevokeRemediationRequest) Reset() {
 	*x = RevokeRemediationRequest{}
-	mi := &file_fleet_proto_msgTypes[93]
+	mi := &file_fleet_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5980,7 +6361,7 @@ func (x *RevokeRemediationRequest) String() string {
 func (*RevokeRemediationRequest) ProtoMessage() {}
 
 func (x *RevokeRemediationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[93]
+	mi := &file_fleet_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5993,7 +6374,7 @@ func (x *RevokeRemediationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRemediationRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRemediationRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{93}
+	return file_fleet_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *RevokeRemediationRequest) GetId() string {
@@ -6019,7 +6400,7 @@ type RevokeRemediationResponse struct {
 
 func (x *RevokeRemediationResponse) Reset() {
 	*x = RevokeRemediationResponse{}
-	mi := &file_fleet_proto_msgTypes[94]
+	mi := &file_fleet_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6031,7 +6412,7 @@ func (x *RevokeRemediationResponse) String() string {
 func (*RevokeRemediationResponse) ProtoMessage() {}
 
 func (x *RevokeRemediationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[94]
+	mi := &file_fleet_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6044,7 +6425,7 @@ func (x *RevokeRemediationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRemediationResponse.ProtoReflect.Descriptor instead.
 func (*RevokeRemediationResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{94}
+	return file_fleet_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *RevokeRemediationResponse) GetRemediation() *Remediation {
@@ -6300,7 +6681,35 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06Freeze\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf4\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf6\x02\n" +
+	"\x04Hold\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12:\n" +
+	"\x06labels\x18\x02 \x03(\v2\".keepout.fleet.v1.Hold.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05hosts\x18\x03 \x03(\tR\x05hosts\x12\x16\n" +
+	"\x06paused\x18\x04 \x01(\bR\x06paused\x122\n" +
+	"\afreezes\x18\x05 \x03(\v2\x18.keepout.fleet.v1.FreezeR\afreezes\x12\x1a\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\x12\x1f\n" +
+	"\valert_hours\x18\a \x01(\rR\n" +
+	"alertHours\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x15\n" +
+	"\x06set_by\x18\t \x01(\tR\x05setBy\x12\x15\n" +
+	"\x06set_at\x18\n" +
+	" \x01(\tR\x05setAt\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\x0eSetHoldRequest\x12*\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.keepout.fleet.v1.HoldR\x04hold\"S\n" +
+	"\x0fSetHoldResponse\x12*\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.keepout.fleet.v1.HoldR\x04hold\x12\x14\n" +
+	"\x05hosts\x18\x02 \x01(\rR\x05hosts\"?\n" +
+	"\x11RemoveHoldRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x14\n" +
+	"\x12RemoveHoldResponse\"\x12\n" +
+	"\x10ListHoldsRequest\"A\n" +
+	"\x11ListHoldsResponse\x12,\n" +
+	"\x05holds\x18\x01 \x03(\v2\x16.keepout.fleet.v1.HoldR\x05holds\"\xf4\x02\n" +
 	"\x04Ring\x12\x12\n" +
 	"\x04ring\x18\x01 \x01(\rR\x04ring\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
@@ -6529,7 +6938,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05Enrol\x12\x1e.keepout.fleet.v1.EnrolRequest\x1a\x1f.keepout.fleet.v1.EnrolResponse\x12H\n" +
 	"\x05Renew\x12\x1e.keepout.fleet.v1.RenewRequest\x1a\x1f.keepout.fleet.v1.RenewResponse\x12N\n" +
 	"\aCheckIn\x12 .keepout.fleet.v1.CheckInRequest\x1a!.keepout.fleet.v1.CheckInResponse\x12c\n" +
-	"\x0eReportRecovery\x12'.keepout.fleet.v1.ReportRecoveryRequest\x1a(.keepout.fleet.v1.ReportRecoveryResponse2\xad\x18\n" +
+	"\x0eReportRecovery\x12'.keepout.fleet.v1.ReportRecoveryRequest\x1a(.keepout.fleet.v1.ReportRecoveryResponse2\xac\x1a\n" +
 	"\fFleetService\x12K\n" +
 	"\x06WhoAmI\x12\x1f.keepout.fleet.v1.WhoAmIRequest\x1a .keepout.fleet.v1.WhoAmIResponse\x12W\n" +
 	"\n" +
@@ -6552,7 +6961,11 @@ const file_fleet_proto_rawDesc = "" +
 	"\fPauseRollout\x12%.keepout.fleet.v1.PauseRolloutRequest\x1a&.keepout.fleet.v1.PauseRolloutResponse\x12`\n" +
 	"\rResumeRollout\x12&.keepout.fleet.v1.ResumeRolloutRequest\x1a'.keepout.fleet.v1.ResumeRolloutResponse\x12Z\n" +
 	"\vHaltRollout\x12$.keepout.fleet.v1.HaltRolloutRequest\x1a%.keepout.fleet.v1.HaltRolloutResponse\x12c\n" +
-	"\x0eExplainRollout\x12'.keepout.fleet.v1.ExplainRolloutRequest\x1a(.keepout.fleet.v1.ExplainRolloutResponse\x12T\n" +
+	"\x0eExplainRollout\x12'.keepout.fleet.v1.ExplainRolloutRequest\x1a(.keepout.fleet.v1.ExplainRolloutResponse\x12N\n" +
+	"\aSetHold\x12 .keepout.fleet.v1.SetHoldRequest\x1a!.keepout.fleet.v1.SetHoldResponse\x12W\n" +
+	"\n" +
+	"RemoveHold\x12#.keepout.fleet.v1.RemoveHoldRequest\x1a$.keepout.fleet.v1.RemoveHoldResponse\x12T\n" +
+	"\tListHolds\x12\".keepout.fleet.v1.ListHoldsRequest\x1a#.keepout.fleet.v1.ListHoldsResponse\x12T\n" +
 	"\tListAudit\x12\".keepout.fleet.v1.ListAuditRequest\x1a#.keepout.fleet.v1.ListAuditResponse\x12Z\n" +
 	"\vVerifyAudit\x12$.keepout.fleet.v1.VerifyAuditRequest\x1a%.keepout.fleet.v1.VerifyAuditResponse\x12Z\n" +
 	"\vListBuckets\x12$.keepout.fleet.v1.ListBucketsRequest\x1a%.keepout.fleet.v1.ListBucketsResponse\x12Z\n" +
@@ -6580,7 +6993,7 @@ func file_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 105)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
 var file_fleet_proto_goTypes = []any{
 	(Channel)(0),                       // 0: keepout.fleet.v1.Channel
 	(Order_Act)(0),                     // 1: keepout.fleet.v1.Order.Act
@@ -6627,77 +7040,85 @@ var file_fleet_proto_goTypes = []any{
 	(*RolloutSpec)(nil),                // 42: keepout.fleet.v1.RolloutSpec
 	(*Pin)(nil),                        // 43: keepout.fleet.v1.Pin
 	(*Freeze)(nil),                     // 44: keepout.fleet.v1.Freeze
-	(*Ring)(nil),                       // 45: keepout.fleet.v1.Ring
-	(*Gate)(nil),                       // 46: keepout.fleet.v1.Gate
-	(*Approval)(nil),                   // 47: keepout.fleet.v1.Approval
-	(*Rollout)(nil),                    // 48: keepout.fleet.v1.Rollout
-	(*PlanRolloutRequest)(nil),         // 49: keepout.fleet.v1.PlanRolloutRequest
-	(*PlanRolloutResponse)(nil),        // 50: keepout.fleet.v1.PlanRolloutResponse
-	(*CreateRolloutRequest)(nil),       // 51: keepout.fleet.v1.CreateRolloutRequest
-	(*CreateRolloutResponse)(nil),      // 52: keepout.fleet.v1.CreateRolloutResponse
-	(*ListRolloutsRequest)(nil),        // 53: keepout.fleet.v1.ListRolloutsRequest
-	(*ListRolloutsResponse)(nil),       // 54: keepout.fleet.v1.ListRolloutsResponse
-	(*GetRolloutRequest)(nil),          // 55: keepout.fleet.v1.GetRolloutRequest
-	(*GetRolloutResponse)(nil),         // 56: keepout.fleet.v1.GetRolloutResponse
-	(*ApproveRolloutRequest)(nil),      // 57: keepout.fleet.v1.ApproveRolloutRequest
-	(*ApproveRolloutResponse)(nil),     // 58: keepout.fleet.v1.ApproveRolloutResponse
-	(*PauseRolloutRequest)(nil),        // 59: keepout.fleet.v1.PauseRolloutRequest
-	(*PauseRolloutResponse)(nil),       // 60: keepout.fleet.v1.PauseRolloutResponse
-	(*ResumeRolloutRequest)(nil),       // 61: keepout.fleet.v1.ResumeRolloutRequest
-	(*ResumeRolloutResponse)(nil),      // 62: keepout.fleet.v1.ResumeRolloutResponse
-	(*HaltRolloutRequest)(nil),         // 63: keepout.fleet.v1.HaltRolloutRequest
-	(*HaltRolloutResponse)(nil),        // 64: keepout.fleet.v1.HaltRolloutResponse
-	(*ExplainRolloutRequest)(nil),      // 65: keepout.fleet.v1.ExplainRolloutRequest
-	(*ExplainRolloutResponse)(nil),     // 66: keepout.fleet.v1.ExplainRolloutResponse
-	(*AuditEntry)(nil),                 // 67: keepout.fleet.v1.AuditEntry
-	(*ListAuditRequest)(nil),           // 68: keepout.fleet.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),          // 69: keepout.fleet.v1.ListAuditResponse
-	(*VerifyAuditRequest)(nil),         // 70: keepout.fleet.v1.VerifyAuditRequest
-	(*VerifyAuditResponse)(nil),        // 71: keepout.fleet.v1.VerifyAuditResponse
-	(*BucketCount)(nil),                // 72: keepout.fleet.v1.BucketCount
-	(*ListBucketsRequest)(nil),         // 73: keepout.fleet.v1.ListBucketsRequest
-	(*ListBucketsResponse)(nil),        // 74: keepout.fleet.v1.ListBucketsResponse
-	(*Beacon)(nil),                     // 75: keepout.fleet.v1.Beacon
-	(*ListBeaconsRequest)(nil),         // 76: keepout.fleet.v1.ListBeaconsRequest
-	(*ListBeaconsResponse)(nil),        // 77: keepout.fleet.v1.ListBeaconsResponse
-	(*Bundle)(nil),                     // 78: keepout.fleet.v1.Bundle
-	(*ListBundlesRequest)(nil),         // 79: keepout.fleet.v1.ListBundlesRequest
-	(*ListBundlesResponse)(nil),        // 80: keepout.fleet.v1.ListBundlesResponse
-	(*GetBundleRequest)(nil),           // 81: keepout.fleet.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),          // 82: keepout.fleet.v1.GetBundleResponse
-	(*Group)(nil),                      // 83: keepout.fleet.v1.Group
-	(*ListGroupsRequest)(nil),          // 84: keepout.fleet.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),         // 85: keepout.fleet.v1.ListGroupsResponse
-	(*Remediation)(nil),                // 86: keepout.fleet.v1.Remediation
-	(*CreateRemediationRequest)(nil),   // 87: keepout.fleet.v1.CreateRemediationRequest
-	(*CreateRemediationResponse)(nil),  // 88: keepout.fleet.v1.CreateRemediationResponse
-	(*ApproveRemediationRequest)(nil),  // 89: keepout.fleet.v1.ApproveRemediationRequest
-	(*ApproveRemediationResponse)(nil), // 90: keepout.fleet.v1.ApproveRemediationResponse
-	(*ListRemediationsRequest)(nil),    // 91: keepout.fleet.v1.ListRemediationsRequest
-	(*ListRemediationsResponse)(nil),   // 92: keepout.fleet.v1.ListRemediationsResponse
-	(*GetRemediationRequest)(nil),      // 93: keepout.fleet.v1.GetRemediationRequest
-	(*GetRemediationResponse)(nil),     // 94: keepout.fleet.v1.GetRemediationResponse
-	(*RevokeRemediationRequest)(nil),   // 95: keepout.fleet.v1.RevokeRemediationRequest
-	(*RevokeRemediationResponse)(nil),  // 96: keepout.fleet.v1.RevokeRemediationResponse
-	nil,                                // 97: keepout.fleet.v1.EnrolRequest.LabelsEntry
-	nil,                                // 98: keepout.fleet.v1.CheckInRequest.LabelsEntry
-	nil,                                // 99: keepout.fleet.v1.GetSummaryResponse.HostsEntry
-	nil,                                // 100: keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
-	nil,                                // 101: keepout.fleet.v1.Host.LabelsEntry
-	nil,                                // 102: keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
-	nil,                                // 103: keepout.fleet.v1.EnrolToken.LabelsEntry
-	nil,                                // 104: keepout.fleet.v1.RolloutSpec.TargetEntry
-	nil,                                // 105: keepout.fleet.v1.Pin.LabelsEntry
-	nil,                                // 106: keepout.fleet.v1.Group.VersionsEntry
+	(*Hold)(nil),                       // 45: keepout.fleet.v1.Hold
+	(*SetHoldRequest)(nil),             // 46: keepout.fleet.v1.SetHoldRequest
+	(*SetHoldResponse)(nil),            // 47: keepout.fleet.v1.SetHoldResponse
+	(*RemoveHoldRequest)(nil),          // 48: keepout.fleet.v1.RemoveHoldRequest
+	(*RemoveHoldResponse)(nil),         // 49: keepout.fleet.v1.RemoveHoldResponse
+	(*ListHoldsRequest)(nil),           // 50: keepout.fleet.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),          // 51: keepout.fleet.v1.ListHoldsResponse
+	(*Ring)(nil),                       // 52: keepout.fleet.v1.Ring
+	(*Gate)(nil),                       // 53: keepout.fleet.v1.Gate
+	(*Approval)(nil),                   // 54: keepout.fleet.v1.Approval
+	(*Rollout)(nil),                    // 55: keepout.fleet.v1.Rollout
+	(*PlanRolloutRequest)(nil),         // 56: keepout.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),        // 57: keepout.fleet.v1.PlanRolloutResponse
+	(*CreateRolloutRequest)(nil),       // 58: keepout.fleet.v1.CreateRolloutRequest
+	(*CreateRolloutResponse)(nil),      // 59: keepout.fleet.v1.CreateRolloutResponse
+	(*ListRolloutsRequest)(nil),        // 60: keepout.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),       // 61: keepout.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),          // 62: keepout.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),         // 63: keepout.fleet.v1.GetRolloutResponse
+	(*ApproveRolloutRequest)(nil),      // 64: keepout.fleet.v1.ApproveRolloutRequest
+	(*ApproveRolloutResponse)(nil),     // 65: keepout.fleet.v1.ApproveRolloutResponse
+	(*PauseRolloutRequest)(nil),        // 66: keepout.fleet.v1.PauseRolloutRequest
+	(*PauseRolloutResponse)(nil),       // 67: keepout.fleet.v1.PauseRolloutResponse
+	(*ResumeRolloutRequest)(nil),       // 68: keepout.fleet.v1.ResumeRolloutRequest
+	(*ResumeRolloutResponse)(nil),      // 69: keepout.fleet.v1.ResumeRolloutResponse
+	(*HaltRolloutRequest)(nil),         // 70: keepout.fleet.v1.HaltRolloutRequest
+	(*HaltRolloutResponse)(nil),        // 71: keepout.fleet.v1.HaltRolloutResponse
+	(*ExplainRolloutRequest)(nil),      // 72: keepout.fleet.v1.ExplainRolloutRequest
+	(*ExplainRolloutResponse)(nil),     // 73: keepout.fleet.v1.ExplainRolloutResponse
+	(*AuditEntry)(nil),                 // 74: keepout.fleet.v1.AuditEntry
+	(*ListAuditRequest)(nil),           // 75: keepout.fleet.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),          // 76: keepout.fleet.v1.ListAuditResponse
+	(*VerifyAuditRequest)(nil),         // 77: keepout.fleet.v1.VerifyAuditRequest
+	(*VerifyAuditResponse)(nil),        // 78: keepout.fleet.v1.VerifyAuditResponse
+	(*BucketCount)(nil),                // 79: keepout.fleet.v1.BucketCount
+	(*ListBucketsRequest)(nil),         // 80: keepout.fleet.v1.ListBucketsRequest
+	(*ListBucketsResponse)(nil),        // 81: keepout.fleet.v1.ListBucketsResponse
+	(*Beacon)(nil),                     // 82: keepout.fleet.v1.Beacon
+	(*ListBeaconsRequest)(nil),         // 83: keepout.fleet.v1.ListBeaconsRequest
+	(*ListBeaconsResponse)(nil),        // 84: keepout.fleet.v1.ListBeaconsResponse
+	(*Bundle)(nil),                     // 85: keepout.fleet.v1.Bundle
+	(*ListBundlesRequest)(nil),         // 86: keepout.fleet.v1.ListBundlesRequest
+	(*ListBundlesResponse)(nil),        // 87: keepout.fleet.v1.ListBundlesResponse
+	(*GetBundleRequest)(nil),           // 88: keepout.fleet.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),          // 89: keepout.fleet.v1.GetBundleResponse
+	(*Group)(nil),                      // 90: keepout.fleet.v1.Group
+	(*ListGroupsRequest)(nil),          // 91: keepout.fleet.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),         // 92: keepout.fleet.v1.ListGroupsResponse
+	(*Remediation)(nil),                // 93: keepout.fleet.v1.Remediation
+	(*CreateRemediationRequest)(nil),   // 94: keepout.fleet.v1.CreateRemediationRequest
+	(*CreateRemediationResponse)(nil),  // 95: keepout.fleet.v1.CreateRemediationResponse
+	(*ApproveRemediationRequest)(nil),  // 96: keepout.fleet.v1.ApproveRemediationRequest
+	(*ApproveRemediationResponse)(nil), // 97: keepout.fleet.v1.ApproveRemediationResponse
+	(*ListRemediationsRequest)(nil),    // 98: keepout.fleet.v1.ListRemediationsRequest
+	(*ListRemediationsResponse)(nil),   // 99: keepout.fleet.v1.ListRemediationsResponse
+	(*GetRemediationRequest)(nil),      // 100: keepout.fleet.v1.GetRemediationRequest
+	(*GetRemediationResponse)(nil),     // 101: keepout.fleet.v1.GetRemediationResponse
+	(*RevokeRemediationRequest)(nil),   // 102: keepout.fleet.v1.RevokeRemediationRequest
+	(*RevokeRemediationResponse)(nil),  // 103: keepout.fleet.v1.RevokeRemediationResponse
+	nil,                                // 104: keepout.fleet.v1.EnrolRequest.LabelsEntry
+	nil,                                // 105: keepout.fleet.v1.CheckInRequest.LabelsEntry
+	nil,                                // 106: keepout.fleet.v1.GetSummaryResponse.HostsEntry
+	nil,                                // 107: keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
+	nil,                                // 108: keepout.fleet.v1.Host.LabelsEntry
+	nil,                                // 109: keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
+	nil,                                // 110: keepout.fleet.v1.EnrolToken.LabelsEntry
+	nil,                                // 111: keepout.fleet.v1.RolloutSpec.TargetEntry
+	nil,                                // 112: keepout.fleet.v1.Pin.LabelsEntry
+	nil,                                // 113: keepout.fleet.v1.Hold.LabelsEntry
+	nil,                                // 114: keepout.fleet.v1.Group.VersionsEntry
 }
 var file_fleet_proto_depIdxs = []int32{
 	0,   // 0: keepout.fleet.v1.Release.channel:type_name -> keepout.fleet.v1.Channel
-	97,  // 1: keepout.fleet.v1.EnrolRequest.labels:type_name -> keepout.fleet.v1.EnrolRequest.LabelsEntry
+	104, // 1: keepout.fleet.v1.EnrolRequest.labels:type_name -> keepout.fleet.v1.EnrolRequest.LabelsEntry
 	8,   // 2: keepout.fleet.v1.CheckInRequest.installed:type_name -> keepout.fleet.v1.Installed
 	9,   // 3: keepout.fleet.v1.CheckInRequest.asks:type_name -> keepout.fleet.v1.Ask
 	10,  // 4: keepout.fleet.v1.CheckInRequest.counters:type_name -> keepout.fleet.v1.Counters
 	11,  // 5: keepout.fleet.v1.CheckInRequest.buckets:type_name -> keepout.fleet.v1.Bucket
-	98,  // 6: keepout.fleet.v1.CheckInRequest.labels:type_name -> keepout.fleet.v1.CheckInRequest.LabelsEntry
+	105, // 6: keepout.fleet.v1.CheckInRequest.labels:type_name -> keepout.fleet.v1.CheckInRequest.LabelsEntry
 	0,   // 7: keepout.fleet.v1.Installed.channel:type_name -> keepout.fleet.v1.Channel
 	13,  // 8: keepout.fleet.v1.CheckInResponse.orders:type_name -> keepout.fleet.v1.Order
 	14,  // 9: keepout.fleet.v1.CheckInResponse.grants:type_name -> keepout.fleet.v1.Grant
@@ -6705,128 +7126,139 @@ var file_fleet_proto_depIdxs = []int32{
 	2,   // 11: keepout.fleet.v1.Order.release:type_name -> keepout.fleet.v1.Release
 	8,   // 12: keepout.fleet.v1.ReportRecoveryRequest.installed:type_name -> keepout.fleet.v1.Installed
 	13,  // 13: keepout.fleet.v1.ReportRecoveryResponse.orders:type_name -> keepout.fleet.v1.Order
-	99,  // 14: keepout.fleet.v1.GetSummaryResponse.hosts:type_name -> keepout.fleet.v1.GetSummaryResponse.HostsEntry
-	100, // 15: keepout.fleet.v1.GetSummaryResponse.rollouts:type_name -> keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
-	101, // 16: keepout.fleet.v1.Host.labels:type_name -> keepout.fleet.v1.Host.LabelsEntry
+	106, // 14: keepout.fleet.v1.GetSummaryResponse.hosts:type_name -> keepout.fleet.v1.GetSummaryResponse.HostsEntry
+	107, // 15: keepout.fleet.v1.GetSummaryResponse.rollouts:type_name -> keepout.fleet.v1.GetSummaryResponse.RolloutsEntry
+	108, // 16: keepout.fleet.v1.Host.labels:type_name -> keepout.fleet.v1.Host.LabelsEntry
 	8,   // 17: keepout.fleet.v1.Host.installed:type_name -> keepout.fleet.v1.Installed
 	21,  // 18: keepout.fleet.v1.ListHostsResponse.hosts:type_name -> keepout.fleet.v1.Host
 	21,  // 19: keepout.fleet.v1.GetHostResponse.host:type_name -> keepout.fleet.v1.Host
 	13,  // 20: keepout.fleet.v1.GetHostResponse.orders:type_name -> keepout.fleet.v1.Order
 	21,  // 21: keepout.fleet.v1.SetHostStateResponse.host:type_name -> keepout.fleet.v1.Host
-	102, // 22: keepout.fleet.v1.CreateEnrolTokenRequest.labels:type_name -> keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
-	103, // 23: keepout.fleet.v1.EnrolToken.labels:type_name -> keepout.fleet.v1.EnrolToken.LabelsEntry
+	109, // 22: keepout.fleet.v1.CreateEnrolTokenRequest.labels:type_name -> keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntry
+	110, // 23: keepout.fleet.v1.EnrolToken.labels:type_name -> keepout.fleet.v1.EnrolToken.LabelsEntry
 	29,  // 24: keepout.fleet.v1.CreateEnrolTokenResponse.token:type_name -> keepout.fleet.v1.EnrolToken
 	29,  // 25: keepout.fleet.v1.ListEnrolTokensResponse.tokens:type_name -> keepout.fleet.v1.EnrolToken
 	35,  // 26: keepout.fleet.v1.CreateAccessTokenResponse.token:type_name -> keepout.fleet.v1.AccessToken
 	35,  // 27: keepout.fleet.v1.ListAccessTokensResponse.tokens:type_name -> keepout.fleet.v1.AccessToken
 	2,   // 28: keepout.fleet.v1.RolloutSpec.release:type_name -> keepout.fleet.v1.Release
-	104, // 29: keepout.fleet.v1.RolloutSpec.target:type_name -> keepout.fleet.v1.RolloutSpec.TargetEntry
+	111, // 29: keepout.fleet.v1.RolloutSpec.target:type_name -> keepout.fleet.v1.RolloutSpec.TargetEntry
 	43,  // 30: keepout.fleet.v1.RolloutSpec.pins:type_name -> keepout.fleet.v1.Pin
 	44,  // 31: keepout.fleet.v1.RolloutSpec.freezes:type_name -> keepout.fleet.v1.Freeze
-	105, // 32: keepout.fleet.v1.Pin.labels:type_name -> keepout.fleet.v1.Pin.LabelsEntry
-	42,  // 33: keepout.fleet.v1.Rollout.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	47,  // 34: keepout.fleet.v1.Rollout.approvals:type_name -> keepout.fleet.v1.Approval
-	45,  // 35: keepout.fleet.v1.Rollout.rings:type_name -> keepout.fleet.v1.Ring
-	46,  // 36: keepout.fleet.v1.Rollout.gates:type_name -> keepout.fleet.v1.Gate
-	42,  // 37: keepout.fleet.v1.PlanRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	45,  // 38: keepout.fleet.v1.PlanRolloutResponse.rings:type_name -> keepout.fleet.v1.Ring
-	42,  // 39: keepout.fleet.v1.CreateRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
-	48,  // 40: keepout.fleet.v1.CreateRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48,  // 41: keepout.fleet.v1.ListRolloutsResponse.rollouts:type_name -> keepout.fleet.v1.Rollout
-	48,  // 42: keepout.fleet.v1.GetRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48,  // 43: keepout.fleet.v1.ApproveRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48,  // 44: keepout.fleet.v1.PauseRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48,  // 45: keepout.fleet.v1.ResumeRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	48,  // 46: keepout.fleet.v1.HaltRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
-	67,  // 47: keepout.fleet.v1.ListAuditResponse.entries:type_name -> keepout.fleet.v1.AuditEntry
-	72,  // 48: keepout.fleet.v1.ListBucketsResponse.buckets:type_name -> keepout.fleet.v1.BucketCount
-	75,  // 49: keepout.fleet.v1.ListBeaconsResponse.beacons:type_name -> keepout.fleet.v1.Beacon
-	78,  // 50: keepout.fleet.v1.ListBundlesResponse.bundles:type_name -> keepout.fleet.v1.Bundle
-	78,  // 51: keepout.fleet.v1.GetBundleResponse.bundle:type_name -> keepout.fleet.v1.Bundle
-	106, // 52: keepout.fleet.v1.Group.versions:type_name -> keepout.fleet.v1.Group.VersionsEntry
-	83,  // 53: keepout.fleet.v1.ListGroupsResponse.groups:type_name -> keepout.fleet.v1.Group
-	86,  // 54: keepout.fleet.v1.CreateRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
-	86,  // 55: keepout.fleet.v1.ApproveRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
-	86,  // 56: keepout.fleet.v1.ListRemediationsResponse.remediations:type_name -> keepout.fleet.v1.Remediation
-	86,  // 57: keepout.fleet.v1.GetRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
-	86,  // 58: keepout.fleet.v1.RevokeRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
-	3,   // 59: keepout.fleet.v1.HostService.Enrol:input_type -> keepout.fleet.v1.EnrolRequest
-	5,   // 60: keepout.fleet.v1.HostService.Renew:input_type -> keepout.fleet.v1.RenewRequest
-	7,   // 61: keepout.fleet.v1.HostService.CheckIn:input_type -> keepout.fleet.v1.CheckInRequest
-	15,  // 62: keepout.fleet.v1.HostService.ReportRecovery:input_type -> keepout.fleet.v1.ReportRecoveryRequest
-	17,  // 63: keepout.fleet.v1.FleetService.WhoAmI:input_type -> keepout.fleet.v1.WhoAmIRequest
-	19,  // 64: keepout.fleet.v1.FleetService.GetSummary:input_type -> keepout.fleet.v1.GetSummaryRequest
-	22,  // 65: keepout.fleet.v1.FleetService.ListHosts:input_type -> keepout.fleet.v1.ListHostsRequest
-	24,  // 66: keepout.fleet.v1.FleetService.GetHost:input_type -> keepout.fleet.v1.GetHostRequest
-	26,  // 67: keepout.fleet.v1.FleetService.SetHostState:input_type -> keepout.fleet.v1.SetHostStateRequest
-	28,  // 68: keepout.fleet.v1.FleetService.CreateEnrolToken:input_type -> keepout.fleet.v1.CreateEnrolTokenRequest
-	31,  // 69: keepout.fleet.v1.FleetService.ListEnrolTokens:input_type -> keepout.fleet.v1.ListEnrolTokensRequest
-	33,  // 70: keepout.fleet.v1.FleetService.RevokeEnrolToken:input_type -> keepout.fleet.v1.RevokeEnrolTokenRequest
-	36,  // 71: keepout.fleet.v1.FleetService.CreateAccessToken:input_type -> keepout.fleet.v1.CreateAccessTokenRequest
-	38,  // 72: keepout.fleet.v1.FleetService.ListAccessTokens:input_type -> keepout.fleet.v1.ListAccessTokensRequest
-	40,  // 73: keepout.fleet.v1.FleetService.RevokeAccessToken:input_type -> keepout.fleet.v1.RevokeAccessTokenRequest
-	49,  // 74: keepout.fleet.v1.FleetService.PlanRollout:input_type -> keepout.fleet.v1.PlanRolloutRequest
-	51,  // 75: keepout.fleet.v1.FleetService.CreateRollout:input_type -> keepout.fleet.v1.CreateRolloutRequest
-	53,  // 76: keepout.fleet.v1.FleetService.ListRollouts:input_type -> keepout.fleet.v1.ListRolloutsRequest
-	55,  // 77: keepout.fleet.v1.FleetService.GetRollout:input_type -> keepout.fleet.v1.GetRolloutRequest
-	57,  // 78: keepout.fleet.v1.FleetService.ApproveRollout:input_type -> keepout.fleet.v1.ApproveRolloutRequest
-	59,  // 79: keepout.fleet.v1.FleetService.PauseRollout:input_type -> keepout.fleet.v1.PauseRolloutRequest
-	61,  // 80: keepout.fleet.v1.FleetService.ResumeRollout:input_type -> keepout.fleet.v1.ResumeRolloutRequest
-	63,  // 81: keepout.fleet.v1.FleetService.HaltRollout:input_type -> keepout.fleet.v1.HaltRolloutRequest
-	65,  // 82: keepout.fleet.v1.FleetService.ExplainRollout:input_type -> keepout.fleet.v1.ExplainRolloutRequest
-	68,  // 83: keepout.fleet.v1.FleetService.ListAudit:input_type -> keepout.fleet.v1.ListAuditRequest
-	70,  // 84: keepout.fleet.v1.FleetService.VerifyAudit:input_type -> keepout.fleet.v1.VerifyAuditRequest
-	73,  // 85: keepout.fleet.v1.FleetService.ListBuckets:input_type -> keepout.fleet.v1.ListBucketsRequest
-	76,  // 86: keepout.fleet.v1.FleetService.ListBeacons:input_type -> keepout.fleet.v1.ListBeaconsRequest
-	79,  // 87: keepout.fleet.v1.FleetService.ListBundles:input_type -> keepout.fleet.v1.ListBundlesRequest
-	81,  // 88: keepout.fleet.v1.FleetService.GetBundle:input_type -> keepout.fleet.v1.GetBundleRequest
-	84,  // 89: keepout.fleet.v1.FleetService.ListGroups:input_type -> keepout.fleet.v1.ListGroupsRequest
-	87,  // 90: keepout.fleet.v1.FleetService.CreateRemediation:input_type -> keepout.fleet.v1.CreateRemediationRequest
-	89,  // 91: keepout.fleet.v1.FleetService.ApproveRemediation:input_type -> keepout.fleet.v1.ApproveRemediationRequest
-	91,  // 92: keepout.fleet.v1.FleetService.ListRemediations:input_type -> keepout.fleet.v1.ListRemediationsRequest
-	93,  // 93: keepout.fleet.v1.FleetService.GetRemediation:input_type -> keepout.fleet.v1.GetRemediationRequest
-	95,  // 94: keepout.fleet.v1.FleetService.RevokeRemediation:input_type -> keepout.fleet.v1.RevokeRemediationRequest
-	4,   // 95: keepout.fleet.v1.HostService.Enrol:output_type -> keepout.fleet.v1.EnrolResponse
-	6,   // 96: keepout.fleet.v1.HostService.Renew:output_type -> keepout.fleet.v1.RenewResponse
-	12,  // 97: keepout.fleet.v1.HostService.CheckIn:output_type -> keepout.fleet.v1.CheckInResponse
-	16,  // 98: keepout.fleet.v1.HostService.ReportRecovery:output_type -> keepout.fleet.v1.ReportRecoveryResponse
-	18,  // 99: keepout.fleet.v1.FleetService.WhoAmI:output_type -> keepout.fleet.v1.WhoAmIResponse
-	20,  // 100: keepout.fleet.v1.FleetService.GetSummary:output_type -> keepout.fleet.v1.GetSummaryResponse
-	23,  // 101: keepout.fleet.v1.FleetService.ListHosts:output_type -> keepout.fleet.v1.ListHostsResponse
-	25,  // 102: keepout.fleet.v1.FleetService.GetHost:output_type -> keepout.fleet.v1.GetHostResponse
-	27,  // 103: keepout.fleet.v1.FleetService.SetHostState:output_type -> keepout.fleet.v1.SetHostStateResponse
-	30,  // 104: keepout.fleet.v1.FleetService.CreateEnrolToken:output_type -> keepout.fleet.v1.CreateEnrolTokenResponse
-	32,  // 105: keepout.fleet.v1.FleetService.ListEnrolTokens:output_type -> keepout.fleet.v1.ListEnrolTokensResponse
-	34,  // 106: keepout.fleet.v1.FleetService.RevokeEnrolToken:output_type -> keepout.fleet.v1.RevokeEnrolTokenResponse
-	37,  // 107: keepout.fleet.v1.FleetService.CreateAccessToken:output_type -> keepout.fleet.v1.CreateAccessTokenResponse
-	39,  // 108: keepout.fleet.v1.FleetService.ListAccessTokens:output_type -> keepout.fleet.v1.ListAccessTokensResponse
-	41,  // 109: keepout.fleet.v1.FleetService.RevokeAccessToken:output_type -> keepout.fleet.v1.RevokeAccessTokenResponse
-	50,  // 110: keepout.fleet.v1.FleetService.PlanRollout:output_type -> keepout.fleet.v1.PlanRolloutResponse
-	52,  // 111: keepout.fleet.v1.FleetService.CreateRollout:output_type -> keepout.fleet.v1.CreateRolloutResponse
-	54,  // 112: keepout.fleet.v1.FleetService.ListRollouts:output_type -> keepout.fleet.v1.ListRolloutsResponse
-	56,  // 113: keepout.fleet.v1.FleetService.GetRollout:output_type -> keepout.fleet.v1.GetRolloutResponse
-	58,  // 114: keepout.fleet.v1.FleetService.ApproveRollout:output_type -> keepout.fleet.v1.ApproveRolloutResponse
-	60,  // 115: keepout.fleet.v1.FleetService.PauseRollout:output_type -> keepout.fleet.v1.PauseRolloutResponse
-	62,  // 116: keepout.fleet.v1.FleetService.ResumeRollout:output_type -> keepout.fleet.v1.ResumeRolloutResponse
-	64,  // 117: keepout.fleet.v1.FleetService.HaltRollout:output_type -> keepout.fleet.v1.HaltRolloutResponse
-	66,  // 118: keepout.fleet.v1.FleetService.ExplainRollout:output_type -> keepout.fleet.v1.ExplainRolloutResponse
-	69,  // 119: keepout.fleet.v1.FleetService.ListAudit:output_type -> keepout.fleet.v1.ListAuditResponse
-	71,  // 120: keepout.fleet.v1.FleetService.VerifyAudit:output_type -> keepout.fleet.v1.VerifyAuditResponse
-	74,  // 121: keepout.fleet.v1.FleetService.ListBuckets:output_type -> keepout.fleet.v1.ListBucketsResponse
-	77,  // 122: keepout.fleet.v1.FleetService.ListBeacons:output_type -> keepout.fleet.v1.ListBeaconsResponse
-	80,  // 123: keepout.fleet.v1.FleetService.ListBundles:output_type -> keepout.fleet.v1.ListBundlesResponse
-	82,  // 124: keepout.fleet.v1.FleetService.GetBundle:output_type -> keepout.fleet.v1.GetBundleResponse
-	85,  // 125: keepout.fleet.v1.FleetService.ListGroups:output_type -> keepout.fleet.v1.ListGroupsResponse
-	88,  // 126: keepout.fleet.v1.FleetService.CreateRemediation:output_type -> keepout.fleet.v1.CreateRemediationResponse
-	90,  // 127: keepout.fleet.v1.FleetService.ApproveRemediation:output_type -> keepout.fleet.v1.ApproveRemediationResponse
-	92,  // 128: keepout.fleet.v1.FleetService.ListRemediations:output_type -> keepout.fleet.v1.ListRemediationsResponse
-	94,  // 129: keepout.fleet.v1.FleetService.GetRemediation:output_type -> keepout.fleet.v1.GetRemediationResponse
-	96,  // 130: keepout.fleet.v1.FleetService.RevokeRemediation:output_type -> keepout.fleet.v1.RevokeRemediationResponse
-	95,  // [95:131] is the sub-list for method output_type
-	59,  // [59:95] is the sub-list for method input_type
-	59,  // [59:59] is the sub-list for extension type_name
-	59,  // [59:59] is the sub-list for extension extendee
-	0,   // [0:59] is the sub-list for field type_name
+	112, // 32: keepout.fleet.v1.Pin.labels:type_name -> keepout.fleet.v1.Pin.LabelsEntry
+	113, // 33: keepout.fleet.v1.Hold.labels:type_name -> keepout.fleet.v1.Hold.LabelsEntry
+	44,  // 34: keepout.fleet.v1.Hold.freezes:type_name -> keepout.fleet.v1.Freeze
+	45,  // 35: keepout.fleet.v1.SetHoldRequest.hold:type_name -> keepout.fleet.v1.Hold
+	45,  // 36: keepout.fleet.v1.SetHoldResponse.hold:type_name -> keepout.fleet.v1.Hold
+	45,  // 37: keepout.fleet.v1.ListHoldsResponse.holds:type_name -> keepout.fleet.v1.Hold
+	42,  // 38: keepout.fleet.v1.Rollout.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	54,  // 39: keepout.fleet.v1.Rollout.approvals:type_name -> keepout.fleet.v1.Approval
+	52,  // 40: keepout.fleet.v1.Rollout.rings:type_name -> keepout.fleet.v1.Ring
+	53,  // 41: keepout.fleet.v1.Rollout.gates:type_name -> keepout.fleet.v1.Gate
+	42,  // 42: keepout.fleet.v1.PlanRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	52,  // 43: keepout.fleet.v1.PlanRolloutResponse.rings:type_name -> keepout.fleet.v1.Ring
+	42,  // 44: keepout.fleet.v1.CreateRolloutRequest.spec:type_name -> keepout.fleet.v1.RolloutSpec
+	55,  // 45: keepout.fleet.v1.CreateRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	55,  // 46: keepout.fleet.v1.ListRolloutsResponse.rollouts:type_name -> keepout.fleet.v1.Rollout
+	55,  // 47: keepout.fleet.v1.GetRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	55,  // 48: keepout.fleet.v1.ApproveRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	55,  // 49: keepout.fleet.v1.PauseRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	55,  // 50: keepout.fleet.v1.ResumeRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	55,  // 51: keepout.fleet.v1.HaltRolloutResponse.rollout:type_name -> keepout.fleet.v1.Rollout
+	74,  // 52: keepout.fleet.v1.ListAuditResponse.entries:type_name -> keepout.fleet.v1.AuditEntry
+	79,  // 53: keepout.fleet.v1.ListBucketsResponse.buckets:type_name -> keepout.fleet.v1.BucketCount
+	82,  // 54: keepout.fleet.v1.ListBeaconsResponse.beacons:type_name -> keepout.fleet.v1.Beacon
+	85,  // 55: keepout.fleet.v1.ListBundlesResponse.bundles:type_name -> keepout.fleet.v1.Bundle
+	85,  // 56: keepout.fleet.v1.GetBundleResponse.bundle:type_name -> keepout.fleet.v1.Bundle
+	114, // 57: keepout.fleet.v1.Group.versions:type_name -> keepout.fleet.v1.Group.VersionsEntry
+	90,  // 58: keepout.fleet.v1.ListGroupsResponse.groups:type_name -> keepout.fleet.v1.Group
+	93,  // 59: keepout.fleet.v1.CreateRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	93,  // 60: keepout.fleet.v1.ApproveRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	93,  // 61: keepout.fleet.v1.ListRemediationsResponse.remediations:type_name -> keepout.fleet.v1.Remediation
+	93,  // 62: keepout.fleet.v1.GetRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	93,  // 63: keepout.fleet.v1.RevokeRemediationResponse.remediation:type_name -> keepout.fleet.v1.Remediation
+	3,   // 64: keepout.fleet.v1.HostService.Enrol:input_type -> keepout.fleet.v1.EnrolRequest
+	5,   // 65: keepout.fleet.v1.HostService.Renew:input_type -> keepout.fleet.v1.RenewRequest
+	7,   // 66: keepout.fleet.v1.HostService.CheckIn:input_type -> keepout.fleet.v1.CheckInRequest
+	15,  // 67: keepout.fleet.v1.HostService.ReportRecovery:input_type -> keepout.fleet.v1.ReportRecoveryRequest
+	17,  // 68: keepout.fleet.v1.FleetService.WhoAmI:input_type -> keepout.fleet.v1.WhoAmIRequest
+	19,  // 69: keepout.fleet.v1.FleetService.GetSummary:input_type -> keepout.fleet.v1.GetSummaryRequest
+	22,  // 70: keepout.fleet.v1.FleetService.ListHosts:input_type -> keepout.fleet.v1.ListHostsRequest
+	24,  // 71: keepout.fleet.v1.FleetService.GetHost:input_type -> keepout.fleet.v1.GetHostRequest
+	26,  // 72: keepout.fleet.v1.FleetService.SetHostState:input_type -> keepout.fleet.v1.SetHostStateRequest
+	28,  // 73: keepout.fleet.v1.FleetService.CreateEnrolToken:input_type -> keepout.fleet.v1.CreateEnrolTokenRequest
+	31,  // 74: keepout.fleet.v1.FleetService.ListEnrolTokens:input_type -> keepout.fleet.v1.ListEnrolTokensRequest
+	33,  // 75: keepout.fleet.v1.FleetService.RevokeEnrolToken:input_type -> keepout.fleet.v1.RevokeEnrolTokenRequest
+	36,  // 76: keepout.fleet.v1.FleetService.CreateAccessToken:input_type -> keepout.fleet.v1.CreateAccessTokenRequest
+	38,  // 77: keepout.fleet.v1.FleetService.ListAccessTokens:input_type -> keepout.fleet.v1.ListAccessTokensRequest
+	40,  // 78: keepout.fleet.v1.FleetService.RevokeAccessToken:input_type -> keepout.fleet.v1.RevokeAccessTokenRequest
+	56,  // 79: keepout.fleet.v1.FleetService.PlanRollout:input_type -> keepout.fleet.v1.PlanRolloutRequest
+	58,  // 80: keepout.fleet.v1.FleetService.CreateRollout:input_type -> keepout.fleet.v1.CreateRolloutRequest
+	60,  // 81: keepout.fleet.v1.FleetService.ListRollouts:input_type -> keepout.fleet.v1.ListRolloutsRequest
+	62,  // 82: keepout.fleet.v1.FleetService.GetRollout:input_type -> keepout.fleet.v1.GetRolloutRequest
+	64,  // 83: keepout.fleet.v1.FleetService.ApproveRollout:input_type -> keepout.fleet.v1.ApproveRolloutRequest
+	66,  // 84: keepout.fleet.v1.FleetService.PauseRollout:input_type -> keepout.fleet.v1.PauseRolloutRequest
+	68,  // 85: keepout.fleet.v1.FleetService.ResumeRollout:input_type -> keepout.fleet.v1.ResumeRolloutRequest
+	70,  // 86: keepout.fleet.v1.FleetService.HaltRollout:input_type -> keepout.fleet.v1.HaltRolloutRequest
+	72,  // 87: keepout.fleet.v1.FleetService.ExplainRollout:input_type -> keepout.fleet.v1.ExplainRolloutRequest
+	46,  // 88: keepout.fleet.v1.FleetService.SetHold:input_type -> keepout.fleet.v1.SetHoldRequest
+	48,  // 89: keepout.fleet.v1.FleetService.RemoveHold:input_type -> keepout.fleet.v1.RemoveHoldRequest
+	50,  // 90: keepout.fleet.v1.FleetService.ListHolds:input_type -> keepout.fleet.v1.ListHoldsRequest
+	75,  // 91: keepout.fleet.v1.FleetService.ListAudit:input_type -> keepout.fleet.v1.ListAuditRequest
+	77,  // 92: keepout.fleet.v1.FleetService.VerifyAudit:input_type -> keepout.fleet.v1.VerifyAuditRequest
+	80,  // 93: keepout.fleet.v1.FleetService.ListBuckets:input_type -> keepout.fleet.v1.ListBucketsRequest
+	83,  // 94: keepout.fleet.v1.FleetService.ListBeacons:input_type -> keepout.fleet.v1.ListBeaconsRequest
+	86,  // 95: keepout.fleet.v1.FleetService.ListBundles:input_type -> keepout.fleet.v1.ListBundlesRequest
+	88,  // 96: keepout.fleet.v1.FleetService.GetBundle:input_type -> keepout.fleet.v1.GetBundleRequest
+	91,  // 97: keepout.fleet.v1.FleetService.ListGroups:input_type -> keepout.fleet.v1.ListGroupsRequest
+	94,  // 98: keepout.fleet.v1.FleetService.CreateRemediation:input_type -> keepout.fleet.v1.CreateRemediationRequest
+	96,  // 99: keepout.fleet.v1.FleetService.ApproveRemediation:input_type -> keepout.fleet.v1.ApproveRemediationRequest
+	98,  // 100: keepout.fleet.v1.FleetService.ListRemediations:input_type -> keepout.fleet.v1.ListRemediationsRequest
+	100, // 101: keepout.fleet.v1.FleetService.GetRemediation:input_type -> keepout.fleet.v1.GetRemediationRequest
+	102, // 102: keepout.fleet.v1.FleetService.RevokeRemediation:input_type -> keepout.fleet.v1.RevokeRemediationRequest
+	4,   // 103: keepout.fleet.v1.HostService.Enrol:output_type -> keepout.fleet.v1.EnrolResponse
+	6,   // 104: keepout.fleet.v1.HostService.Renew:output_type -> keepout.fleet.v1.RenewResponse
+	12,  // 105: keepout.fleet.v1.HostService.CheckIn:output_type -> keepout.fleet.v1.CheckInResponse
+	16,  // 106: keepout.fleet.v1.HostService.ReportRecovery:output_type -> keepout.fleet.v1.ReportRecoveryResponse
+	18,  // 107: keepout.fleet.v1.FleetService.WhoAmI:output_type -> keepout.fleet.v1.WhoAmIResponse
+	20,  // 108: keepout.fleet.v1.FleetService.GetSummary:output_type -> keepout.fleet.v1.GetSummaryResponse
+	23,  // 109: keepout.fleet.v1.FleetService.ListHosts:output_type -> keepout.fleet.v1.ListHostsResponse
+	25,  // 110: keepout.fleet.v1.FleetService.GetHost:output_type -> keepout.fleet.v1.GetHostResponse
+	27,  // 111: keepout.fleet.v1.FleetService.SetHostState:output_type -> keepout.fleet.v1.SetHostStateResponse
+	30,  // 112: keepout.fleet.v1.FleetService.CreateEnrolToken:output_type -> keepout.fleet.v1.CreateEnrolTokenResponse
+	32,  // 113: keepout.fleet.v1.FleetService.ListEnrolTokens:output_type -> keepout.fleet.v1.ListEnrolTokensResponse
+	34,  // 114: keepout.fleet.v1.FleetService.RevokeEnrolToken:output_type -> keepout.fleet.v1.RevokeEnrolTokenResponse
+	37,  // 115: keepout.fleet.v1.FleetService.CreateAccessToken:output_type -> keepout.fleet.v1.CreateAccessTokenResponse
+	39,  // 116: keepout.fleet.v1.FleetService.ListAccessTokens:output_type -> keepout.fleet.v1.ListAccessTokensResponse
+	41,  // 117: keepout.fleet.v1.FleetService.RevokeAccessToken:output_type -> keepout.fleet.v1.RevokeAccessTokenResponse
+	57,  // 118: keepout.fleet.v1.FleetService.PlanRollout:output_type -> keepout.fleet.v1.PlanRolloutResponse
+	59,  // 119: keepout.fleet.v1.FleetService.CreateRollout:output_type -> keepout.fleet.v1.CreateRolloutResponse
+	61,  // 120: keepout.fleet.v1.FleetService.ListRollouts:output_type -> keepout.fleet.v1.ListRolloutsResponse
+	63,  // 121: keepout.fleet.v1.FleetService.GetRollout:output_type -> keepout.fleet.v1.GetRolloutResponse
+	65,  // 122: keepout.fleet.v1.FleetService.ApproveRollout:output_type -> keepout.fleet.v1.ApproveRolloutResponse
+	67,  // 123: keepout.fleet.v1.FleetService.PauseRollout:output_type -> keepout.fleet.v1.PauseRolloutResponse
+	69,  // 124: keepout.fleet.v1.FleetService.ResumeRollout:output_type -> keepout.fleet.v1.ResumeRolloutResponse
+	71,  // 125: keepout.fleet.v1.FleetService.HaltRollout:output_type -> keepout.fleet.v1.HaltRolloutResponse
+	73,  // 126: keepout.fleet.v1.FleetService.ExplainRollout:output_type -> keepout.fleet.v1.ExplainRolloutResponse
+	47,  // 127: keepout.fleet.v1.FleetService.SetHold:output_type -> keepout.fleet.v1.SetHoldResponse
+	49,  // 128: keepout.fleet.v1.FleetService.RemoveHold:output_type -> keepout.fleet.v1.RemoveHoldResponse
+	51,  // 129: keepout.fleet.v1.FleetService.ListHolds:output_type -> keepout.fleet.v1.ListHoldsResponse
+	76,  // 130: keepout.fleet.v1.FleetService.ListAudit:output_type -> keepout.fleet.v1.ListAuditResponse
+	78,  // 131: keepout.fleet.v1.FleetService.VerifyAudit:output_type -> keepout.fleet.v1.VerifyAuditResponse
+	81,  // 132: keepout.fleet.v1.FleetService.ListBuckets:output_type -> keepout.fleet.v1.ListBucketsResponse
+	84,  // 133: keepout.fleet.v1.FleetService.ListBeacons:output_type -> keepout.fleet.v1.ListBeaconsResponse
+	87,  // 134: keepout.fleet.v1.FleetService.ListBundles:output_type -> keepout.fleet.v1.ListBundlesResponse
+	89,  // 135: keepout.fleet.v1.FleetService.GetBundle:output_type -> keepout.fleet.v1.GetBundleResponse
+	92,  // 136: keepout.fleet.v1.FleetService.ListGroups:output_type -> keepout.fleet.v1.ListGroupsResponse
+	95,  // 137: keepout.fleet.v1.FleetService.CreateRemediation:output_type -> keepout.fleet.v1.CreateRemediationResponse
+	97,  // 138: keepout.fleet.v1.FleetService.ApproveRemediation:output_type -> keepout.fleet.v1.ApproveRemediationResponse
+	99,  // 139: keepout.fleet.v1.FleetService.ListRemediations:output_type -> keepout.fleet.v1.ListRemediationsResponse
+	101, // 140: keepout.fleet.v1.FleetService.GetRemediation:output_type -> keepout.fleet.v1.GetRemediationResponse
+	103, // 141: keepout.fleet.v1.FleetService.RevokeRemediation:output_type -> keepout.fleet.v1.RevokeRemediationResponse
+	103, // [103:142] is the sub-list for method output_type
+	64,  // [64:103] is the sub-list for method input_type
+	64,  // [64:64] is the sub-list for extension type_name
+	64,  // [64:64] is the sub-list for extension extendee
+	0,   // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -6840,7 +7272,7 @@ func file_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   105,
+			NumMessages:   113,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

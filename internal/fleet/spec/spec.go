@@ -6,7 +6,6 @@ package spec
 import (
 	"fmt"
 	"regexp"
-	"time"
 
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 	"github.com/keepout-security/keepout/internal/rollout"
@@ -104,28 +103,14 @@ func (s *Spec) checkLists() error {
 			return &Problem{fmt.Sprintf("pins[%d].labels", i), "a pin without labels would hold every host"}
 		}
 	}
-	for i, f := range s.Freezes {
-		from, err := time.Parse(time.RFC3339, f.From)
-		if err != nil {
-			return &Problem{fmt.Sprintf("freezes[%d].from", i), "a time like 2026-12-24T00:00:00Z"}
-		}
-		to, err := time.Parse(time.RFC3339, f.To)
-		if err != nil || !to.After(from) {
-			return &Problem{fmt.Sprintf("freezes[%d].to", i), "a time like 2026-12-24T00:00:00Z, after from"}
-		}
-	}
-	return nil
+	_, err := windows(s.Freezes)
+	return err
 }
 
 // Customer is what the freezes mean for one customer. Check has passed.
 func (s *Spec) Customer(id string) rollout.Customer {
-	c := rollout.Customer{ID: id}
-	for _, f := range s.Freezes {
-		from, _ := time.Parse(time.RFC3339, f.From)
-		to, _ := time.Parse(time.RFC3339, f.To)
-		c.Freeze = append(c.Freeze, rollout.Window{From: from, To: to, Note: f.Reason})
-	}
-	return c
+	freeze, _ := windows(s.Freezes)
+	return rollout.Customer{ID: id, Freeze: freeze}
 }
 
 // FromPB reads a request's spec.

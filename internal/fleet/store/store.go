@@ -61,6 +61,9 @@ type Reader interface {
 	// RowsDue lists rows with a Due that is not 0 and not after upto, the earliest first.
 	RowsDue(rollout string, upto time.Duration, limit int) ([]Row, error)
 
+	// Holds lists them by name.
+	Holds() ([]Hold, error)
+
 	// Buckets lists them, the largest first; empty filters match all.
 	Buckets(provider, digest string, limit int) ([]Bucket, error)
 	// KnownSignature says whether another digest of the provider had this signature before that time.
@@ -110,6 +113,9 @@ type Tx interface {
 	// AddBuckets adds counts, and the hosts that they come from.
 	AddBuckets(reports []BucketReport) error
 	PutBeacon(b Beacon) error
+	// PutHold writes a whole hold; DropHold removes one, or returns ErrNotFound.
+	PutHold(h Hold) error
+	DropHold(name string) error
 
 	// PutBundle adds a bundle, or to one without a signature what was lacking, and reports whether it did. Size is the
 	// parcel's. It forgets what is too much.

@@ -190,6 +190,7 @@ func (g *Guard) instruct(s *boot.State, todo []boot.Effect) error {
 	in := boot.Instruction{
 		Boot: g.boot, Mode: s.Mode, Attempt: s.Attempt(), Dir: g.dir.Path(), Orders: s.Orders,
 		Trouble: strings.Join(g.trouble, "; "), Good: s.Boot == "", Told: g.told(),
+		Suspect: s.Suspect, Recoveries: s.Recoveries,
 	}
 	for _, e := range todo {
 		switch e.Act {

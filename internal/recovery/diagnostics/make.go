@@ -2,13 +2,13 @@ package diagnostics
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/keepout-security/keepout/internal/recovery/protocol"
 )
 
 // Limits of the parts of a bundle.
@@ -56,9 +56,7 @@ var ErrOff = errors.New("diagnostics are off")
 // Pseudonym is the name under which a machine sends diagnostics: 32 hexadecimal digits, always the same for one machine
 // id, from which the id cannot be found. The id itself must not leave the machine (machine-id(5)).
 func Pseudonym(machineID string) string {
-	mac := hmac.New(sha256.New, []byte(strings.TrimSpace(machineID)))
-	mac.Write([]byte("keepout diagnostics 1"))
-	return hex.EncodeToString(mac.Sum(nil)[:16])
+	return protocol.Pseudonym(machineID)
 }
 
 // Make builds a bundle and its encoding, which has at most MaxBundle bytes. At level off it returns ErrOff.

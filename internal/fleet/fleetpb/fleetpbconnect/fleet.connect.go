@@ -104,6 +104,12 @@ const (
 	// FleetServiceExplainRolloutProcedure is the fully-qualified name of the FleetService's
 	// ExplainRollout RPC.
 	FleetServiceExplainRolloutProcedure = "/keepout.fleet.v1.FleetService/ExplainRollout"
+	// FleetServiceSetHoldProcedure is the fully-qualified name of the FleetService's SetHold RPC.
+	FleetServiceSetHoldProcedure = "/keepout.fleet.v1.FleetService/SetHold"
+	// FleetServiceRemoveHoldProcedure is the fully-qualified name of the FleetService's RemoveHold RPC.
+	FleetServiceRemoveHoldProcedure = "/keepout.fleet.v1.FleetService/RemoveHold"
+	// FleetServiceListHoldsProcedure is the fully-qualified name of the FleetService's ListHolds RPC.
+	FleetServiceListHoldsProcedure = "/keepout.fleet.v1.FleetService/ListHolds"
 	// FleetServiceListAuditProcedure is the fully-qualified name of the FleetService's ListAudit RPC.
 	FleetServiceListAuditProcedure = "/keepout.fleet.v1.FleetService/ListAudit"
 	// FleetServiceVerifyAuditProcedure is the fully-qualified name of the FleetService's VerifyAudit
@@ -337,6 +343,13 @@ type FleetServiceClient interface {
 	HaltRollout(context.Context, *connect.Request[fleetpb.HaltRolloutRequest]) (*connect.Response[fleetpb.HaltRolloutResponse], error)
 	// ExplainRollout says why a rollout, or one host in it, is where it is.
 	ExplainRollout(context.Context, *connect.Request[fleetpb.ExplainRolloutRequest]) (*connect.Response[fleetpb.ExplainRolloutResponse], error)
+	// SetHold keeps hosts from activating anything new, whatever is rolled out: a pause, times, or one release behind. It
+	// replaces the hold of that name. What runs goes on, and still goes back when it is halted.
+	SetHold(context.Context, *connect.Request[fleetpb.SetHoldRequest]) (*connect.Response[fleetpb.SetHoldResponse], error)
+	// RemoveHold ends one.
+	RemoveHold(context.Context, *connect.Request[fleetpb.RemoveHoldRequest]) (*connect.Response[fleetpb.RemoveHoldResponse], error)
+	// ListHolds lists them by name.
+	ListHolds(context.Context, *connect.Request[fleetpb.ListHoldsRequest]) (*connect.Response[fleetpb.ListHoldsResponse], error)
 	// ListAudit reads the audit trail, the oldest entry first.
 	ListAudit(context.Context, *connect.Request[fleetpb.ListAuditRequest]) (*connect.Response[fleetpb.ListAuditResponse], error)
 	// VerifyAudit recomputes the whole chain.
@@ -494,6 +507,24 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("ExplainRollout")),
 			connect.WithClientOptions(opts...),
 		),
+		setHold: connect.NewClient[fleetpb.SetHoldRequest, fleetpb.SetHoldResponse](
+			httpClient,
+			baseURL+FleetServiceSetHoldProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("SetHold")),
+			connect.WithClientOptions(opts...),
+		),
+		removeHold: connect.NewClient[fleetpb.RemoveHoldRequest, fleetpb.RemoveHoldResponse](
+			httpClient,
+			baseURL+FleetServiceRemoveHoldProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("RemoveHold")),
+			connect.WithClientOptions(opts...),
+		),
+		listHolds: connect.NewClient[fleetpb.ListHoldsRequest, fleetpb.ListHoldsResponse](
+			httpClient,
+			baseURL+FleetServiceListHoldsProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("ListHolds")),
+			connect.WithClientOptions(opts...),
+		),
 		listAudit: connect.NewClient[fleetpb.ListAuditRequest, fleetpb.ListAuditResponse](
 			httpClient,
 			baseURL+FleetServiceListAuditProcedure,
@@ -591,6 +622,9 @@ type fleetServiceClient struct {
 	resumeRollout      *connect.Client[fleetpb.ResumeRolloutRequest, fleetpb.ResumeRolloutResponse]
 	haltRollout        *connect.Client[fleetpb.HaltRolloutRequest, fleetpb.HaltRolloutResponse]
 	explainRollout     *connect.Client[fleetpb.ExplainRolloutRequest, fleetpb.ExplainRolloutResponse]
+	setHold            *connect.Client[fleetpb.SetHoldRequest, fleetpb.SetHoldResponse]
+	removeHold         *connect.Client[fleetpb.RemoveHoldRequest, fleetpb.RemoveHoldResponse]
+	listHolds          *connect.Client[fleetpb.ListHoldsRequest, fleetpb.ListHoldsResponse]
 	listAudit          *connect.Client[fleetpb.ListAuditRequest, fleetpb.ListAuditResponse]
 	verifyAudit        *connect.Client[fleetpb.VerifyAuditRequest, fleetpb.VerifyAuditResponse]
 	listBuckets        *connect.Client[fleetpb.ListBucketsRequest, fleetpb.ListBucketsResponse]
@@ -705,6 +739,21 @@ func (c *fleetServiceClient) ExplainRollout(ctx context.Context, req *connect.Re
 	return c.explainRollout.CallUnary(ctx, req)
 }
 
+// SetHold calls keepout.fleet.v1.FleetService.SetHold.
+func (c *fleetServiceClient) SetHold(ctx context.Context, req *connect.Request[fleetpb.SetHoldRequest]) (*connect.Response[fleetpb.SetHoldResponse], error) {
+	return c.setHold.CallUnary(ctx, req)
+}
+
+// RemoveHold calls keepout.fleet.v1.FleetService.RemoveHold.
+func (c *fleetServiceClient) RemoveHold(ctx context.Context, req *connect.Request[fleetpb.RemoveHoldRequest]) (*connect.Response[fleetpb.RemoveHoldResponse], error) {
+	return c.removeHold.CallUnary(ctx, req)
+}
+
+// ListHolds calls keepout.fleet.v1.FleetService.ListHolds.
+func (c *fleetServiceClient) ListHolds(ctx context.Context, req *connect.Request[fleetpb.ListHoldsRequest]) (*connect.Response[fleetpb.ListHoldsResponse], error) {
+	return c.listHolds.CallUnary(ctx, req)
+}
+
 // ListAudit calls keepout.fleet.v1.FleetService.ListAudit.
 func (c *fleetServiceClient) ListAudit(ctx context.Context, req *connect.Request[fleetpb.ListAuditRequest]) (*connect.Response[fleetpb.ListAuditResponse], error) {
 	return c.listAudit.CallUnary(ctx, req)
@@ -807,6 +856,13 @@ type FleetServiceHandler interface {
 	HaltRollout(context.Context, *connect.Request[fleetpb.HaltRolloutRequest]) (*connect.Response[fleetpb.HaltRolloutResponse], error)
 	// ExplainRollout says why a rollout, or one host in it, is where it is.
 	ExplainRollout(context.Context, *connect.Request[fleetpb.ExplainRolloutRequest]) (*connect.Response[fleetpb.ExplainRolloutResponse], error)
+	// SetHold keeps hosts from activating anything new, whatever is rolled out: a pause, times, or one release behind. It
+	// replaces the hold of that name. What runs goes on, and still goes back when it is halted.
+	SetHold(context.Context, *connect.Request[fleetpb.SetHoldRequest]) (*connect.Response[fleetpb.SetHoldResponse], error)
+	// RemoveHold ends one.
+	RemoveHold(context.Context, *connect.Request[fleetpb.RemoveHoldRequest]) (*connect.Response[fleetpb.RemoveHoldResponse], error)
+	// ListHolds lists them by name.
+	ListHolds(context.Context, *connect.Request[fleetpb.ListHoldsRequest]) (*connect.Response[fleetpb.ListHoldsResponse], error)
 	// ListAudit reads the audit trail, the oldest entry first.
 	ListAudit(context.Context, *connect.Request[fleetpb.ListAuditRequest]) (*connect.Response[fleetpb.ListAuditResponse], error)
 	// VerifyAudit recomputes the whole chain.
@@ -960,6 +1016,24 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("ExplainRollout")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceSetHoldHandler := connect.NewUnaryHandler(
+		FleetServiceSetHoldProcedure,
+		svc.SetHold,
+		connect.WithSchema(fleetServiceMethods.ByName("SetHold")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceRemoveHoldHandler := connect.NewUnaryHandler(
+		FleetServiceRemoveHoldProcedure,
+		svc.RemoveHold,
+		connect.WithSchema(fleetServiceMethods.ByName("RemoveHold")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceListHoldsHandler := connect.NewUnaryHandler(
+		FleetServiceListHoldsProcedure,
+		svc.ListHolds,
+		connect.WithSchema(fleetServiceMethods.ByName("ListHolds")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetServiceListAuditHandler := connect.NewUnaryHandler(
 		FleetServiceListAuditProcedure,
 		svc.ListAudit,
@@ -1074,6 +1148,12 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServiceHaltRolloutHandler.ServeHTTP(w, r)
 		case FleetServiceExplainRolloutProcedure:
 			fleetServiceExplainRolloutHandler.ServeHTTP(w, r)
+		case FleetServiceSetHoldProcedure:
+			fleetServiceSetHoldHandler.ServeHTTP(w, r)
+		case FleetServiceRemoveHoldProcedure:
+			fleetServiceRemoveHoldHandler.ServeHTTP(w, r)
+		case FleetServiceListHoldsProcedure:
+			fleetServiceListHoldsHandler.ServeHTTP(w, r)
 		case FleetServiceListAuditProcedure:
 			fleetServiceListAuditHandler.ServeHTTP(w, r)
 		case FleetServiceVerifyAuditProcedure:
@@ -1185,6 +1265,18 @@ func (UnimplementedFleetServiceHandler) HaltRollout(context.Context, *connect.Re
 
 func (UnimplementedFleetServiceHandler) ExplainRollout(context.Context, *connect.Request[fleetpb.ExplainRolloutRequest]) (*connect.Response[fleetpb.ExplainRolloutResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ExplainRollout is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) SetHold(context.Context, *connect.Request[fleetpb.SetHoldRequest]) (*connect.Response[fleetpb.SetHoldResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.SetHold is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) RemoveHold(context.Context, *connect.Request[fleetpb.RemoveHoldRequest]) (*connect.Response[fleetpb.RemoveHoldResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.RemoveHold is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) ListHolds(context.Context, *connect.Request[fleetpb.ListHoldsRequest]) (*connect.Response[fleetpb.ListHoldsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keepout.fleet.v1.FleetService.ListHolds is not implemented"))
 }
 
 func (UnimplementedFleetServiceHandler) ListAudit(context.Context, *connect.Request[fleetpb.ListAuditRequest]) (*connect.Response[fleetpb.ListAuditResponse], error) {

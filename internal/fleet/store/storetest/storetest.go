@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(t *testing.T) (s store.Store, again func() stor
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, store.Store){
 		"hosts":                    hosts,
+		"holds":                    holds,
 		"check-ins":                checkIns,
 		"tokens":                   tokens,
 		"rollouts":                 rollouts,
