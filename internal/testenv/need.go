@@ -17,6 +17,7 @@ const (
 	Root     Capability = "root"     // effective user 0
 	Fanotify Capability = "fanotify" // a content-class group with pidfds can be opened (no mark is placed)
 	MountNS  Capability = "mountns"  // a child can have a mount namespace of its own
+	NetNS    Capability = "netns"    // network namespaces can be made and joined with a veth pair
 	Loop     Capability = "loop"     // a file can be attached to a loop device
 	FUSE     Capability = "fuse"     // /dev/fuse opens and bindfs is installed
 	ClamAV   Capability = "clamav"   // clamd is installed and starts
@@ -36,6 +37,7 @@ var probes = map[Capability]func() error{
 	Root:     sync.OnceValue(probeRoot),
 	Fanotify: sync.OnceValue(probeFanotify),
 	MountNS:  sync.OnceValue(probeMountNS),
+	NetNS:    sync.OnceValue(probeNetNS),
 	Loop:     sync.OnceValue(probeLoop),
 	FUSE:     sync.OnceValue(probeFUSE),
 	ClamAV:   sync.OnceValue(probeClamAV),
@@ -49,7 +51,7 @@ var probes = map[Capability]func() error{
 
 // Need continues the test only when the machine has every capability named. Otherwise the test skips with
 // exactly "NEEDS <name>: <error>", or fails when KEEPOUT_LANE promises the capability: "all" promises
-// everything, "root" promises root, fanotify, mountns, loop and fuse, "vm" promises qemu, "unit" and the empty lane
+// everything, "root" promises root, fanotify, mountns, netns, loop and fuse, "vm" promises qemu, "unit" and the empty lane
 // promise nothing. Another lane fails the test, so that a misspelt lane cannot hide one. It must be called from the
 // test's own goroutine.
 func Need(t testing.TB, needs ...Capability) {
@@ -94,12 +96,12 @@ func promises(lane string) ([]Capability, error) {
 	case "", "unit":
 		return nil, nil
 	case "root":
-		return []Capability{Root, Fanotify, MountNS, Loop, FUSE}, nil
+		return []Capability{Root, Fanotify, MountNS, NetNS, Loop, FUSE}, nil
 	case "vm":
 		return []Capability{QEMU}, nil
 	case "all":
 		return []Capability{
-			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, QEMU,
+			Root, Fanotify, MountNS, NetNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, QEMU,
 		}, nil
 	}
 	return nil, fmt.Errorf("%s=%q: want unit, root, vm or all", laneVariable, lane)
