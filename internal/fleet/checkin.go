@@ -193,7 +193,9 @@ func saidIn(m *fleetpb.CheckInRequest) (said []conductor.Said) {
 		}
 		for _, b := range m.GetBuckets() {
 			if gate, ok := gateOf(b.GetKind()); ok && b.GetProvider() == i.GetProvider() {
-				s.Report.Incidents = append(s.Report.Incidents, rollout.Incident{Gate: gate, Signature: b.GetSignature()})
+				s.Report.Incidents = append(s.Report.Incidents, rollout.Incident{
+					Gate: gate, Signature: b.GetSignature(), Release: rollout.Digest(b.GetDigest()),
+				})
 			}
 		}
 		said = append(said, s)

@@ -23,9 +23,12 @@ func (s *State) hear(now time.Time, in *Input, e *Effects) {
 	s.forget(r)
 	s.back(r)
 	r.Seen = s.Clock
-	if in.Report.Running == s.Spec.Digest {
+	switch {
+	case in.Report.Running == s.Spec.Digest:
 		s.runs(r, &in.Report)
-	} else {
+	case s.Behind && in.Report.Running != s.Spec.Previous && in.Host.Pin != Previous:
+		s.movedOn(r)
+	default:
 		s.runsOther(r, &in.Report)
 	}
 	s.count(now, h, r, &in.Report, e)
@@ -58,7 +61,7 @@ func (s *State) armOf(r *Row) (Arm, bool) {
 		return Treated, true
 	case Pending:
 		return Control, r.Ring == s.Plan.Control()
-	case WentBack, Foreign:
+	case WentBack, Foreign, Ahead:
 	}
 	return 0, false
 }
@@ -181,8 +184,20 @@ func (s *State) runs(r *Row, rep *Report) {
 		}
 		ring.Strata[r.Stratum]++
 		r.Phase = Confirmed
-	case Confirmed, Foreign:
+	case Confirmed, Foreign, Ahead:
 	}
+}
+
+// movedOn takes a host that runs what came after the release. It has not gone back, and what becomes of it from here on
+// is the newer rollout's: else a bad release would also halt the good one before it, and send everybody two back. The
+// room that it took is not given to others.
+func (s *State) movedOn(r *Row) {
+	if r.Outstanding() {
+		ring := &s.Rings[r.Ring]
+		ring.Soaking--
+		ring.Stuck++
+	}
+	r.Phase = Ahead
 }
 
 // runsOther takes a report of a host that does not run the release.
@@ -203,7 +218,7 @@ func (s *State) runsOther(r *Row, rep *Report) {
 		if s.Status != Stopped && len(rep.Incidents) == 0 {
 			rep.Incidents = []Incident{{Gate: Crash, Signature: "went back by itself"}}
 		}
-	case Pending, WentBack:
+	case Pending, WentBack, Ahead:
 	}
 }
 

@@ -66,6 +66,7 @@ const MaxIncidents = 8
 type Incident struct {
 	Gate      Gate   // Boot, Recovery, Crash or Watchdog
 	Signature string // its bucket: the stack, or the last change and the reason; redacted by the host
+	Release   Digest // what was active and is suspected; empty where nobody knows
 }
 
 // Load is the cost of a provider on one host.
