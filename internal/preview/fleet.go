@@ -106,7 +106,7 @@ func (f *Fleet) in(name string) string { return filepath.Join(f.opt.Dir, name) }
 // Keepout runs the keepout command as a person would, in the fleet's folder and beside the control plane, and returns
 // what it prints. The command's words are in the error.
 func (f *Fleet) Keepout(ctx context.Context, args ...string) (out []byte, err error) {
-	f.opt.Ran("keepout " + strings.Join(args, " "))
+	f.opt.Ran("keepout " + strings.TrimPrefix(strings.Join(args, " "), "-o json "))
 	err = f.net.Hub.Do(func() error {
 		ctx, cancel := context.WithTimeout(ctx, commandTime)
 		defer cancel()

@@ -30,13 +30,14 @@ type Host struct {
 }
 
 // hostConfig is a host's configuration. The checks before an engine gets new content are off, and so is the trial in
-// audit: each of them would refuse the content of July 2024 before any ring could show what it does.
+// audit: each of them would refuse the content of July 2024 before any ring could show what it does. A release is
+// last-known-good after half a minute, which is longer than a halt takes to come back to its hosts.
 const hostConfig = `version: 1
 mode: enforce
 watch:
   - {path: %q, events: [open, exec]}
 budgets: {metadata: 10s, content: 10s}
-updates: {trial: 0s, trial_idle: 0s, samples: 0, settle: 0s, soak: 1s, schema: false, load: false, trust: %q}
+updates: {trial: 0s, trial_idle: 0s, samples: 0, settle: 0s, soak: 30s, schema: false, load: false, trust: %q}
 providers:
   - {id: ` + Provider + `, mode: enforce, content: %q}
 `
@@ -147,6 +148,7 @@ func (h *Host) Log() string {
 // engine is how a host's engine is.
 type engine struct {
 	Content  string // what it has loaded: the name of a file; empty while it is not running
+	Proven   string // the release that is last-known-good, as its maker calls it
 	Restarts int
 	Cause    string // why it stopped last
 }
@@ -162,6 +164,9 @@ func (h *Host) engine(ctx context.Context) (e engine, ok bool) {
 		return e, false
 	}
 	e = engine{Restarts: p.Restarts, Cause: p.Cause}
+	if p.Versions != nil {
+		e.Proven = p.Versions.Content.LKG
+	}
 	if p.State == supervisor.Running {
 		e.Content = p.Content
 	}

@@ -95,8 +95,8 @@ func (f *Fleet) Release(ctx context.Context, counter int, text string) (digest s
 	if err := errors.Join(os.Mkdir(f.in(name), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
 		return "", fmt.Errorf("write the content: %w", err)
 	}
-	out, err := f.Keepout(ctx, "package", "build", name, "--provider", engineDir, "--version", strconv.Itoa(counter),
-		"--counter", strconv.Itoa(counter), "--to", name+".oci", "-o", "json")
+	out, err := f.Keepout(ctx, "-o", "json", "package", "build", name, "--provider", engineDir, "--version",
+		strconv.Itoa(counter), "--counter", strconv.Itoa(counter), "--to", name+".oci")
 	if err != nil {
 		return "", err
 	}

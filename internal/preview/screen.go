@@ -3,6 +3,8 @@ package preview
 import (
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -28,50 +30,43 @@ type screen struct {
 	width int // 0: no terminal
 	began time.Time
 	step  int
-	drawn int      // lines of the table on the terminal
-	table []string // that is drawn
+	table []string // that is on the terminal, and replaced next
 }
 
 func (s *screen) live() bool { return s.width >= minWidth }
 
-// line writes a line above the table.
-func (s *screen) line(text string) {
-	s.wipe()
-	fmt.Fprintln(s.out, text)
-	s.draw()
-}
+func (s *screen) line(text string) { fmt.Fprintln(s.out, text) }
 
-// wipe takes the table from the terminal: the cursor goes to its first line, and all below it is cleared.
-func (s *screen) wipe() {
-	if s.drawn > 0 {
-		fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", s.drawn)
-		s.drawn = 0
+// show writes lines, and on a terminal a table below them in place of the one that was drawn last. It writes nothing
+// where nothing is new.
+func (s *screen) show(lines, table []string) {
+	if !s.live() {
+		table = nil
 	}
-}
-
-func (s *screen) draw() {
-	for _, l := range s.table {
-		fmt.Fprintln(s.out, l)
+	if len(lines) == 0 && slices.Equal(table, s.table) {
+		return
 	}
-	s.drawn = len(s.table)
+	s.replace(append(lines, table...))
+	s.table = table
 }
 
-// show draws another table, where the output is a terminal.
-func (s *screen) show(table []string) {
-	if s.live() {
-		s.wipe()
-		s.table = table
-		s.draw()
-	}
-}
-
-// leave writes the table a last time, and leaves it there.
+// leave writes a table that stays.
 func (s *screen) leave(table []string) {
-	s.wipe()
-	for _, l := range table {
-		fmt.Fprintln(s.out, l)
-	}
+	s.replace(table)
 	s.table = nil
+}
+
+// replace writes lines in place of the table on the terminal, at once, so that it does not flicker: the cursor goes to
+// the table's first line, and all below it is cleared.
+func (s *screen) replace(lines []string) {
+	var b strings.Builder
+	if len(s.table) > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", len(s.table))
+	}
+	for _, l := range lines {
+		b.WriteString(l + "\n")
+	}
+	_, _ = io.WriteString(s.out, b.String()) // a reader who is gone ends the story by SIGPIPE
 }
 
 // title begins a step.
@@ -80,13 +75,16 @@ func (s *screen) title(text string) {
 	s.line(fmt.Sprintf("\n%s %s", s.paint(cyan, fmt.Sprintf("%2d", s.step)), s.paint(bold, text)))
 }
 
-// command shows a command as a person types it.
+// command shows a command as a person types it, digests shortened.
 func (s *screen) command(text string) {
+	text = longDigest.ReplaceAllString(text, "$1…")
 	s.line("   " + s.paint(grey, "$") + " " + s.cut(text, 5))
 }
 
-// remark writes what happened, and when.
-func (s *screen) remark(since time.Duration, r remark) {
+var longDigest = regexp.MustCompile(`(sha256:[0-9a-f]{12})[0-9a-f]{52}`)
+
+// remark is a line about what happened, and when.
+func (s *screen) remark(since time.Duration, r remark) string {
 	mark, code := "·", grey
 	switch r.tone {
 	case good:
@@ -99,7 +97,7 @@ func (s *screen) remark(since time.Duration, r remark) {
 	if r.tone == bad {
 		text = s.paint(code, text)
 	}
-	s.line(fmt.Sprintf("   %s %s %s", s.paint(grey, fmt.Sprintf("%6.1fs", since.Seconds())), s.paint(code, mark), text))
+	return fmt.Sprintf("   %s %s %s", s.paint(grey, fmt.Sprintf("%6.1fs", since.Seconds())), s.paint(code, mark), text)
 }
 
 func (s *screen) good(format string, args ...any) { s.mark(green, "✓", fmt.Sprintf(format, args...)) }

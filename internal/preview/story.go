@@ -9,12 +9,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 )
 
 const (
 	openEvery    = time.Second            // on each host
 	redrawEvery  = 400 * time.Millisecond // at most
 	rolloutTime  = 4 * time.Minute        // for one rollout
+	reportTime   = 20 * time.Second       // for a host to say that it is back
 	provider291  = "a replica of the engine of July 2024"
 	goodRelease  = 2
 	worseRelease = 3
@@ -91,7 +94,9 @@ func (s *story) reaches(ctx context.Context) error {
 		return err
 	}
 	a := s.act("release-2", goodRelease, false)
-	err = a.play(ctx, digest, func(v *view) bool { return v.rollout.GetStatus() == complete && v.all(goodRelease) })
+	err = a.play(ctx, digest, func(v *view) bool {
+		return v.rollout.GetStatus() == complete && v.all(goodRelease) && v.proven(goodRelease)
+	})
 	s.result.Rollouts = append(s.result.Rollouts, a.outcome())
 	if err != nil {
 		return err
@@ -99,7 +104,8 @@ func (s *story) reaches(ctx context.Context) error {
 	if status := a.last.rollout.GetStatus(); status != complete {
 		return fmt.Errorf("the good release is %s: %s", status, a.last.rollout.GetReason())
 	}
-	s.good("all %d hosts run release 2, after %.0f s", len(s.fleet.Hosts), time.Since(a.began).Seconds())
+	s.good("all %d hosts run release 2 after %.0f s, and it is their last-known-good now", len(s.fleet.Hosts),
+		a.ended.Seconds())
 	return nil
 }
 
@@ -115,7 +121,7 @@ func (s *story) stops(ctx context.Context, title, text, evidence string, each fu
 	}
 	a := s.act("release-3", worseRelease, true)
 	a.each = each
-	err = a.play(ctx, digest, func(v *view) bool { return v.rollout.GetStatus() == halted && v.all(goodRelease) })
+	err = a.play(ctx, digest, func(v *view) bool { return v.rollout.GetStatus() == halted && v.all(goodRelease) && a.known(v) })
 	o := a.outcome()
 	s.result.Rollouts = append(s.result.Rollouts, o)
 	if err != nil {
@@ -151,7 +157,7 @@ type act struct {
 
 	began   time.Time
 	ended   time.Duration // when it was complete or halted; 0 before
-	back    time.Duration // when all that was wanted was so
+	back    time.Duration // when all hosts were back
 	last    *view
 	touched map[string]bool // hosts that ran the release
 }
@@ -183,7 +189,6 @@ func (a *act) play(ctx context.Context, digest string, done func(*view) bool) er
 		}
 		over := done(v) || !a.isBad && v.rollout.GetStatus() == halted
 		if over || ctx.Err() != nil {
-			a.back = time.Since(a.began)
 			a.leave(rows(a.last, a.release, a.isBad, a.paint))
 			a.line("")
 		}
@@ -201,8 +206,9 @@ func (a *act) play(ctx context.Context, digest string, done func(*view) bool) er
 // see takes a view and shows what is new.
 func (a *act) see(v *view) {
 	since := time.Since(a.began)
+	var lines []string
 	for _, r := range remarks(a.last, v, a.release) {
-		a.remark(since, r)
+		lines = append(lines, a.remark(since, r))
 	}
 	for i, h := range v.hosts {
 		if h.release == a.release || h.restarts > a.last.hosts[i].restarts {
@@ -213,7 +219,16 @@ func (a *act) see(v *view) {
 		a.ended = since
 	}
 	a.last = v
-	a.show(rows(v, a.release, a.isBad, a.paint))
+	a.show(lines, rows(v, a.release, a.isBad, a.paint))
+}
+
+// known reports whether the control plane has heard that all hosts are back, or has had the time to.
+func (a *act) known(v *view) bool {
+	if a.back == 0 {
+		a.back = time.Since(a.began)
+	}
+	outstanding := func(r *fleetpb.Ring) bool { return r.GetSoaking()+r.GetSilent() > 0 }
+	return !slices.ContainsFunc(v.rollout.GetRings(), outstanding) || time.Since(a.began) > a.back+reportTime
 }
 
 // outcome is the act as data.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
@@ -18,8 +19,9 @@ type view struct {
 // hostView is one host at one moment.
 type hostView struct {
 	name     string
-	ring     int // of the rollout; -1: not known yet
-	release  int // the number of the content that its engine has loaded; 0 while it does not run
+	ring     int    // of the rollout; -1: not known yet
+	release  int    // the number of the content that its engine has loaded; 0 while it does not run
+	proven   string // the release that is last-known-good
 	restarts int
 	cause    string // why the engine stopped last
 }
@@ -36,7 +38,8 @@ func (f *Fleet) look(ctx context.Context, name string, before *view) *view {
 			v.hosts[i] = before.hosts[i]
 		}
 		if e, ok := h.engine(ctx); ok {
-			v.hosts[i].release, v.hosts[i].restarts, v.hosts[i].cause = release(e.Content), e.Restarts, e.Cause
+			v.hosts[i].release, v.hosts[i].proven = release(e.Content), e.Proven
+			v.hosts[i].restarts, v.hosts[i].cause = e.Restarts, e.Cause
 		}
 	}
 	unknown := func(h hostView) bool { return h.ring < 0 }
@@ -54,6 +57,12 @@ func (f *Fleet) look(ctx context.Context, name string, before *view) *view {
 // all reports whether every host runs a release.
 func (v *view) all(release int) bool {
 	return !slices.ContainsFunc(v.hosts, func(h hostView) bool { return h.release != release })
+}
+
+// proven reports whether a release is every host's last-known-good.
+func (v *view) proven(release int) bool {
+	name := strconv.Itoa(release)
+	return !slices.ContainsFunc(v.hosts, func(h hostView) bool { return h.proven != name })
 }
 
 // tone is how a line is meant.
