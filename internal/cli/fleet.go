@@ -168,7 +168,8 @@ func (a *app) fleetCommand() *cobra.Command {
 		f.serve(), f.status(), f.hosts(), f.enroll(), f.state("quarantine", "quarantined", "Take a host's voice away"),
 		f.state("release", "active", "Let a quarantined host count again"),
 		f.state("retire", "retired", "Refuse a host's certificate for ever"),
-		f.tokens(), f.hold(), f.audit(), f.buckets(), f.beacons(), f.bundles(), f.groups(), f.apply(false), f.apply(true)))
+		f.tokens(), f.hold(), f.audit(), f.buckets(), f.beacons(), f.bundles(), f.groups(), f.apply(false), f.apply(true),
+		f.preview()))
 }
 
 // serve starts keepout-fleet, which has the database that this program does not link.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
@@ -42,8 +43,14 @@ func giveUp(o *Options, user int, tokenFile string, args []string) error {
 	// This thread alone gives up its rights: execve(2) ends all others.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	// Whoever wants it to end with them is still obeyed: a change of user forgets that (prctl(2)).
+	var ends int32
+	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&ends)), 0, 0, 0); err != nil {
+		return fmt.Errorf("ask with whom to end: %w", err)
+	}
 	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(user, user, user), syscall.Setresuid(user, user, user),
-		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(ends), 0, 0, 0),
+	); err != nil {
 		return fmt.Errorf("give up rights: %w", err)
 	}
 	argv := append([]string{os.Args[0], "-confined"}, args...)

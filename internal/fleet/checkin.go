@@ -221,7 +221,9 @@ func incidents(m *fleetpb.CheckInRequest, provider string) (out []rollout.Incide
 		for _, b := range m.GetBuckets() {
 			gate, ok := gateOf(b.GetKind())
 			if ok && b.GetProvider() == provider && (gate == rollout.Denials) == denials {
-				out = append(out, rollout.Incident{Gate: gate, Signature: b.GetSignature()})
+				out = append(out, rollout.Incident{
+					Gate: gate, Signature: b.GetSignature(), Release: rollout.Digest(b.GetDigest()),
+				})
 			}
 		}
 	}

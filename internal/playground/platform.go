@@ -6,10 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/keepout-security/keepout/internal/netlab"
 )
 
 const (
@@ -38,7 +39,11 @@ type Platform struct {
 
 // Start starts keepoutd from the folder bin, on the configuration in dir, with the providers in another folder. It is
 // killed with this process.
-func Start(bin, dir, providers string) (*Platform, error) {
+func Start(bin, dir, providers string) (*Platform, error) { return StartIn(nil, bin, dir, providers) }
+
+// StartIn is Start on a thread that enter has prepared, for example by entering a network namespace; nil prepares
+// nothing.
+func StartIn(enter func() error, bin, dir, providers string) (*Platform, error) {
 	log, err := os.Create(filepath.Join(dir, LogFile))
 	if err != nil {
 		return nil, fmt.Errorf("log of keepoutd: %w", err)
@@ -49,26 +54,37 @@ func Start(bin, dir, providers string) (*Platform, error) {
 		"--config", filepath.Join(dir, ConfigFile), "--state-dir", filepath.Join(dir, StateDir),
 		"--run-dir", filepath.Join(dir, RunDir), "--providers-dir", providers)
 	cmd.Stderr, cmd.Dir = log, "/"
-	// A group of its own: Ctrl-C on the terminal is for us, who then stop it in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	exited := make(chan struct{})
-	p := &Platform{Daemon: Daemon{Run: filepath.Join(dir, RunDir), Exited: exited}, Dir: dir, cmd: cmd}
-	started := make(chan error)
-	go func() {
-		// Pdeathsig is sent when the starting thread ends, so it waits here.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-		}
-		close(exited)
-	}()
-	if err := <-started; err != nil {
+	exited, err := Spawn(enter, cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start keepoutd: %w", err)
 	}
-	return p, nil
+	return &Platform{Daemon: Daemon{Run: filepath.Join(dir, RunDir), Exited: exited}, Dir: dir, cmd: cmd}, nil
+}
+
+// Spawn starts cmd on a thread of its own, which enter prepares first unless it is nil, and closes exited when it has
+// ended. It is killed with this process, and Ctrl-C on the terminal does not reach it: whoever started it stops it.
+func Spawn(enter func() error, cmd *exec.Cmd) (exited <-chan struct{}, err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	over, started := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(over)
+		// Pdeathsig is sent when the starting thread ends, so it waits here.
+		_ = netlab.OnThread(func() error {
+			var err error
+			if enter != nil {
+				err = enter()
+			}
+			if err == nil {
+				err = cmd.Start()
+			}
+			started <- err
+			if err == nil {
+				_ = cmd.Wait() // how it ended is in its log
+			}
+			return nil
+		})
+	}()
+	return over, <-started
 }
 
 // Stop ends keepoutd in order, or by force.

@@ -104,6 +104,11 @@ func (s *State) Due(c Config) (in time.Duration, ok bool) {
 	}
 	if s.Serving && !s.Breaker {
 		soon(s.Clock + c.Gap)
+		for _, p := range Parts() {
+			if sl := s.Slots(p); !sl.Active.None() && sl.Active.Digest != sl.LKG.Digest {
+				soon(s.Clock + c.Soak - sl.Soaked)
+			}
+		}
 	}
 	return in, ok
 }

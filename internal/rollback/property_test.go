@@ -210,6 +210,7 @@ func TestNeverOscillates(t *testing.T) {
 func TestDueIsNotTooLate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := rollback.Defaults()
+		c.Soak = rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Second, c.Soak}).Draw(t, "soak")
 		now := time.Unix(1_000_000, 0).UTC()
 		s := rollback.New("p")
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -222,7 +223,7 @@ func TestDueIsNotTooLate(t *testing.T) {
 			}
 			for _, e := range second(s.Next(c, now, rollback.Input{Kind: rollback.Tick, Serving: s.Serving})) {
 				if e.Act == rollback.RollBack || e.Act == rollback.Isolate || e.Act == rollback.Release ||
-					e.Act == rollback.Activate {
+					e.Act == rollback.Activate || e.Act == rollback.MarkLKG {
 					t.Fatalf("due in %v (%v), but after %v there is %+v", due, ok, wait, e)
 				}
 			}

@@ -112,7 +112,8 @@ func (s *State) count(now time.Time, h *Host, r *Row, rep *Report, e *Effects) {
 		arm, ok = Treated, true // it says why it went back
 	}
 	for _, in := range rep.Incidents[:min(len(rep.Incidents), MaxIncidents)] {
-		if in.Gate.incident() {
+		newer := s.Behind && in.Release != "" && in.Release != s.Spec.Digest && in.Release != s.Spec.Previous
+		if in.Gate.incident() && !newer {
 			s.incident(now, h, r, in, arm, ok, e)
 		}
 	}

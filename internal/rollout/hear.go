@@ -23,9 +23,12 @@ func (s *State) hear(now time.Time, in *Input, e *Effects) {
 	s.forget(r)
 	s.back(r)
 	r.Seen = s.Clock
-	if in.Report.Running == s.Spec.Digest {
+	switch {
+	case in.Report.Running == s.Spec.Digest:
 		s.runs(r, &in.Report)
-	} else {
+	case s.Behind && in.Report.Running != s.Spec.Previous && in.Host.Pin != Previous:
+		s.movedOn(r)
+	default:
 		s.runsOther(r, &in.Report)
 	}
 	s.count(now, h, r, &in.Report, e)
@@ -58,7 +61,7 @@ func (s *State) armOf(r *Row) (Arm, bool) {
 		return Treated, true
 	case Pending:
 		return Control, r.Ring == s.Plan.Control()
-	case WentBack, Foreign, Moved:
+	case WentBack, Foreign, Ahead:
 	}
 	return 0, false
 }
@@ -171,7 +174,7 @@ func (s *State) back(r *Row) {
 // runs takes a report of a host that runs the release.
 func (s *State) runs(r *Row, rep *Report) {
 	switch r.Phase {
-	case Pending, WentBack, Moved:
+	case Pending, WentBack:
 		r.Phase = Foreign
 	case Activating:
 		r.Phase, r.SoakingAt = Soaking, s.Clock
@@ -196,8 +199,20 @@ func (s *State) runs(r *Row, rep *Report) {
 			s.Strata[r.Stratum].Left[0]++
 			s.Cohorts[r.Ring].Strata[r.Stratum].Left[0]++
 		}
-	case Confirmed, Foreign:
+	case Confirmed, Foreign, Ahead:
 	}
+}
+
+// movedOn takes a host that runs what came after the release. It has not gone back, and what becomes of it from here on
+// is the newer rollout's: else a bad release would also halt the good one before it, and send everybody two back. The
+// room that it took is not given to others.
+func (s *State) movedOn(r *Row) {
+	if r.Outstanding() {
+		ring := &s.Rings[r.Ring]
+		ring.Soaking--
+		ring.Stuck++
+	}
+	r.Phase = Ahead
 }
 
 // runsOther takes a report of a host that does not run the release.
@@ -215,26 +230,12 @@ func (s *State) runsOther(r *Row, rep *Report) {
 			s.wentBack(r) // it had the grant and does not want it any more: it has tried
 		}
 	case Soaking, Confirmed:
-		if s.Behind && rep.Running != s.Spec.Previous {
-			s.moved(r)
-			return
-		}
 		s.wentBack(r)
 		if s.Status != Stopped && !rep.failed() {
 			rep.Incidents = append([]Incident{{Gate: Crash, Signature: "went back by itself"}}, rep.Incidents...)
 		}
-	case Pending, WentBack, Moved:
+	case Pending, WentBack, Ahead:
 	}
-}
-
-// moved takes it that a host has gone on to a newer release, which says nothing about this one.
-func (s *State) moved(r *Row) {
-	if ring := &s.Rings[r.Ring]; r.Outstanding() {
-		ring.Soaking--
-		ring.WrittenOff++
-		ring.Returned++
-	}
-	r.Phase = Moved
 }
 
 // returned gives room back: the host proved that it never activated.

@@ -71,6 +71,7 @@ const MaxIncidents = 8
 type Incident struct {
 	Gate      Gate   // Boot, Recovery, Crash, Watchdog or Denials
 	Signature string // its bucket: the stack, or the last change and the reason; redacted by the host
+	Release   Digest // what was active and is suspected; empty where nobody knows
 }
 
 // failed reports whether anything but a denial happened: that a provider denies is what it is there for.

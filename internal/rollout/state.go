@@ -19,7 +19,7 @@ const (
 	Confirmed               // ran it well for the soak
 	WentBack                // ran it and went back, by itself or because it was told
 	Foreign                 // runs it without a grant
-	Moved                   // ran it and left it for a newer release
+	Ahead                   // took a newer release, of a rollout that came after this one
 )
 
 // Row is what is kept of one host. Durations are of State.Clock. Its JSON form may be stored as it is; whoever uses

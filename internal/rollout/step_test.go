@@ -239,8 +239,8 @@ func TestAlike(t *testing.T) {
 	for name, say := range map[string]func(i int, runs bool, r *Report){
 		"everybody denies": func(_ int, _ bool, r *Report) { r.Denied, r.Timeouts = true, true },
 		"known crashes":    func(i int, _ bool, r *Report) { r.Incidents = crashes(i%9 == 0, "known") },
-		"known denials":    func(_ int, _ bool, r *Report) { r.Incidents = []Incident{{Denials, "known"}} },
-		"all deny anew":    func(_ int, _ bool, r *Report) { r.Incidents = []Incident{{Denials, "new"}} },
+		"known denials":    func(_ int, _ bool, r *Report) { r.Incidents = []Incident{{Gate: Denials, Signature: "known"}} },
+		"all deny anew":    func(_ int, _ bool, r *Report) { r.Incidents = []Incident{{Gate: Denials, Signature: "new"}} },
 		"one host denies":  func(i int, _ bool, r *Report) { r.Incidents, r.Denied = denials(i == 7), i == 7 },
 		"one host crashes": func(i int, _ bool, r *Report) { r.Incidents = crashes(i == 7, "new") },
 	} {
@@ -562,5 +562,44 @@ func TestJSON(t *testing.T) {
 		if !bytes.Equal(x, y) {
 			t.Fatalf("the read state does something else:\n%s\n%s", x, y)
 		}
+	}
+}
+
+// TestANewerReleaseIsNotThisOnes: hosts that take the release after this one have not gone back, and what that one does to
+// them is no evidence against this one.
+func TestANewerReleaseIsNotThisOnes(t *testing.T) {
+	t.Parallel()
+	const newer = "sha256:newer"
+	crash := Incident{Gate: Crash, Signature: "new in the newer one", Release: newer}
+	for name, reports := range map[string][]Report{
+		"moves on":                {{Running: newer, Healthy: true}},
+		"moves on and crashes":    {{Running: newer}, {Running: newer, Incidents: []Incident{crash}}},
+		"crashes before it says":  {{Running: "sha256:new", Incidents: []Incident{crash}}},
+		"went back and then says": {{Running: newer}, {Running: "sha256:new", Healthy: true, Incidents: []Incident{crash}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 200, nil)
+			b.until(Complete, 400)
+			b.step(Input{Kind: Supersede}, -1)
+			for i := range 20 {
+				for _, r := range reports {
+					if e := b.step(Input{Kind: CheckIn, Report: r}, i); e.Reply.Do != Stay {
+						t.Fatalf("host %d is told to %s: %s", i, e.Reply.Do, e.Reply.Cause)
+					}
+				}
+			}
+			if b.s.Status != Complete {
+				t.Errorf("it is %s because of %s", b.s.Status, b.s.Because)
+			}
+			// Its own trouble still counts.
+			for i := 20; i < 40; i++ {
+				own := Incident{Gate: Crash, Signature: "its own", Release: b.s.Spec.Digest}
+				b.step(Input{Kind: CheckIn, Report: Report{Running: b.s.Spec.Digest, Incidents: []Incident{own}}}, i)
+			}
+			if b.s.Status != Stopped {
+				t.Errorf("with twenty crashes of its own it is %s", b.s.Status)
+			}
+		})
 	}
 }

@@ -101,6 +101,7 @@ func (l *lineage) activate() {
 		l.beside = nil
 		l.mu.Unlock()
 		l.replace(m)
+		l.mail.put(l.tick) // it serves already, and will not say so again
 		return
 	}
 	in, err := l.compose(engine, content)

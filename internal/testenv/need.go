@@ -17,6 +17,7 @@ const (
 	Root     Capability = "root"     // effective user 0
 	Fanotify Capability = "fanotify" // a content-class group with pidfds can be opened (no mark is placed)
 	MountNS  Capability = "mountns"  // a child can have a mount namespace of its own
+	NetNS    Capability = "netns"    // network namespaces can be made and joined with a veth pair
 	Loop     Capability = "loop"     // a file can be attached to a loop device
 	FUSE     Capability = "fuse"     // /dev/fuse opens and bindfs is installed
 	ClamAV   Capability = "clamav"   // clamd is installed and starts
@@ -39,6 +40,7 @@ var probes = map[Capability]func() error{
 	Root:     sync.OnceValue(probeRoot),
 	Fanotify: sync.OnceValue(probeFanotify),
 	MountNS:  sync.OnceValue(probeMountNS),
+	NetNS:    sync.OnceValue(probeNetNS),
 	Loop:     sync.OnceValue(probeLoop),
 	FUSE:     sync.OnceValue(probeFUSE),
 	ClamAV:   sync.OnceValue(probeClamAV),
@@ -55,8 +57,8 @@ var probes = map[Capability]func() error{
 
 // Need continues the test only when the machine has every capability named. Otherwise the test skips with
 // exactly "NEEDS <name>: <error>", or fails when KEEPOUT_LANE promises the capability: "all" promises
-// everything, "root" promises root, fanotify, mountns, loop and fuse, "vm" promises qemu, "vm-full" promises qemu
-// and debootstrap, "unit" and the empty lane promise nothing. Another lane fails the test, so that a misspelt lane
+// everything, "root" promises root, fanotify, mountns, netns, loop and fuse, "vm" promises qemu, "vm-full" promises
+// qemu and debootstrap, "unit" and the empty lane promise nothing. Another lane fails the test, so that a misspelt lane
 // cannot hide one. It must be called from the test's own goroutine.
 func Need(t testing.TB, needs ...Capability) {
 	t.Helper()
@@ -100,15 +102,15 @@ func promises(lane string) ([]Capability, error) {
 	case "", "unit":
 		return nil, nil
 	case "root":
-		return []Capability{Root, Fanotify, MountNS, Loop, FUSE}, nil
+		return []Capability{Root, Fanotify, MountNS, NetNS, Loop, FUSE}, nil
 	case "vm":
 		return []Capability{QEMU}, nil
 	case "vm-full":
 		return []Capability{QEMU, Debootstrap}, nil
 	case "all":
 		return []Capability{
-			Root, Fanotify, MountNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, Signing, QEMU,
-			Debootstrap,
+			Root, Fanotify, MountNS, NetNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, Signing,
+			QEMU, Debootstrap,
 		}, nil
 	}
 	return nil, fmt.Errorf("%s=%q: want unit, root, vm, vm-full or all", laneVariable, lane)

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/netlab"
 )
 
 // probeFanotify opens the kind of group that the sensor uses and closes it; without a mark it sees no event.
@@ -34,6 +36,15 @@ func probeMountNS() error {
 // private in the child before it executes anything (syscall.forkAndExecInChild1), so no mount leaks back.
 func privateMounts() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+}
+
+// probeNetNS makes two network namespaces and joins them.
+func probeNetNS() error {
+	star, err := netlab.NewStar(1)
+	if err != nil {
+		return err
+	}
+	return star.Close()
 }
 
 const (

@@ -136,12 +136,14 @@ var places = []place{
 	{pkg: "internal/fetch", layer: shell},
 	{pkg: "internal/daemon", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/playground", layer: shell, peers: []string{"internal/control"}},
+	{pkg: "internal/netlab", layer: runtime},
+	{pkg: "internal/preview", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/demo", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/doctor", layer: shell, peers: []string{"internal/control"}},
 	{pkg: "internal/drill", layer: shell, peers: []string{"internal/control", "internal/playground"}},
 	{pkg: "internal/cli", layer: shell, peers: []string{
 		"internal/control", "internal/demo", "internal/doctor", "internal/drill", "internal/playground",
-		"internal/recovery/image",
+		"internal/preview", "internal/recovery/image",
 	}},
 
 	{pkg: "cmd/*", layer: program},

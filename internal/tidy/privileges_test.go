@@ -40,7 +40,9 @@ var privileges = []privilege{
 	{
 		what: "enter or leave a namespace", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Unshare", "Setns", "CLONE_NEW*"},
-		homes: []string{"internal/playground", "internal/sandbox", "internal/testenv", "test/*", "test/*/*"},
+		homes: []string{
+			"internal/netlab", "internal/playground", "internal/sandbox", "internal/testenv", "test/*", "test/*/*",
+		},
 	},
 	{
 		what: "set a resource limit", pkgs: []string{unixPackage, "syscall"},
@@ -77,7 +79,7 @@ var privileges = []privilege{
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
 			"internal/cli", "internal/fetch", "internal/guard", "internal/demo", "internal/doctor", "internal/playground",
-			"internal/sandbox", "internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm",
+			"internal/preview", "internal/sandbox", "internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm",
 			"provider/conformance",
 			"providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost", "test/vm/guest",
 			"test/icount/guest", "bench/load",

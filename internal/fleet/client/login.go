@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -61,7 +62,12 @@ func LoadLogin(path string) (*Login, error) {
 }
 
 // Dial makes a client; nothing is sent yet. It is safe for concurrent use.
-func (l *Login) Dial() (fleetpbconnect.FleetServiceClient, error) {
+func (l *Login) Dial() (fleetpbconnect.FleetServiceClient, error) { return l.DialThrough(nil) }
+
+// DialThrough is Dial for a server that only a dialer of the caller's own reaches, past any proxy. nil is the usual one.
+func (l *Login) DialThrough(
+	dial func(ctx context.Context, network, address string) (net.Conn, error),
+) (fleetpbconnect.FleetServiceClient, error) {
 	root, err := parseRoot([]byte(l.CA))
 	if err != nil {
 		return nil, err
@@ -72,6 +78,9 @@ func (l *Login) Dial() (fleetpbconnect.FleetServiceClient, error) {
 	transport := &http.Transport{
 		TLSClientConfig: identity.ClientTLS(root), ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
 		TLSHandshakeTimeout: 20 * time.Second,
+	}
+	if dial != nil {
+		transport.Proxy, transport.DialContext = nil, dial
 	}
 	return fleetpbconnect.NewFleetServiceClient(
 		&http.Client{Transport: transport, Timeout: time.Minute}, l.Server,

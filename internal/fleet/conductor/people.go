@@ -362,7 +362,7 @@ func story(r *Rollout, h *Host, row *rollout.Row, holds []Hold) []string {
 		rollout.Soaking: "runs it and soaks", rollout.Confirmed: "ran it well for the soak: confirmed",
 		rollout.WentBack: "ran it and went back: it waits for the next release",
 		rollout.Foreign:  "runs it without a grant",
-		rollout.Moved:    "ran it and went on to a newer release",
+		rollout.Ahead:    "took a newer release",
 	}
 	lines := []string{fmt.Sprintf("host %s is in ring %d of %d and %s", h.ID, row.Ring, len(r.View.Rings)-1,
 		phases[row.Phase])}
