@@ -109,7 +109,7 @@ clean: ## remove bin/
 
 ##@ Test
 
-LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm micro
+LANES   := build vet vet-windows vet-darwin unit sim providers tidy root vm micro icount
 RESULTS := bin/results
 TALLY    = go run ./internal/tally
 GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
