@@ -3,9 +3,11 @@ package rescue
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,23 @@ type screen struct {
 	consoles []string // to listen on
 	last     *crash.Record
 	drawn    string // what the text console shows
+	picture  picture
+}
+
+// picture is what the framebuffer shows.
+type picture struct {
+	record *crash.Record
+	page   crashscreen.Page
+	at     time.Time
+}
+
+// redraw is how long a picture stands: whatever drew over it is covered then.
+const redraw = 10 * time.Second
+
+// shows reports whether a record need not be drawn again. Drawing a screen is the most that this program computes.
+func (p *picture) shows(r *crash.Record, page crashscreen.Page, now time.Time) bool {
+	return p.record != nil && p.page == page && now.Sub(p.at) < redraw && !now.Before(p.at) &&
+		reflect.DeepEqual(p.record, r)
 }
 
 // openScreen finds out what there is. Kernel messages stay off the screen from here on.
@@ -77,9 +96,11 @@ func (s *screen) show(r *crash.Record, details bool) {
 		page = crashscreen.Details
 	}
 	switch {
+	case s.fb != nil && s.picture.shows(r, page, time.Now()):
 	case s.fb != nil:
 		width, height := s.fb.Size()
 		_ = s.fb.Show(s.renderer.Image(r, page, width, height)) // the serial line still tells it
+		s.picture = picture{record: r, page: page, at: time.Now()}
 	case s.text != nil:
 		drawing := string(crashscreen.Console(r, page, crashscreen.Columns, crashscreen.Rows))
 		if drawing != s.drawn {
