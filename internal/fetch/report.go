@@ -109,8 +109,8 @@ func (s said) alarming(r *update.Report) bool {
 	return false
 }
 
-// same reports whether two check-ins say the same of versions and wishes. A wish with another nonce is the same: the one
-// that the server holds is good for longer than a long-poll lasts, and to interrupt one costs a connection.
+// same reports whether two check-ins say the same of versions and wishes. A wish with another nonce is the same: the
+// one that the server holds is good for longer than a long-poll lasts, and to interrupt one costs a connection.
 func same(a, b *fleetpb.CheckInRequest) bool {
 	return proto.Equal(
 		&fleetpb.CheckInRequest{Installed: a.GetInstalled(), Asks: wishes(a)},
