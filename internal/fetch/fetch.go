@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	host, err := client.NewHost(id)
+	host, err := client.NewHostHTTP1(id) // docs/decisions/0011-check-ins-over-http1.md
 	if err != nil {
 		return err
 	}

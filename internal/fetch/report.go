@@ -109,12 +109,20 @@ func (s said) alarming(r *update.Report) bool {
 	return false
 }
 
-// same reports whether two check-ins say the same of versions and wishes.
+// same reports whether two check-ins say the same of versions and wishes. A wish with another nonce is the same: the
+// one that the server holds is good for longer than a long-poll lasts, and to interrupt one costs a connection.
 func same(a, b *fleetpb.CheckInRequest) bool {
 	return proto.Equal(
-		&fleetpb.CheckInRequest{Installed: a.GetInstalled(), Asks: a.GetAsks()},
-		&fleetpb.CheckInRequest{Installed: b.GetInstalled(), Asks: b.GetAsks()},
+		&fleetpb.CheckInRequest{Installed: a.GetInstalled(), Asks: wishes(a)},
+		&fleetpb.CheckInRequest{Installed: b.GetInstalled(), Asks: wishes(b)},
 	)
+}
+
+func wishes(m *fleetpb.CheckInRequest) (out []*fleetpb.Ask) {
+	for _, a := range m.GetAsks() {
+		out = append(out, &fleetpb.Ask{Rollout: a.GetRollout(), Digest: a.GetDigest()})
+	}
+	return out
 }
 
 // without takes away what only a running core can know: that it is well, and what it would activate now.

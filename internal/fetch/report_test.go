@@ -70,6 +70,30 @@ func TestNewsSaysAllOnce(t *testing.T) {
 	}
 }
 
+// TestInterrupts: a long-poll is interrupted by another version or wish, not by another nonce for the same one.
+func TestInterrupts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*update.Report)
+		same   bool
+	}{
+		"nothing":  {func(*update.Report) {}, true},
+		"a nonce":  {func(r *update.Report) { r.Asks[0].Nonce = []byte("87654321") }, true},
+		"a wish":   {func(r *update.Report) { r.Asks[0].Digest = "f" }, false},
+		"no wish":  {func(r *update.Report) { r.Asks = nil }, false},
+		"version":  {func(r *update.Report) { r.Installed[0].Digest = "e" }, false},
+		"not well": {func(r *update.Report) { r.Installed[0].Healthy = false }, false},
+	} {
+		before, _ := said{}.news(someReport(), false)
+		r := someReport()
+		c.change(r)
+		after, _ := said{}.news(r, false)
+		if got := same(before, after); got != c.same {
+			t.Errorf("%s: the same: %v", name, got)
+		}
+	}
+}
+
 // TestDue: quiet counts wait for the server's pace, alarming ones not for long.
 func TestDue(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,7 @@ const (
 	codeInvalid     = "KO-2208"
 	codeNotFound    = "KO-2209"
 	codeInternal    = "KO-2213"
+	codeFull        = "KO-2218"
 
 	codeBundle    = "KO-2701"
 	codeAsked     = "KO-2702"
@@ -58,6 +59,9 @@ func answer(err error) error {
 		return connect.NewError(refusalKind(refused.Problem.Code), refused.Problem)
 	case errors.Is(err, store.ErrNotFound):
 		return refusal(connect.CodeNotFound, codeNotFound, "list what there is", "there is none with this id")
+	case errors.Is(err, store.ErrFull):
+		return refusal(connect.CodeUnavailable, codeFull, "make room on the disk of the control plane; it goes on by itself",
+			"the disk of the control plane is full: nothing was done and nothing is lost")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return connect.NewError(connect.CodeDeadlineExceeded, err)
 	default:

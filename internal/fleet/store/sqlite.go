@@ -10,7 +10,7 @@ import (
 	"net/url"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the database itself
+	"modernc.org/sqlite" // the database itself
 )
 
 //go:embed migrations/*.sql
@@ -88,15 +88,28 @@ func (s *SQLite) Update(ctx context.Context, change func(Tx) error) error {
 func transact(ctx context.Context, db *sql.DB, options *sql.TxOptions, do func(*tx) error) error {
 	begun, err := db.BeginTx(ctx, options)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", full(err))
 	}
 	if err := do(&tx{ctx: ctx, tx: begun}); err != nil {
-		return errors.Join(err, ignoreDone(begun.Rollback()))
+		return errors.Join(full(err), ignoreDone(begun.Rollback()))
 	}
 	if err := begun.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("commit: %w", full(err))
 	}
 	return nil
+}
+
+// sqliteFull is the result code of a disk without room (sqlite.org/rescode.html#full); extended codes have it in their
+// lowest byte.
+const sqliteFull = 13
+
+// full names the reason why most writes fail that fail.
+func full(err error) error {
+	var e *sqlite.Error
+	if errors.As(err, &e) && e.Code()&0xff == sqliteFull {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
 }
 
 // ignoreDone leaves out the rollback of what a cancelled context has rolled back already.

@@ -19,6 +19,9 @@ var ErrNotFound = errors.New("not found")
 // ErrStale is returned when somebody else changed the row since it was read.
 var ErrStale = errors.New("changed meanwhile")
 
+// ErrFull is returned when the disk has no room. Nothing was changed.
+var ErrFull = errors.New("the disk is full")
+
 // Page is the most rows that a list returns at once.
 const Page = 1000
 
