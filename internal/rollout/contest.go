@@ -149,28 +149,52 @@ func (s *State) weighRings(minutes float64, now time.Time, e *Effects) {
 		if score := top(c.Scores); score > s.limit() {
 			ev := s.evidence(Silence, c, "", score, now)
 			ev.Test = fmt.Sprintf("ring %d: %s", i, ev.Test)
+			if s.dissolved() {
+				ev.Test += " and later rings"
+			}
 			s.stop(e, ev)
 		}
 	}
 }
 
-// weighRing adds up what one ring's silence says since the last look, stratum by stratum. The strata of which nobody
-// in the control group is heard are held, as one, against all of it.
+// dissolved reports whether the control group is being granted. What remains of it are the few hosts that cannot be;
+// from then on the rings that run the release for a shorter time stand beside them.
+func (s *State) dissolved() bool { return s.Open == s.Plan.Control() }
+
+// standsBeside reports whether the hosts of a ring tell how often hosts of earlier rings would be silent. Those of a
+// crowd do not, and neither does a ring that is still filling: who was just granted cannot be silent yet.
+func (s *State) standsBeside(ring int) bool {
+	return s.dissolved() && s.Plan.Rings[ring].Members <= s.Numbers.Crowd &&
+		s.Clock-s.Rings[ring].OpenedAt > 2*s.Numbers.Soak
+}
+
+// hosts returns how many hosts may have fallen silent since the last look.
+func (c *Company) hosts() float64 { return float64(max(c.Watched, c.Was) + c.Left.sum()) }
+
+// weighRing adds up what one ring's silence says since the last look, stratum by stratum. The strata of which the
+// control group never had anybody are held, as one, against all of it. Where it has nobody any more, or nobody at
+// this hour, nothing is compared: by night, all of it is not what the desks of one stratum are like.
 func (s *State) weighRing(ring int) (hits [2]int, n [2]float64, sum [MaxRatios]float64) {
 	var alone [2]int
 	var hosts [2]float64
 	for k := range s.Strata {
 		c, st := &s.Cohorts[ring].Strata[k], &s.Strata[k]
 		h := [2]int{c.Lapsed, s.contest(Silence, k).Block[Control]}
-		of := [2]float64{
-			float64(max(c.Watched, c.Was) + c.Left.sum()), float64(max(st.Watched[Control], st.Was[Control])),
+		of := [2]float64{c.hosts(), float64(max(st.Watched[Control], st.Was[Control]))}
+		for later := ring + 1; later < len(s.Cohorts); later++ {
+			if !s.standsBeside(later) {
+				continue
+			}
+			other := &s.Cohorts[later].Strata[k]
+			h[Control] += other.Lapsed
+			of[Control] += other.hosts()
 		}
-		c.Lapsed = 0
+		c.Lapsed = 0 // it is not looked at again: earlier rings have been weighed
 		for arm := range h {
 			hits[arm] += h[arm]
 			n[arm] += of[arm]
 		}
-		if of[Control] == 0 {
+		if s.contest(Silence, k).Exposure[Control] == 0 {
 			alone[Treated] += h[Treated]
 			hosts[Treated] += of[Treated]
 			continue

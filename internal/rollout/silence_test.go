@@ -113,3 +113,35 @@ func TestCrowdsSilence(t *testing.T) {
 		t.Errorf("evidence %+v", b.s.Evidence)
 	}
 }
+
+// TestAfterTheControlGroup: when the control group has been granted but for hosts of one kind, hosts of another kind
+// that come and go are compared with those of later rings; the earliest ring's silence is still found.
+func TestAfterTheControlGroup(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1500, nil)
+	members := b.members()
+	stays := map[int]bool{}
+	for _, i := range members[b.s.Plan.Control()] {
+		stays[i] = i%3 == 1
+	}
+	b.say = func(i int, _ bool, r *Report) {
+		if stays[i] {
+			r.Nonce = ""
+		}
+	}
+	b.until(Complete, 200)
+	b.pass(int(2*b.s.Numbers.Soak.Minutes()) + 1)
+	for minute := range 22 {
+		for i := range b.hosts {
+			b.quiet[i] = b.quiet[i] || i%3 == 0 && i/3%25 == minute
+		}
+		b.pass(1)
+	}
+	for _, i := range members[0] {
+		b.quiet[i] = true
+	}
+	b.until(Stopped, 10)
+	if b.s.Evidence.Gate != Silence {
+		t.Errorf("evidence %+v", b.s.Evidence)
+	}
+}

@@ -116,8 +116,8 @@ func (r *run) cost(what uint16) rollout.Load {
 	return rollout.Load{CPU: 0.01 * x * times, Memory: 150e6 * (0.9 + 0.1*x), Latency: 0.002 * x * times}
 }
 
-// eachTurn: hosts up to this ring check in at each turn; those of later rings, of which there are enough, only when that
-// can change something.
+// eachTurn: hosts up to this ring check in at each turn; those of later rings, of which there are enough, only when
+// that can change something.
 const eachTurn = 3
 
 // next decides when the host checks in again, after what it was told.
