@@ -16,13 +16,13 @@ import (
 	"github.com/keepout-security/keepout/internal/update"
 )
 
-// haltProcesses is a fleet of which 200 hosts are in ring 0, which runs the release, and in ring 1, which has it staged.
-// The others, the control group, have not been told of it yet.
+// haltProcesses is a fleet of which 200 hosts are in ring 0, which runs the release, and in ring 1, which has it
+// staged. The others, the control group, have not been told of it yet.
 const haltProcesses = 268
 
-// BenchmarkFleetHaltProcesses halts a rollout of which 200 keepout-fetch know, each a process in a network namespace of
-// its own that holds a long-poll of the control plane: from the halt's request to the moment when the last of them has
-// written down that the release is over. The ratio is to the median host.
+// BenchmarkFleetHaltProcesses halts a rollout of which 200 keepout-fetch know, each a process in a network namespace
+// of its own that holds a long-poll of the control plane: from the halt's request to the moment when the last of them
+// has written down that the release is over. The ratio is to the median host.
 func BenchmarkFleetHaltProcesses(b *testing.B) {
 	testenv.Need(b, testenv.Root, testenv.MountNS, testenv.NetNS)
 	f, digests := fetchers(b, haltProcesses)
@@ -46,7 +46,9 @@ func BenchmarkFleetHaltProcesses(b *testing.B) {
 		return err == nil && out.Msg.GetConnected() >= haltProcesses
 	})
 	begin := time.Now()
-	_, err := f.API().HaltRollout(b.Context(), connect.NewRequest(&fleetpb.HaltRolloutRequest{Id: "halt", Reason: "measured"}))
+	_, err := f.API().HaltRollout(b.Context(), connect.NewRequest(&fleetpb.HaltRolloutRequest{
+		Id: "halt", Reason: "measured",
+	}))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -61,7 +63,8 @@ func BenchmarkFleetHaltProcesses(b *testing.B) {
 // fetchers starts a control plane with two releases, and n hosts on the first; it returns the releases' digests.
 func fetchers(b *testing.B, n int) (f *preview.Fleet, digests [2]string) {
 	b.Helper()
-	bin := testenv.Build(b, "./cmd/keepout", "./cmd/keepout-fetch", "./cmd/keepout-fleet", "./providers/hostile/channel291")
+	bin := testenv.Build(b, "./cmd/keepout", "./cmd/keepout-fetch", "./cmd/keepout-fleet",
+		"./providers/hostile/channel291")
 	dir, err := os.MkdirTemp("", "keepout-bench-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)

@@ -103,7 +103,8 @@ func (f *Fleet) rings(ctx context.Context, rollout string) (map[string]int, erro
 	}
 	out := map[string]int{}
 	for _, h := range list {
-		told, err := f.api.ExplainRollout(ctx, connect.NewRequest(&fleetpb.ExplainRolloutRequest{Id: rollout, Host: h.GetId()}))
+		ask := &fleetpb.ExplainRolloutRequest{Id: rollout, Host: h.GetId()}
+		told, err := f.api.ExplainRollout(ctx, connect.NewRequest(ask))
 		if err != nil {
 			continue // it has not asked for anything yet
 		}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -145,9 +146,9 @@ func rows(v *view, release int, isBad bool, paint func(code, text string) string
 		case 0:
 			strip.WriteString(paint(red, "✗"))
 		case release:
-			strip.WriteString(paint(newest, fmt.Sprint(h.release)))
+			strip.WriteString(paint(newest, strconv.Itoa(h.release)))
 		default:
-			strip.WriteString(paint(grey, fmt.Sprint(h.release)))
+			strip.WriteString(paint(grey, strconv.Itoa(h.release)))
 		}
 	}
 	legend := []string{}

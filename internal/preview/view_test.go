@@ -41,18 +41,30 @@ func TestRemarks(t *testing.T) {
 		was, now *view
 		want     []string
 	}{
-		"nothing":     {was: quiet, now: fleetOf("running", 0)},
-		"no answer":   {was: quiet, now: with(fleetOf("", 0), func(v *view) { v.rollout = quiet.rollout })},
-		"not begun":   {was: with(fleetOf("", 0), func(v *view) { v.rollout = nil }), now: quiet, want: []string{"ring 0 opens: 2 hosts"}},
-		"activated":   {was: quiet, now: fleetOf("running", 2, 3, 3), want: []string{"ring 0: host01, host02 are on release 3"}},
+		"nothing":   {was: quiet, now: fleetOf("running", 0)},
+		"no answer": {was: quiet, now: with(fleetOf("", 0), func(v *view) { v.rollout = quiet.rollout })},
+		"not begun": {
+			was: with(fleetOf("", 0), func(v *view) { v.rollout = nil }), now: quiet,
+			want: []string{"ring 0 opens: 2 hosts"},
+		},
+		"activated": {
+			was: quiet, now: fleetOf("running", 2, 3, 3), want: []string{"ring 0: host01, host02 are on release 3"},
+		},
 		"one of them": {was: quiet, now: fleetOf("running", 2, 2, 3), want: []string{"ring 0: host02 is on release 3"}},
 		"went down": {
-			was:  fleetOf("running", 2, 3, 3),
-			now:  with(fleetOf("running", 2, 0, 3), func(v *view) { v.hosts[0].restarts, v.hosts[0].cause = 1, "exit status 2" }),
+			was: fleetOf("running", 2, 3, 3),
+			now: with(fleetOf("running", 2, 0, 3), func(v *view) {
+				v.hosts[0].restarts, v.hosts[0].cause = 1, "exit status 2"
+			}),
 			want: []string{"host01: the engine ended: exit status 2"},
 		},
-		"halted": {was: fleetOf("running", 2, 0, 0), now: fleetOf(halted, 2, 0, 0), want: []string{"HALTED: crash: seen twice"}},
-		"back":   {was: fleetOf(halted, 2, 0, 3), now: fleetOf(halted, 2), want: []string{"host01, host02 are back on release 2"}},
+		"halted": {
+			was: fleetOf("running", 2, 0, 0), now: fleetOf(halted, 2, 0, 0),
+			want: []string{"HALTED: crash: seen twice"},
+		},
+		"back": {
+			was: fleetOf(halted, 2, 0, 3), now: fleetOf(halted, 2), want: []string{"host01, host02 are back on release 2"},
+		},
 		"confirmed": {
 			was:  fleetOf("running", 2, 3, 3),
 			now:  with(fleetOf("running", 2, 3, 3), func(v *view) { v.rollout.Rings[0].Confirmed = 2 }),
@@ -66,7 +78,8 @@ func TestRemarks(t *testing.T) {
 		"many": {
 			was: quiet, now: fleetOf("running", 10, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3),
 			want: []string{
-				"ring 0: host01, host02 are on release 3", "ring 1: host03, host04, host05, host06, host07, host08 are on release 3",
+				"ring 0: host01, host02 are on release 3",
+				"ring 1: host03, host04, host05, host06, host07, host08 are on release 3",
 				"control group: host09, host10 are on release 3",
 			},
 		},
@@ -86,7 +99,7 @@ func TestRemarks(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	t.Parallel()
-	mark := func(code, text string) string { return text }
+	mark := func(_, text string) string { return text }
 	got := strings.Join(rows(fleetOf("running", 2, 0, 3), 3, true, mark), "\n")
 	want := `
    RING           HOSTS  GRANTED  SOAKING  CONFIRMED  SILENT  BACK
@@ -140,8 +153,10 @@ func TestCommandsAreShort(t *testing.T) {
 
 func TestWithoutSchema(t *testing.T) {
 	t.Parallel()
-	before := "id: x\nhealth: {heartbeat: 1s}\ncontent_schema:   # fields\n  files:\n    - a\n# a note\n      - b\nexecutable_sha256: c\n"
-	if got, want := string(withoutSchema([]byte(before))), "id: x\nhealth: {heartbeat: 1s}\nexecutable_sha256: c\n"; got != want {
+	before := "id: x\nhealth: {heartbeat: 1s}\ncontent_schema:   # fields\n  files:\n    - a\n# a note\n      - b\n" +
+		"executable_sha256: c\n"
+	want := "id: x\nhealth: {heartbeat: 1s}\nexecutable_sha256: c\n"
+	if got := string(withoutSchema([]byte(before))); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

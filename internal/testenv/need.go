@@ -51,9 +51,9 @@ var probes = map[Capability]func() error{
 
 // Need continues the test only when the machine has every capability named. Otherwise the test skips with
 // exactly "NEEDS <name>: <error>", or fails when KEEPOUT_LANE promises the capability: "all" promises
-// everything, "root" promises root, fanotify, mountns, netns, loop and fuse, "vm" promises qemu, "unit" and the empty lane
-// promise nothing. Another lane fails the test, so that a misspelt lane cannot hide one. It must be called from the
-// test's own goroutine.
+// everything, "root" promises root, fanotify, mountns, netns, loop and fuse, "vm" promises qemu, "unit" and the empty
+// lane promise nothing. Another lane fails the test, so that a misspelt lane cannot hide one. It must be called from
+// the test's own goroutine.
 func Need(t testing.TB, needs ...Capability) {
 	t.Helper()
 	need(t, os.Getenv(laneVariable), Probe, needs)
