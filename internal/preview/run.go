@@ -35,7 +35,7 @@ func Scenarios() []string { return []string{ChannelFile, Silent, Healthy} }
 // Defaults of a preview.
 const (
 	DefaultHosts = 20
-	speed        = 240             // of rollouts: half an hour of soaking is 7.5 s
+	speed        = 120             // of rollouts: half an hour of soaking is a quarter of a minute
 	watchdog     = 8 * time.Minute // for the whole story, whatever hangs
 	homePattern  = "keepout-preview-"
 )
