@@ -102,7 +102,9 @@ func (s *screen) remark(since time.Duration, r remark) string {
 }
 
 func (s *screen) good(format string, args ...any) { s.mark(green, "✓", fmt.Sprintf(format, args...)) }
-func (s *screen) bad(format string, args ...any)  { s.mark(red, "✗", fmt.Sprintf(format, args...)) }
+
+func (s *screen) bad(format string, args ...any) { s.mark(red, "✗", fmt.Sprintf(format, args...)) }
+
 func (s *screen) note(format string, args ...any) { s.mark(grey, "·", fmt.Sprintf(format, args...)) }
 
 func (s *screen) mark(code, sign, text string) {

@@ -168,8 +168,12 @@ func TestShowCheck(t *testing.T) {
 		hosts    int
 		ok       bool
 	}{
-		{ChannelFile, DefaultHosts, true}, {Silent, MinHosts, true}, {Healthy, MaxHosts, true},
-		{"deny-storm", DefaultHosts, false}, {"", DefaultHosts, false}, {Healthy, MinHosts - 1, false},
+		{ChannelFile, DefaultHosts, true},
+		{Silent, MinHosts, true},
+		{Healthy, MaxHosts, true},
+		{"deny-storm", DefaultHosts, false},
+		{"", DefaultHosts, false},
+		{Healthy, MinHosts - 1, false},
 		{Healthy, MaxHosts + 1, false},
 	} {
 		o := Show{Scenario: c.scenario, Hosts: c.hosts}
