@@ -36,7 +36,7 @@ func echo(t *testing.T, s *netlab.Star) (address string) {
 	t.Helper()
 	var l net.Listener
 	must(t, s.Hub.Do(func() (err error) {
-		l, err = net.Listen("tcp", netlab.HubAddress+":0") //nolint:noctx // it returns at once
+		l, err = net.Listen("tcp", netlab.HubAddress+":0")
 		return err
 	}))
 	t.Cleanup(func() { _ = l.Close() })
@@ -116,7 +116,7 @@ func TestTheMachineIsNotTouched(t *testing.T) {
 	}
 	var there string
 	must(t, s.Leaves[1].Do(func() error {
-		out, err := exec.Command("readlink", "/proc/self/ns/net").Output() //nolint:noctx // it ends at once
+		out, err := exec.Command("readlink", "/proc/self/ns/net").Output()
 		there = strings.TrimSpace(string(out))
 		return err
 	}))

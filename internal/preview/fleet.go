@@ -20,7 +20,7 @@ import (
 // Bounds of a fleet.
 const (
 	MinHosts = 8  // so that ring 0 and the control group have two at least
-	MaxHosts = 60 // each is four processes
+	MaxHosts = 60 // of a Show: each is four processes, and somebody waits for it
 
 	commandTime = 30 * time.Second // for one run of the keepout command
 	settleTime  = 2 * time.Minute  // for what a whole fleet does at its start
@@ -37,7 +37,7 @@ const Provider = "channel291"
 type Options struct {
 	Bin   string // keepout, keepoutd, keepout-core, keepout-fetch, keepout-fleet and hostile/channel291, as "make build"
 	Dir   string // exists, is empty, and every user can pass through it
-	Hosts int    // MinHosts to MaxHosts
+	Hosts int    // MinHosts to netlab.MaxLeaves
 	Speed int    // by how much the times of rollouts are divided; at least 1
 	// Ran is told each command that a person would have typed; nil tells nobody.
 	Ran func(command string)
@@ -56,8 +56,9 @@ type Fleet struct {
 // New makes the network and the keys of a vendor and an operator, and starts nothing yet. The caller calls Close.
 // Preconditions: root, in a mount namespace of its own.
 func New(ctx context.Context, opt Options) (f *Fleet, err error) {
-	if opt.Hosts < MinHosts || opt.Hosts > MaxHosts || opt.Speed < 1 {
-		return nil, fmt.Errorf("%d hosts at speed %d: want %d to %d, and 1 or more", opt.Hosts, opt.Speed, MinHosts, MaxHosts)
+	if opt.Hosts < MinHosts || opt.Hosts > netlab.MaxLeaves || opt.Speed < 1 {
+		return nil, fmt.Errorf("%d hosts at speed %d: want %d to %d, and 1 or more", opt.Hosts, opt.Speed, MinHosts,
+			netlab.MaxLeaves)
 	}
 	if err := inPrivateMounts(); err != nil {
 		return nil, err

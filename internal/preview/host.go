@@ -16,6 +16,7 @@ import (
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 	"github.com/keepout-security/keepout/internal/playground"
 	"github.com/keepout-security/keepout/internal/supervisor"
+	"github.com/keepout-security/keepout/internal/update"
 )
 
 // Host is one host: a file system, a network namespace, and the processes on them.
@@ -26,35 +27,80 @@ type Host struct {
 	*playground.Platform
 
 	number int
+	state  string
 	fetch  *process
 }
 
 // hostConfig is a host's configuration. The checks before an engine gets new content are off, and so is the trial in
 // audit: each of them would refuse the content of July 2024 before any ring could show what it does. A release is
-// last-known-good after half a minute, which is longer than a halt takes to come back to its hosts.
+// last-known-good after 25 s, which is longer than a halt takes to come back to its hosts.
 const hostConfig = `version: 1
 mode: enforce
 watch:
   - {path: %q, events: [open, exec]}
 budgets: {metadata: 10s, content: 10s}
-updates: {trial: 0s, trial_idle: 0s, samples: 0, settle: 0s, soak: 30s, schema: false, load: false, trust: %q}
+updates: {trial: 0s, trial_idle: 0s, samples: 0, settle: 0s, soak: 25s, schema: false, load: false, trust: %q}
 providers:
   - {id: ` + Provider + `, mode: enforce, content: %q}
 `
 
 // StartHosts starts all hosts on the content of release 1, and waits until the control plane has heard of each.
 func (f *Fleet) StartHosts(ctx context.Context) error {
+	return f.startAll(ctx, func(h *Host) error {
+		if err := f.startCore(ctx, h); err != nil {
+			return err
+		}
+		return f.startFetch(ctx, h)
+	})
+}
+
+// StartFetchers starts hosts that are a fetcher each and nothing else: what a core would report is written once by
+// report. It waits until the control plane has heard of each.
+func (f *Fleet) StartFetchers(ctx context.Context, report update.Report) error {
+	return f.startAll(ctx, func(h *Host) error {
+		if err := os.MkdirAll(filepath.Join(f.in(h.Name), playground.StateDir, update.ReportDir), 0o755); err != nil {
+			return err
+		}
+		if err := h.Report(report); err != nil {
+			return err
+		}
+		return f.startFetch(ctx, h)
+	})
+}
+
+// Report writes what a core would, on a host that has none.
+func (h *Host) Report(r update.Report) error {
+	return update.WriteReport(filepath.Join(h.state, update.ReportDir), &r)
+}
+
+// Orders is what the host's fetcher has brought, and when it wrote that.
+func (h *Host) Orders() (o update.Orders, at time.Time, err error) {
+	dir := filepath.Join(h.state, update.StagingDir)
+	info, err := os.Stat(filepath.Join(dir, update.OrdersFile))
+	if err != nil {
+		return o, at, fmt.Errorf("%s: %w", h.Name, err)
+	}
+	o, err = update.ReadOrders(os.DirFS(dir))
+	return o, info.ModTime(), err
+}
+
+// startAll makes all hosts and has start bring each to life, a few at a time.
+func (f *Fleet) startAll(ctx context.Context, start func(*Host) error) error {
 	errs := make([]error, f.opt.Hosts)
 	gate := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
 	for i := range f.opt.Hosts {
-		h := &Host{Name: fmt.Sprintf("host%02d", i+1), number: i}
+		name := fmt.Sprintf("host%02d", i+1)
+		h := &Host{Name: name, number: i, state: filepath.Join(f.in(name), playground.StateDir)}
 		f.Hosts = append(f.Hosts, h)
 		wg.Go(func() {
 			gate <- struct{}{}
 			defer func() { <-gate }()
 			if errs[i] = ctx.Err(); errs[i] == nil {
-				errs[i] = f.startHost(ctx, h)
+				errs[i] = start(h)
+			}
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", h.Name, errs[i])
 			}
 		})
 	}
@@ -65,28 +111,27 @@ func (f *Fleet) StartHosts(ctx context.Context) error {
 	return f.Until(ctx, "every host has reported", settleTime, func() bool { return f.reported(ctx) == len(f.Hosts) })
 }
 
-// startHost makes the file system of a host, and starts its daemon and its fetcher.
-func (f *Fleet) startHost(ctx context.Context, h *Host) error {
+// startCore makes the file system of a host, starts its daemon, and waits until its engine votes.
+func (f *Fleet) startCore(ctx context.Context, h *Host) error {
 	home := f.in(h.Name)
 	if err := os.Mkdir(home, 0o755); err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+		return err
 	}
 	files := filepath.Join(home, "files")
 	if err := playground.Mount(files); err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+		return err
 	}
 	h.Files = files
 	text := fmt.Sprintf(hostConfig, h.Files, f.in("ops/metadata/1.root.json"), f.in(contentName(1)))
 	if err := os.WriteFile(filepath.Join(home, playground.ConfigFile), []byte(text), 0o644); err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+		return err
 	}
-	where := f.net.Leaves[h.number]
-	p, err := playground.StartIn(where.Enter, f.opt.Bin, home, f.in("engines"))
+	p, err := playground.StartIn(f.net.Leaves[h.number].Enter, f.opt.Bin, home, f.in("engines"))
 	if err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+		return err
 	}
 	h.Platform = p
-	_, err = h.Until(ctx, "the engine of "+h.Name+" votes", func(s *control.Status) error {
+	_, err = h.Until(ctx, "its engine votes", func(s *control.Status) error {
 		if e := playground.Find(s, Provider); e == nil || e.State != supervisor.Running {
 			return errors.New("it does not run")
 		}
@@ -95,21 +140,24 @@ func (f *Fleet) startHost(ctx context.Context, h *Host) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, p.LastLog())
 	}
+	return nil
+}
+
+// startFetch starts the fetcher of a host with a token of its own.
+func (f *Fleet) startFetch(ctx context.Context, h *Host) error {
 	token, err := f.api.CreateEnrolToken(ctx, connect.NewRequest(&fleetpb.CreateEnrolTokenRequest{}))
 	if err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+		return err
 	}
+	home := f.in(h.Name)
 	file := filepath.Join(home, "token")
 	if err := os.WriteFile(file, []byte(token.Msg.GetSecret()), 0o600); err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+		return err
 	}
-	h.fetch, err = start(where, filepath.Join(home, "keepout-fetch.log"), filepath.Join(f.opt.Bin, "keepout-fetch"),
-		"--state-dir", filepath.Join(home, playground.StateDir), "--server", f.server(), "--token-file", file,
+	h.fetch, err = start(f.net.Leaves[h.number], filepath.Join(home, "keepout-fetch.log"),
+		filepath.Join(f.opt.Bin, "keepout-fetch"), "--state-dir", h.state, "--server", f.server(), "--token-file", file,
 		"--machine-id", "preview-"+h.Name, "--hostname", h.Name)
-	if err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
-	}
-	return nil
+	return err
 }
 
 // close ends the host.

@@ -7,11 +7,13 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 
 	"github.com/keepout-security/keepout/internal/fleet/client"
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
+	"github.com/keepout-security/keepout/internal/fleet/fleetpb/fleetpbconnect"
 	"github.com/keepout-security/keepout/internal/netlab"
 )
 
@@ -20,10 +22,12 @@ func (f *Fleet) server() string { return fmt.Sprintf("https://%s:%d", netlab.Hub
 // StartPlane starts the control plane, or starts it again, and waits until it serves.
 func (f *Fleet) StartPlane(ctx context.Context) error {
 	listen := fmt.Sprintf("%s:%d", netlab.HubAddress, port)
-	speed := strconv.Itoa(f.opt.Speed)
-	f.opt.Ran("keepout-fleet --state-dir fleet --listen " + listen + " --check-in 2s --speed " + speed + " &")
-	p, err := start(f.net.Hub, f.in("keepout-fleet.log"), filepath.Join(f.opt.Bin, "keepout-fleet"),
-		"--state-dir", f.in("fleet"), "--listen", listen, "--check-in", "2s", "--speed", speed)
+	args := []string{"--state-dir", f.in("fleet"), "--listen", listen}
+	if f.opt.Speed > 1 {
+		args = append(args, "--check-in", "2s", "--speed", strconv.Itoa(f.opt.Speed))
+	}
+	f.opt.Ran("keepout-fleet " + strings.ReplaceAll(strings.Join(args, " "), f.opt.Dir+"/", "") + " &")
+	p, err := start(f.net.Hub, f.in("keepout-fleet.log"), filepath.Join(f.opt.Bin, "keepout-fleet"), args...)
 	if err != nil {
 		return err
 	}
@@ -51,9 +55,12 @@ func (f *Fleet) KillPlane() { f.plane.kill() }
 // PlaneLog are the control plane's last lines.
 func (f *Fleet) PlaneLog() string { return f.plane.logEnd() }
 
+// API is the control plane's, with the right to everything.
+func (f *Fleet) API() fleetpbconnect.FleetServiceClient { return f.api }
+
 // hosts lists the hosts that are enrolled.
 func (f *Fleet) hosts(ctx context.Context) ([]*fleetpb.Host, error) {
-	out, err := f.api.ListHosts(ctx, connect.NewRequest(&fleetpb.ListHostsRequest{}))
+	out, err := f.api.ListHosts(ctx, connect.NewRequest(&fleetpb.ListHostsRequest{Limit: 1000}))
 	if err != nil {
 		return nil, fmt.Errorf("list the hosts: %w", err)
 	}
@@ -96,7 +103,8 @@ func (f *Fleet) rings(ctx context.Context, rollout string) (map[string]int, erro
 	}
 	out := map[string]int{}
 	for _, h := range list {
-		told, err := f.api.ExplainRollout(ctx, connect.NewRequest(&fleetpb.ExplainRolloutRequest{Id: rollout, Host: h.GetId()}))
+		ask := &fleetpb.ExplainRolloutRequest{Id: rollout, Host: h.GetId()}
+		told, err := f.api.ExplainRollout(ctx, connect.NewRequest(ask))
 		if err != nil {
 			continue // it has not asked for anything yet
 		}

@@ -125,15 +125,12 @@ func (f *Fleet) Release(ctx context.Context, counter int, text string) (digest s
 
 // copyTree copies files over what is there.
 func copyTree(from, to string) error {
-	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+	tree := os.DirFS(from)
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rest, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, rest)
+		target := filepath.Join(to, name)
 		if d.IsDir() {
 			return os.MkdirAll(target, 0o755)
 		}
@@ -141,7 +138,7 @@ func copyTree(from, to string) error {
 		if err != nil {
 			return err
 		}
-		text, err := os.ReadFile(path)
+		text, err := fs.ReadFile(tree, name)
 		if err != nil {
 			return err
 		}

@@ -69,8 +69,8 @@ func (o *Show) Check() error {
 	return nil
 }
 
-// Run tells a story: it checks what is there, has it told by a second process in a mount namespace of its own (Perform),
-// waits until every process of it is gone, and removes its folder. It returns nil when the story held, and a
+// Run tells a story: it checks what is there, has it told by a second process in a mount namespace of its own
+// (Perform), waits until every process of it is gone, and removes its folder. It returns nil when the story held, and a
 // health.Problem when something is missing. Ending ctx ends it in order.
 func Run(ctx context.Context, opt Show) error {
 	if err := missing(opt.Exe); err != nil {
@@ -85,7 +85,8 @@ func Run(ctx context.Context, opt Show) error {
 		return err
 	}
 	args := []string{
-		"fleet", "preview", "--" + playground.StageFlag, h.Dir, "--scenario", opt.Scenario, "--hosts", strconv.Itoa(opt.Hosts),
+		"fleet", "preview", "--" + playground.StageFlag, h.Dir, "--scenario", opt.Scenario,
+		"--hosts", strconv.Itoa(opt.Hosts),
 	}
 	out := opt.Out
 	if opt.JSON {

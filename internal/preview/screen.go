@@ -5,6 +5,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -101,7 +102,9 @@ func (s *screen) remark(since time.Duration, r remark) string {
 }
 
 func (s *screen) good(format string, args ...any) { s.mark(green, "✓", fmt.Sprintf(format, args...)) }
-func (s *screen) bad(format string, args ...any)  { s.mark(red, "✗", fmt.Sprintf(format, args...)) }
+
+func (s *screen) bad(format string, args ...any) { s.mark(red, "✗", fmt.Sprintf(format, args...)) }
+
 func (s *screen) note(format string, args ...any) { s.mark(grey, "·", fmt.Sprintf(format, args...)) }
 
 func (s *screen) mark(code, sign, text string) {
@@ -145,9 +148,9 @@ func rows(v *view, release int, isBad bool, paint func(code, text string) string
 		case 0:
 			strip.WriteString(paint(red, "✗"))
 		case release:
-			strip.WriteString(paint(newest, fmt.Sprint(h.release)))
+			strip.WriteString(paint(newest, strconv.Itoa(h.release)))
 		default:
-			strip.WriteString(paint(grey, fmt.Sprint(h.release)))
+			strip.WriteString(paint(grey, strconv.Itoa(h.release)))
 		}
 	}
 	legend := []string{}

@@ -36,7 +36,8 @@ type story struct {
 
 // tell goes through the steps and stops at the first that does not show what it says.
 func (s *story) tell(ctx context.Context) error {
-	s.line(s.paint(bold, fmt.Sprintf("Keepout: a fleet of %d hosts on this machine, and how a release reaches it", s.opt.Hosts)))
+	head := fmt.Sprintf("Keepout: a fleet of %d hosts on this machine, and how a release reaches it", s.opt.Hosts)
+	s.line(s.paint(bold, head))
 	s.line(s.paint(grey, "Every host is a guard, a core, an engine and keepout-fetch, with a file system and a network"))
 	s.line(s.paint(grey, "namespace of its own. Nothing else on this machine is touched. Ctrl-C ends it."))
 	if err := s.prepare(ctx); err != nil {
@@ -121,7 +122,9 @@ func (s *story) stops(ctx context.Context, title, text, evidence string, each fu
 	}
 	a := s.act("release-3", worseRelease, true)
 	a.each = each
-	err = a.play(ctx, digest, func(v *view) bool { return v.rollout.GetStatus() == halted && v.all(goodRelease) && a.known(v) })
+	err = a.play(ctx, digest, func(v *view) bool {
+		return v.rollout.GetStatus() == halted && v.all(goodRelease) && a.known(v)
+	})
 	o := a.outcome()
 	s.result.Rollouts = append(s.result.Rollouts, o)
 	if err != nil {
@@ -141,7 +144,8 @@ func (s *story) judge(a *act, o *Outcome, evidence string) error {
 		}
 	}
 	s.good("halted by itself %.1f s after the start, because of %s", o.Seconds, o.Reason)
-	s.good("%d of %d hosts ever had leave to run it, all of ring 0; nobody else was granted", o.Rings[0].Granted, len(a.last.hosts))
+	s.good("%d of %d hosts ever had leave to run it, all of ring 0; nobody else was granted", o.Rings[0].Granted,
+		len(a.last.hosts))
 	s.good("all %d hosts are back on release 2, %.1f s after the halt", len(a.last.hosts), o.BackIn)
 	return nil
 }
@@ -206,8 +210,9 @@ func (a *act) play(ctx context.Context, digest string, done func(*view) bool) er
 // see takes a view and shows what is new.
 func (a *act) see(v *view) {
 	since := time.Since(a.began)
-	var lines []string
-	for _, r := range remarks(a.last, v, a.release) {
+	news := remarks(a.last, v, a.release)
+	lines := make([]string, 0, len(news))
+	for _, r := range news {
 		lines = append(lines, a.remark(since, r))
 	}
 	for i, h := range v.hosts {

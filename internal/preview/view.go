@@ -89,7 +89,8 @@ func remarks(was, now *view, release int) (out []remark) {
 			add(plain, "%s opens: %d hosts", ringName(r), r.GetMembers())
 		}
 	}
-	for ring, names := range byRing(was, now, func(a, b hostView) bool { return a.release != release && b.release == release }) {
+	activated := func(a, b hostView) bool { return a.release != release && b.release == release }
+	for ring, names := range byRing(was, now, activated) {
 		add(plain, "%s: %s on release %d", numbered(now, ring), hostList(names), release)
 	}
 	for i, h := range now.hosts {

@@ -565,8 +565,8 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestANewerReleaseIsNotThisOnes: hosts that take the release after this one have not gone back, and what that one does to
-// them is no evidence against this one.
+// TestANewerReleaseIsNotThisOnes: hosts that take the release after this one have not gone back, and what that one does
+// to them is no evidence against this one.
 func TestANewerReleaseIsNotThisOnes(t *testing.T) {
 	t.Parallel()
 	const newer = "sha256:newer"

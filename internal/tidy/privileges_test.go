@@ -79,8 +79,8 @@ var privileges = []privilege{
 		calls: []string{"Command", "CommandContext", "StartProcess", "ForkExec", "Exec"},
 		homes: []string{
 			"internal/cli", "internal/fetch", "internal/guard", "internal/demo", "internal/doctor", "internal/playground",
-			"internal/preview", "internal/sandbox", "internal/recovery/bootguard", "internal/tally", "internal/testenv", "internal/testvm",
-			"provider/conformance",
+			"internal/preview", "internal/sandbox", "internal/recovery/bootguard", "internal/tally", "internal/testenv",
+			"internal/testvm", "provider/conformance",
 			"providers/clamav", "providers/hostile/*", "providers/internal/*", "test/testhost", "test/vm/guest",
 			"test/icount/guest", "bench/load",
 		},

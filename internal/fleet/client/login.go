@@ -64,7 +64,8 @@ func LoadLogin(path string) (*Login, error) {
 // Dial makes a client; nothing is sent yet. It is safe for concurrent use.
 func (l *Login) Dial() (fleetpbconnect.FleetServiceClient, error) { return l.DialThrough(nil) }
 
-// DialThrough is Dial for a server that only a dialer of the caller's own reaches, past any proxy. nil is the usual one.
+// DialThrough is Dial for a server that only a dialer of the caller's own reaches, past any proxy. nil is the usual
+// dialer.
 func (l *Login) DialThrough(
 	dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) (fleetpbconnect.FleetServiceClient, error) {
