@@ -187,6 +187,9 @@ func (d *Dir) LeaveIntent(in Intent) error {
 	if in.Name != filepath.Base(in.Name) || strings.HasPrefix(in.Name, ".") || len(in.Data) > MaxIntent {
 		return fmt.Errorf("intent %q cannot be kept", in.Name)
 	}
+	if err := os.MkdirAll(d.Join(Intents), 0o700); err != nil {
+		return fmt.Errorf("make the folder of intents: %w", err)
+	}
 	return durable.WriteFileOn(Disk(), filepath.Join(d.Join(Intents), in.Name), in.Data, 0o600)
 }
 
