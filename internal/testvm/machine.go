@@ -31,6 +31,7 @@ type Spec struct {
 	Offline   bool     // no network card
 	Memory    int      // MiB; 0: 512
 	Shell     bool     // the guest has ShellUnit
+	Single    bool     // one processor, not two: two that a busy host starves wait for each other
 	Reboots   bool     // a reboot starts the machine again; otherwise it ends the machine
 	Counted   bool     // one processor, whose clock is its instructions: a nanosecond each; idle time costs nothing
 	Extra     []string // further arguments
@@ -137,7 +138,7 @@ func arguments(s Spec, socket string) []string {
 		add("-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,align=off,sleep=off",
 			"-rtc", "base=2026-01-01T00:00:00,clock=vm")
 	} else {
-		add("-accel", "tcg,thread=multi", "-smp", "2")
+		add("-accel", "tcg,thread=multi", "-smp", strconv.Itoa(processors(s)))
 	}
 	switch s.Firmware {
 	case UEFI:
@@ -189,6 +190,13 @@ func display() string {
 		}
 	}
 	return "none"
+}
+
+func processors(s Spec) int {
+	if s.Single {
+		return 1
+	}
+	return 2
 }
 
 func memory(s Spec) int {

@@ -57,6 +57,7 @@ func debianFiles(t testing.TB, o *organisation, efi bool) map[string]testvm.File
 			`GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"`),
 		"/boot/grub/grub.cfg": testvm.Text("# as it was installed; update-grub writes it anew",
 			"search --fs-uuid --set=root "+testvm.RootVolume, "linux /vmlinuz "+root, "initrd /initrd.img", "boot"),
+		"/etc/modprobe.d/test.conf":              testvm.Text("blacklist kvm_amd", "blacklist powernow_k8"),
 		"/etc/systemd/system/test-shell.service": testvm.Text(testvm.ShellUnit),
 		"/etc/systemd/system/keepoutd.service":   testvm.Text(daemonUnit),
 		"/etc/keepout/keepout.yaml": testvm.Text("version: 1", "mode: enforce", "watch:",
@@ -172,10 +173,18 @@ func debianSystem(t testing.TB, o *organisation, efi bool, more map[string]testv
 	return s
 }
 
+// install starts a machine for the first time and waits until it is up.
+func (d *debian) install(name string) {
+	d.t.Helper()
+	d.start(name)
+	d.AwaitShell(debianTime)
+	d.t.Logf("Debian is up after %v", time.Since(d.Started).Round(time.Second))
+}
+
 // start starts the machine that a spec says, which has a shell and survives its own restarts.
 func (d *debian) start(name string) {
 	d.t.Helper()
-	d.spec.Disk, d.spec.Shell, d.spec.Reboots, d.spec.Memory = d.disk.File, true, true, 1024
+	d.spec.Disk, d.spec.Shell, d.spec.Reboots, d.spec.Memory, d.spec.Single = d.disk.File, true, true, 1024, true
 	d.Machine = testvm.Start(d.t, name, d.spec)
 }
 
@@ -183,8 +192,6 @@ func (d *debian) start(name string) {
 // image and puts the keys there.
 func (d *debian) arm() {
 	d.t.Helper()
-	d.AwaitShell(debianTime)
-	d.t.Logf("Debian is up after %v", time.Since(d.Started).Round(time.Second))
 	shown := d.Run("keepout recovery arm")
 	if !strings.Contains(shown, "nothing was changed") || !strings.Contains(shown, "systemd.crash_reboot=1") {
 		d.t.Fatalf("arm shows:\n%s", shown)

@@ -59,7 +59,7 @@ func TestRecoveryFullFaults(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.QEMU, testenv.Debootstrap)
 	armed := debianUEFI(t, nil, faultFiles())
-	armed.start("arming")
+	armed.install("arming")
 	armed.arm()
 	armed.Run("ln -s ../test-fault.service /etc/systemd/system/sysinit.target.wants/")
 	armed.off()

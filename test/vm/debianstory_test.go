@@ -76,7 +76,7 @@ func TestRecoveryFullBIOS(t *testing.T) {
 	d.disk.InstallGRUB("search --fs-uuid --set=root " + testvm.RootVolume +
 		"\nset prefix=(${root})/boot/grub\nconfigfile ${prefix}/grub.cfg\n")
 	d.spec.ERST = testvm.NewERST(t)
-	d.start("debian")
+	d.install("debian")
 	d.recovers(o, "fix-debian-bios")
 	d.off()
 }
@@ -118,10 +118,10 @@ func TestRecoveryFullUEFI(t *testing.T) {
 	testenv.Need(t, testenv.QEMU, testenv.Debootstrap)
 	o := fixing(t, "fix-debian-uefi")
 	d := debianUEFI(t, o, nil)
-	d.start("debian")
+	d.install("debian")
 	d.recovers(o, "fix-debian-uefi")
 	names := d.Run("cd /boot/efi/loader/entries && ls")
-	if !strings.Contains(names, "+3.conf") || !strings.Contains(names, "0-keepout-recovery-2+1.conf") ||
+	if !strings.Contains(names, "+3.conf") || !strings.Contains(names, "-keepout-recovery-2+1.conf") ||
 		strings.Count(names, "\n") != 2 {
 		t.Errorf("after a good boot the entries are\n%s", names)
 	}
@@ -144,8 +144,7 @@ func TestRecoveryFullSecureBoot(t *testing.T) {
 	d.spec.Root = debianSystem(t, o, true, nil).Build(t)
 	d.disk = testvm.NewDisk(t, shimOf(t))
 	d.spec.Firmware, d.spec.Vars = testvm.SecureBoot, testvm.Vars(t, testvm.SecureBoot)
-	d.start("debian")
-	d.recovers(o, "fix-debian-secure")
+	d.install("debian")
 	for command, want := range map[string]string{
 		"mokutil --sb-state": "SecureBoot enabled", "cat /sys/kernel/security/lockdown": "[integrity]",
 		"od -An -tu1 /sys/firmware/efi/efivars/SecureBoot-*": "1",
@@ -156,6 +155,7 @@ func TestRecoveryFullSecureBoot(t *testing.T) {
 			t.Logf("%s: %s", command, got)
 		}
 	}
+	d.recovers(o, "fix-debian-secure")
 
 	// One byte of the kernel is another one.
 	d.Run("printf x | dd of=/boot/vmlinuz-$(uname -r) bs=1 seek=2000000 conv=notrunc")

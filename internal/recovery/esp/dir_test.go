@@ -179,6 +179,18 @@ func TestIntents(t *testing.T) {
 	}
 }
 
+// TestAnIntentNeedsNoFolder: arming makes the state and nothing else.
+func TestAnIntentNeedsNoFolder(t *testing.T) {
+	t.Parallel()
+	d := esp.Open(t.TempDir())
+	if err := d.LeaveIntent(esp.Intent{Name: "a.json", Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Intents(); len(got) != 1 || err != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestFindAndPlace(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
