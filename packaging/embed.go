@@ -25,6 +25,9 @@ func Unit(name, bin string) []byte {
 	return fill("systemd/"+strings.ReplaceAll(name, ".d/keepout.conf", ".keepout.conf"), "@BIN@", bin)
 }
 
+// Daemon returns the unit of keepoutd, for keepoutd.service.
+func Daemon(bin string) []byte { return fill("systemd/keepoutd.service", "@BIN@", bin) }
+
 // Fetch returns the unit of keepout-fetch, for keepout-fetch.service. It is no part of Units: a machine may have a
 // control plane and no boot counter, or the other way round.
 func Fetch(bin string) []byte { return fill("systemd/keepout-fetch.service", "@BIN@", bin) }

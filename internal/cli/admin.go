@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
 	"github.com/keepout-security/keepout/internal/control"
+	"github.com/keepout-security/keepout/packaging"
 	"github.com/keepout-security/keepout/wire"
 )
 
@@ -176,5 +179,18 @@ func (a *app) configCommand() *cobra.Command {
 			return a.order(cmd, control.Request{Do: "reload"}, reloaded)
 		},
 	}
-	return group("config", "Check a configuration file, explain the keys, reload", check, explain, reload)
+	unit := &cobra.Command{
+		Use: "unit", Short: "Print the systemd unit of keepoutd, for /etc/systemd/system/keepoutd.service",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
+			_, err = a.out.Write(packaging.Daemon(filepath.Dir(program))) // keepoutd is beside it
+			return err
+		},
+	}
+	return group("config", "Check a configuration file, explain the keys, print the unit, reload",
+		check, explain, unit, reload)
 }
