@@ -2,6 +2,7 @@ package guard
 
 import (
 	"os"
+	"os/signal"
 	"testing"
 	"time"
 
@@ -122,6 +123,10 @@ func TestCoreThatIsSilent(t *testing.T) {
 
 // TestReloadWaitsForTheCore: until a core has taken over it may not listen to signals yet, and would be ended by one.
 func TestReloadWaitsForTheCore(t *testing.T) {
+	// As in prepare: the child of somebody who ignores it, under nohup(1), would ignore it as well.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, unix.SIGHUP)
+	t.Cleanup(func() { signal.Stop(caught) })
 	g := alone(t)
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
