@@ -4,9 +4,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/keepout-security/keepout/internal/guard"
 )
+
+// The guard serves on the process's first thread: the main goroutine may otherwise have left it before main runs, and
+// then it is another thread whose share and niceness a look at the process tells.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	core := "keepout-core"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 
@@ -16,9 +15,9 @@ import (
 )
 
 // Main is keepoutd: it runs the core from the program at path with args, until it is asked to end or a core that has
-// never read ends by itself, and returns the exit code.
+// never read ends by itself, and returns the exit code. The caller is locked to its thread: that one has the guard's
+// share of the processors, and the core is told of its end (prctl(2)).
 func Main(path string, args []string) int {
-	runtime.LockOSThread() // the core is told of the end of the thread that started it (prctl(2))
 	group, err := fanotify.NewPermission()
 	if err != nil {
 		// There is nothing to guard. The core says why, and first what else it finds wrong.
