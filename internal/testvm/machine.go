@@ -286,8 +286,7 @@ func (m *Machine) ExpectWithin(pattern string, within time.Duration) string {
 	m.t.Helper()
 	line, err := m.Serial.expect(pattern, within)
 	if err != nil {
-		m.Screenshot("failed")
-		m.t.Fatalf("%v\n%s", err, m.Serial.Tail())
+		m.fail(err)
 	}
 	return line
 }
@@ -296,9 +295,34 @@ func (m *Machine) ExpectWithin(pattern string, within time.Duration) string {
 func (m *Machine) ExpectText(text string, within time.Duration) {
 	m.t.Helper()
 	if err := m.Serial.expectText(m.Serial.mark(), text, within); err != nil {
-		m.Screenshot("failed")
-		m.t.Fatalf("%v\n%s", err, m.Serial.Tail())
+		m.fail(err)
 	}
+}
+
+// fail ends the test with what can be seen of a machine that did not do what it should: its last lines, its screen
+// among the artefacts, and where its processor is, which tells who hangs where nothing is written any more.
+func (m *Machine) fail(err error) {
+	m.t.Helper()
+	m.Screenshot("failed")
+	m.t.Fatalf("%v\n%s\n%s", err, m.Serial.Tail(), m.where())
+}
+
+// where is where the first processor is, looked at a few times: one that loops is seen to.
+func (m *Machine) where() string {
+	var b strings.Builder
+	for range 8 {
+		registers, err := m.qmp.ask("info registers")
+		if err != nil {
+			return fmt.Sprintf("registers: %v", err)
+		}
+		for line := range strings.Lines(registers) {
+			if strings.HasPrefix(line, "RIP=") || strings.HasPrefix(line, "EIP=") {
+				b.WriteString(line)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return b.String()
 }
 
 // Screenshot keeps a picture of the machine's screen among the artefacts and returns its file, or "" with a log line.
@@ -316,7 +340,7 @@ func (m *Machine) Screenshot(name string) string {
 // Press presses and releases a key, by QEMU's name: "f2", "ret".
 func (m *Machine) Press(key string) {
 	m.t.Helper()
-	if err := m.qmp.do("human-monitor-command", map[string]any{"command-line": "sendkey " + key}); err != nil {
+	if _, err := m.qmp.ask("sendkey " + key); err != nil {
 		m.t.Fatalf("press %s: %v", key, err)
 	}
 }
@@ -335,8 +359,7 @@ func (m *Machine) PressUntil(key, text string, within time.Duration) {
 			return
 		}
 	}
-	m.Screenshot("failed")
-	m.t.Fatalf("pressed %s: %v\n%s", key, err, m.Serial.Tail())
+	m.fail(fmt.Errorf("pressed %s: %w", key, err))
 }
 
 // CPU is the processor time that the machine has used. Unlike time by the clock it hardly depends on what else this

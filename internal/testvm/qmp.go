@@ -52,29 +52,44 @@ func connect(socket string, done <-chan struct{}) (*monitor, error) {
 	}
 }
 
+// ask has QEMU's own monitor carry out a line, as a person would type it, and returns what it prints.
+func (m *monitor) ask(line string) (printed string, err error) {
+	answer, err := m.call("human-monitor-command", map[string]any{"command-line": line})
+	if err != nil {
+		return "", err
+	}
+	err = json.Unmarshal(answer, &printed)
+	return printed, err
+}
+
 func (m *monitor) do(command string, arguments map[string]any) error {
+	_, err := m.call(command, arguments)
+	return err
+}
+
+func (m *monitor) call(command string, arguments map[string]any) (json.RawMessage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.conn.SetDeadline(time.Now().Add(qmpTime)); err != nil {
-		return err
+		return nil, err
 	}
 	request := map[string]any{"execute": command}
 	if arguments != nil {
 		request["arguments"] = arguments
 	}
 	if err := json.NewEncoder(m.conn).Encode(request); err != nil {
-		return fmt.Errorf("send %s: %w", command, err)
+		return nil, fmt.Errorf("send %s: %w", command, err)
 	}
 	for {
 		var r qmpReply
 		if err := m.dec.Decode(&r); err != nil {
-			return fmt.Errorf("read the answer to %s: %w", command, err)
+			return nil, fmt.Errorf("read the answer to %s: %w", command, err)
 		}
 		switch {
 		case r.Error != nil:
-			return fmt.Errorf("%s: %s", command, r.Error.Desc)
+			return nil, fmt.Errorf("%s: %s", command, r.Error.Desc)
 		case r.Return != nil:
-			return nil
+			return r.Return, nil
 		}
 	}
 }

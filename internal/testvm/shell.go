@@ -51,8 +51,7 @@ func dialShell(dir string, log io.Writer) (*shell, error) {
 func (m *Machine) AwaitShell(within time.Duration) {
 	m.t.Helper()
 	if _, err := m.shell.said.expect("^shell: ready$", within); err != nil {
-		m.Screenshot("failed")
-		m.t.Fatalf("%v\n%s", err, m.Serial.Tail())
+		m.fail(err)
 	}
 }
 
@@ -71,8 +70,7 @@ func (m *Machine) Try(command string) (out string, code int) {
 	}
 	last, err := s.said.expect("^"+end+" [0-9]+$", runTime)
 	if err != nil {
-		m.Screenshot("failed")
-		m.t.Fatalf("%s: %v\n%s\n%s", command, err, s.said.Tail(), m.Serial.Tail())
+		m.fail(fmt.Errorf("%s: %w\n%s", command, err, s.said.Tail()))
 	}
 	if code, err = strconv.Atoi(strings.TrimPrefix(last, end+" ")); err != nil {
 		m.t.Fatal(err)

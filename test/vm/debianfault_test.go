@@ -166,7 +166,7 @@ func (d *debian) countingPlaces(loader bool) (out []place) {
 	}
 	// A long name is in pieces, the first of which are at most five letters, two bytes each.
 	var piece []byte
-	for _, unit := range utf16.Encode([]rune("0-kee")) {
+	for _, unit := range utf16.Encode([]rune("-keep")) {
 		piece = append(piece, byte(unit), byte(unit>>8))
 	}
 	if at := d.disk.Find(piece); at >= 0 {
