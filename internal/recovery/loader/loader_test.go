@@ -284,8 +284,8 @@ func TestSystemdBoot(t *testing.T) {
 		if l.Kind() != SystemdBoot || l.Left() != c.left || !l.CanRecover() {
 			t.Errorf("%s: %s, %d left, %v", name, l.Kind(), l.Left(), l.CanRecover())
 		}
-		if err := l.Arm(3, 0); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if err := l.Arm(3, 0); err != nil || l.Left() != 3 {
+			t.Errorf("%s: %v, %d left", name, err, l.Left())
 		}
 		for _, file := range []string{c.after, "loader/entries/-keepout-recovery-2+1.conf", "loader/entries/other.conf"} {
 			if _, err := os.Stat(filepath.Join(efi, filepath.FromSlash(file))); err != nil {

@@ -73,9 +73,24 @@ func (s *systemdBoot) booted() (folder string, name EntryName, err error) {
 	return "/loader/entries", name, err
 }
 
+// Left looks at the name that the entry has now: since this system was started with it, a good boot may have counted
+// anew. Where it has no counter any more, or is not found, the name it was started with says what the loader counted.
 func (s *systemdBoot) Left() int {
-	_, name, err := s.booted()
-	if err != nil || !name.Counted {
+	folder, name, err := s.booted()
+	if err != nil {
+		return -1
+	}
+	for _, dir := range s.folders(folder) {
+		names, err := NamesOf(dir, name)
+		if err != nil {
+			continue
+		}
+		if now, err := ParseEntryName(names[0]); err == nil && now.Counted {
+			name = now
+		}
+		break
+	}
+	if !name.Counted {
 		return -1
 	}
 	return name.Left
@@ -103,14 +118,19 @@ func (s *systemdBoot) Arm(tries, visits int) error {
 	return err
 }
 
-// rename finds the partition that has the entry: the ESP, or XBOOTLDR.
+// folders are where a folder of the loader's may be mounted: on the ESP, or XBOOTLDR.
+func (s *systemdBoot) folders(folder string) []string {
+	folder = filepath.FromSlash(folder)
+	return []string{
+		filepath.Join(filepath.Dir(s.dir.Path()), folder), filepath.Join(s.root, "efi", folder),
+		filepath.Join(s.root, "boot", folder), filepath.Join(s.root, "boot", "efi", folder),
+	}
+}
+
+// rename gives the entry a counter, on the partition that has it.
 func (s *systemdBoot) rename(folder string, name EntryName, tries int) error {
-	for _, m := range []string{filepath.Dir(s.dir.Path()), "efi", "boot", "boot/efi"} {
-		if !filepath.IsAbs(m) {
-			m = filepath.Join(s.root, m)
-		}
-		err := Count(filepath.Join(m, filepath.FromSlash(folder)), name, tries)
-		if !errors.Is(err, fs.ErrNotExist) {
+	for _, dir := range s.folders(folder) {
+		if err := Count(dir, name, tries); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
