@@ -24,7 +24,8 @@ const (
 type Input struct {
 	Kind Kind
 	Boot string // the kernel's boot id
-	// Left is what the boot loader's counter stands at, after it counted this boot; negative: it does not count.
+	// Left is what the boot loader's counter stands at: of Started after it counted this boot, of RecoveryEntered as
+	// it was found; negative: it does not count, or that is not known.
 	Left int
 	// CanRecover says that the recovery environment is there and can be asked for.
 	CanRecover bool
@@ -115,7 +116,7 @@ func (m *step) started() {
 		return
 	}
 	m.failed()
-	m.missed()
+	m.missed(1)
 	s.Mode = s.rung()
 	switch {
 	case s.Mode == Recovery && m.in.CanRecover && s.Sent < maxSent:
@@ -150,12 +151,14 @@ func (m *step) failed() {
 	s.climb()
 }
 
-// missed counts boots that only the loader saw: they failed before this program ran.
-func (m *step) missed() {
+// missed counts boots that only the loader saw: they failed before this program ran. Of those that it counted, own have
+// come so far, which is none where the recovery environment runs instead. What a boot before them was starting is no
+// evidence of what ended them.
+func (m *step) missed(own int) {
 	if m.in.Left < 0 {
 		return
 	}
-	for expected := m.s.Tries() - 1; expected > m.in.Left; expected-- {
+	for expected := m.s.Tries() - own; expected > m.in.Left; expected-- {
 		m.s.Suspect = Crumb{}
 		m.note(Event{What: Failed, Mode: m.s.rung(), Why: "it ended before Keepout was started"})
 		m.s.climb()
@@ -178,7 +181,7 @@ func (m *step) good() {
 	if s.Mode.rank() < s.Floor.rank() {
 		s.Trials = 0
 	}
-	s.Boot, s.Once, s.Failures, s.Recoveries, s.Sent, s.Visit = "", "", 0, 0, 0, ""
+	s.Boot, s.Once, s.Failures, s.Recoveries, s.Sent, s.Visit, s.Suspect = "", "", 0, 0, 0, "", Crumb{}
 	s.Floor, s.Next, s.Trial = s.Mode, s.Mode, false
 	if s.Floor != Normal && s.Trials < MaxTrials {
 		s.Next, s.Trial = below(s.Floor), true
@@ -202,6 +205,7 @@ func (m *step) entered() {
 	again := s.Visit != "" && s.Visit == m.in.Boot
 	if !again {
 		m.failed()
+		m.missed(0)
 		s.Visit, s.Sent, s.Once, s.Trial = m.in.Boot, 0, "", false
 		m.note(Event{What: Visited, Boot: m.in.Boot, Why: m.in.Why})
 		if s.Recoveries >= MaxRecoveries {
@@ -258,7 +262,7 @@ func (m *step) released() {
 	s := &m.s
 	m.note(Event{What: Released, Why: m.in.Why})
 	s.Orders, s.Floor, s.Next, s.Once = Orders{}, Normal, Normal, ""
-	s.Trial, s.Trials, s.Failures, s.Recoveries, s.Sent = false, 0, 0, 0, 0
+	s.Trial, s.Trials, s.Failures, s.Recoveries, s.Sent, s.Suspect = false, 0, 0, 0, 0, Crumb{}
 	m.do(Effect{Act: Keep}, s.arm())
 }
 

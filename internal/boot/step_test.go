@@ -44,7 +44,7 @@ func (h *story) end(kind boot.Kind) {
 // visit is the recovery environment; it returns what it may do.
 func (h *story) visit() boot.Act {
 	h.n++
-	s, out := h.s.Step(now, boot.Input{Kind: boot.RecoveryEntered, Boot: fmt.Sprint("boot-", h.n)})
+	s, out := h.s.Step(now, boot.Input{Kind: boot.RecoveryEntered, Boot: fmt.Sprint("boot-", h.n), Left: -1})
 	h.s = s
 	return out[len(out)-1].Act
 }
@@ -164,6 +164,36 @@ func TestTheSuspectIsNamed(t *testing.T) {
 	h.start(boot.Input{Left: -1, Crumb: crumb}) // of an earlier boot: no evidence
 	if h.s.Suspect != (boot.Crumb{}) {
 		t.Errorf("suspect of the second failure %+v", h.s.Suspect)
+	}
+}
+
+// TestNobodyIsSuspectedOfWhatTheLoaderSaw: boots that ended before anything was started are no evidence against what an
+// earlier one was starting, whether that one failed or was good.
+func TestNobodyIsSuspectedOfWhatTheLoaderSaw(t *testing.T) {
+	t.Parallel()
+	crumb := boot.Crumb{Boot: "boot-1", Provider: "acme-av", Engine: "7.2", Content: "291"}
+	for name, c := range map[string]struct {
+		before   func(h *story)
+		left     int
+		failures int
+		suspect  boot.Crumb
+	}{
+		"the last boot was good": {func(h *story) { h.end(boot.Good) }, 0, 3, boot.Crumb{}},
+		"good after a failure": {func(h *story) {
+			h.start(boot.Input{Left: -1, Crumb: crumb})
+			h.end(boot.Good)
+		}, 0, 3, boot.Crumb{}},
+		"it failed once, then the loader did twice": {func(*story) {}, 0, 3, boot.Crumb{}},
+		"a person chose the environment":            {func(*story) {}, 2, 1, crumb},
+		"the count is not known":                    {func(*story) {}, -1, 1, crumb},
+	} {
+		h := tell(t)
+		h.expect("normal")
+		c.before(h)
+		h.s, _ = h.s.Step(now, boot.Input{Kind: boot.RecoveryEntered, Boot: "environment", Left: c.left, Crumb: crumb})
+		if h.s.Failures != c.failures || h.s.Suspect != c.suspect || h.s.Next != boot.Recovery {
+			t.Errorf("%s: %d failures, suspect %+v, next %s", name, h.s.Failures, h.s.Suspect, h.s.Next)
+		}
 	}
 }
 

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/settings"
 )
 
 // TestEntriesOnAVolume: this system's spent entries get tries again, wherever they lie on the file system; those of
@@ -24,7 +27,11 @@ func TestEntriesOnAVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := armVolume(volume, "mine", 3); err != nil {
+	dir, config := esp.Open(filepath.Join(volume, "keepout")), &settings.Config{Entries: "mine"}
+	if n, err := left(t.Context(), dir, config); n != 1 || err != nil {
+		t.Errorf("%d tries left, want 1: %v", n, err)
+	}
+	if err := arm(t.Context(), dir, config, 3, 0); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -41,7 +48,14 @@ func TestEntriesOnAVolume(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("entries %q, want %q", got, want)
 	}
-	if err := armVolume(t.TempDir(), "mine", 3); err != nil {
+	if n, err := left(t.Context(), dir, config); n != 3 || err != nil {
+		t.Errorf("%d tries left, want 3: %v", n, err)
+	}
+	dir = esp.Open(t.TempDir())
+	if err := arm(t.Context(), dir, config, 3, 0); err != nil {
 		t.Errorf("without entries: %v", err)
+	}
+	if n, err := left(t.Context(), dir, config); n != -1 || err != nil {
+		t.Errorf("without entries %d tries are left: %v", n, err)
 	}
 }

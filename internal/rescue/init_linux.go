@@ -57,6 +57,9 @@ func Init() {
 		log("boot file system: %v", err)
 	}
 	m.Uptime, m.Drawn = uptime, drawn
+	if m.Left, err = left(ctx, m.Dir, &config); err != nil {
+		log("boot loader's counter: %v", err)
+	}
 	m.Arm = func(tries, visits int) error { return arm(ctx, m.Dir, &config, tries, visits) }
 	visit, facts := Open(m)
 	ticker := time.NewTicker(500 * time.Millisecond)

@@ -38,6 +38,7 @@ type Machine struct {
 	Screen  func(record *crash.Record, details bool)
 	Leave   func(plan.Act)
 	Arm     func(tries, visits int) error // sets the boot loader's counters
+	Left    int                           // what its counter of boots stood at, -1: not known
 	Uptime  func() float64                // seconds since the kernel's start; nil: not known
 	Drawn   float64                       // what Uptime said when the screen showed the first picture
 	Now     func() time.Time
@@ -107,7 +108,7 @@ func Open(m Machine) (*Visit, plan.Facts) {
 	v.enter()
 	v.facts.Orders, v.facts.Visits = v.state.Orders, v.state.Recoveries
 	v.facts.Suspect = v.state.Suspect
-	if v.facts.Suspect.Provider == "" {
+	if picked.Lost { // then nobody knows of which boot it is
 		v.facts.Suspect = v.crumb
 	}
 	v.crumb = v.facts.Suspect
@@ -117,7 +118,7 @@ func Open(m Machine) (*Visit, plan.Facts) {
 // enter counts the visit before anything else is done, so that one that dies counts too.
 func (v *Visit) enter() {
 	next, effects := v.state.Step(v.m.Now(), boot.Input{
-		Kind: boot.RecoveryEntered, Boot: v.m.BootID, Left: -1, CanRecover: true, Crumb: v.crumb,
+		Kind: boot.RecoveryEntered, Boot: v.m.BootID, Left: v.m.Left, CanRecover: true, Crumb: v.crumb,
 	})
 	v.state = next
 	if err := v.carryOut(effects); err != nil {

@@ -84,6 +84,7 @@ func newRig(t *testing.T, answer http.HandlerFunc) *rig {
 		Screen:  r.screen,
 		Leave:   r.leave,
 		Arm:     func(int, int) error { return nil },
+		Left:    -1,
 	}
 	if answer != nil {
 		r.serve(answer, ServerOptions{})

@@ -11,17 +11,22 @@ import (
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
+	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/testenv"
 	"github.com/keepout-security/keepout/internal/testvm"
 )
 
-// fixing is an organisation whose server answers each bundle with a fix for it: not to start what is suspected.
+// fixing is an organisation whose server answers each bundle with a fix for it: not to start what is suspected, or safe
+// mode where nobody is.
 func fixing(t testing.TB, id string) *organisation {
 	t.Helper()
 	o := newOrganisation(t)
 	o.answer = func(q protocol.FixRequest) []byte {
 		f := o.targeted(id, q.Digest, q.Suspect)
 		f.Machines.IDs = []string{diagnostics.Pseudonym(debianID)}
+		if q.Suspect == "" {
+			f.Reason, f.Actions = "nobody is suspected", []remediation.Action{{Verb: remediation.SafeMode}}
+		}
 		return o.seal(f, o.keys[0], o.keys[1])
 	}
 	return o
@@ -157,7 +162,8 @@ func TestRecoveryFullSecureBoot(t *testing.T) {
 	}
 	d.recovers(o, "fix-debian-secure")
 
-	// One byte of the kernel is another one.
+	// One byte of the kernel is another one. Nobody is blamed for that, although ACME's engine was suspected before.
+	blamed := d.Serial.Count("Suspected: ")
 	d.Run("printf x | dd of=/boot/vmlinuz-$(uname -r) bs=1 seek=2000000 conv=notrunc")
 	d.restart()
 	for attempt := range boot.MaxTries {
@@ -170,8 +176,12 @@ func TestRecoveryFullSecureBoot(t *testing.T) {
 		t.Error("GRUB did not say why")
 	}
 	d.ExpectWithin("recovery environment: ", debianTime)
-	d.ExpectWithin("Next start: ", debianTime)
+	d.ExpectWithin(`This machine could not start \(3 attempts\)`, debianTime)
+	d.ExpectWithin("Next start: fix fix-debian-secure - nobody is suspected", debianTime)
 	testvm.WantPicture(t, d.Screenshot("after-refusals"))
+	if got := o.lastBundle().Failure; got.Suspect != "" || got.Attempts != 3 || d.Serial.Count("Suspected: ") != blamed {
+		t.Errorf("after three refusals the bundle suspects %q after %d attempts", got.Suspect, got.Attempts)
+	}
 }
 
 // shimOf is the EFI system partition of a Debian system with shim and the signed GRUB, as grub-install fills it.
