@@ -83,13 +83,13 @@ func hangs(d *debian) {
 	d.counted()
 }
 
-// crashes: PID 1 crashes, and restarts the machine instead of standing still.
+// crashes: PID 1 crashes, and restarts the machine instead of standing still. What it says then goes to the journal, and
+// is lost; who has crashed keeps no deadline either, so that a restart can only be what arming asked for.
 func crashes(d *debian) {
 	d.disk.Put("fault.txt", []byte("crash\n"))
 	d.start("debian")
 	d.ExpectWithin("guest: fault is crash", debianTime)
-	d.ExpectWithin("Caught <SEGV>", debianTime)
-	d.Screenshot("crashed")
+	d.ExpectWithin("reboot: Restarting system", debianTime)
 	d.counted()
 }
 
