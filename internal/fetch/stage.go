@@ -253,7 +253,7 @@ func (c *catalog) find(digest string) (offer, bool) {
 
 // sweep removes blobs of the staging folder that no order needs.
 func sweep(staging string, orders []update.Order) error {
-	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage }) {
+	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage || o.Lacking == "" }) {
 		return nil
 	}
 	return os.RemoveAll(filepath.Join(staging, "blobs"))
