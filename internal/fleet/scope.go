@@ -45,7 +45,7 @@ func (s scope) allows(key, value string) bool {
 		slices.Contains(s, key+"="+anyValue)
 }
 
-// admits says why a host with these labels may not enrol, nil if it may: each of them must be in the scope, and each key
+// admits says why a host with these labels may not enrol, nil if it may: each must be in the scope, and each key
 // of the scope must be among them, or a host could leave the part of the fleet that its token is for by saying nothing.
 func (s scope) admits(labels map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
