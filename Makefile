@@ -116,7 +116,7 @@ GO_TEST  = go test -json $(if $(HAVE_GCC),-race)
 YARA_TAG = $(if $(HAVE_YARA),-tags yara)
 # What must build for every system: the Linux parts are behind the sensor.
 PORTABLE := ./event ./wire/... ./provider/... ./internal/arbiter ./internal/supervisor ./internal/rollback \
-	./internal/rollout/...
+	./internal/rollout/... ./internal/durable ./internal/fleet/... ./cmd/keepout-fleet
 
 .PHONY: test test-unit test-sim test-root test-vm test-vm-full lane-vm-full drill-boot bench bench-promises bench-icount bench-profile fuzz lint $(LANES:%=lane-%)
 
