@@ -39,9 +39,9 @@ type FileLock struct {
 	file *os.File
 }
 
-// Lock takes the exclusive lock (flock(2); LockFileEx on Windows) of the lock file at path, creates the file if need be and writes this
-// process's pid into it. It never waits: when another open file holds the lock, even one of this process,
-// the error is a *LockedError, which matches ErrLocked. The descriptor is closed on exec, so children do
+// Lock takes the exclusive lock (flock(2); LockFileEx on Windows) of the lock file at path, creates the file if need
+// be and writes this process's pid into it. It never waits: when another open file holds the lock, even one of this
+// process, the error is a *LockedError, which matches ErrLocked. The descriptor is closed on exec, so children do
 // not inherit the lock.
 func Lock(path string) (*FileLock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
