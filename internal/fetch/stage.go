@@ -108,11 +108,10 @@ func (m mirror) once(ctx context.Context, name string) error {
 	if _, err := os.Stat(filepath.Join(m.to, name)); err == nil {
 		return nil
 	}
-	limit := int64(maxMeta)
 	if strings.HasPrefix(name, "blobs/") {
-		limit = maxBlob
+		return downloadBlob(ctx, m.from, name, filepath.Join(m.to, name), maxBlob)
 	}
-	return download(ctx, m.from, name, filepath.Join(m.to, name), limit)
+	return download(ctx, m.from, name, filepath.Join(m.to, name), maxMeta)
 }
 
 // catalog is what the operator's and the vendors' metadata say that there is.

@@ -158,3 +158,24 @@ func TestRollBackSparesOtherVersions(t *testing.T) {
 		t.Errorf("went back %v", w.back)
 	}
 }
+
+// TestNothingIsUsedThatCannotBeRemembered: with a disk that takes nothing, nothing new is used and what runs goes on;
+// once there is room, it is.
+func TestNothingIsUsedThatCannotBeRemembered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, false)
+	o := w.publish("1", 1, "acme", "ops")
+	w.must(os.Rename(w.in("trust"), w.in("elsewhere")))
+	w.look(nil, o)
+	if len(w.offered)+len(w.back) > 0 {
+		t.Fatalf("offered %v, back %v", w.offered, w.back)
+	}
+	if why := w.taker.refusals(); len(why) != 1 || !strings.Contains(why[0].Why, CodeLocked) {
+		t.Errorf("refused %v, want %s", why, CodeLocked)
+	}
+	w.must(os.Rename(w.in("elsewhere"), w.in("trust")))
+	w.look(nil, o)
+	if len(w.offered) != 1 {
+		t.Errorf("with room again: offered %v, refused %v", w.offered, w.taker.refusals())
+	}
+}
