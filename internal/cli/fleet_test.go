@@ -126,6 +126,75 @@ func TestFleetUnreachable(t *testing.T) {
 	}
 }
 
+// TestHoldFile: the holds of a file are set as the command would, once; what changes is changed, what is not named
+// stays unless it is pruned, and what is wrong is said with its line and column before anything is done.
+func TestHoldFile(t *testing.T) {
+	t.Parallel()
+	login := fleetOf(t)
+	file := filepath.Join(t.TempDir(), "fleet.yaml")
+	entry := func(name, more string) string {
+		return "  - name: " + name + "\n    labels: {customer: acme}\n    reason: so\n    " + more + "\n"
+	}
+	const freeze = `freezes: [{from: "2026-12-20T00:00:00Z", to: "2027-01-04T00:00:00Z", reason: books}]`
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ name, text, says string }{
+		{"unknown key", "holds:\n" + entry("a", "pause: true"), ":5:5: KO-2217: unknown key"},
+		{"bad time", "holds:\n" + entry("a", `freezes: [{from: "x", to: "y"}]`), ":5:22: KO-2217: freezes[0].from"},
+		{"holds nothing", "holds:\n" + entry("a", "previous: false"), "KO-2217: paused: it holds nothing"},
+		{"for nobody", "holds:\n  - {name: a, paused: true, reason: so}\n", ":2:5: KO-2217: labels: say which hosts"},
+		{"bad name", "holds:\n" + entry("A_b", "paused: true"), ":2:11: KO-2217: name:"},
+		{
+			"one name twice", "holds:\n" + entry("a", "paused: true") + entry("a", "previous: true"),
+			":6:11: KO-2217: two holds have this name",
+		},
+		{
+			"a rollout is wrong", "holds:\n" + entry("a", "paused: true") + "rollouts:\n  - {name: r}\n",
+			":7:5: KO-2217: provider",
+		},
+	} {
+		write(c.text)
+		out, errs, code := typed(t, "fleet", "apply", "-f", file, "--login", login)
+		if code != exitFailure || out != "" || !strings.Contains(errs, c.says) {
+			t.Errorf("%s: %d %s%s", c.name, code, out, errs)
+		}
+	}
+	if out, _, _ := typed(t, "fleet", "hold", "list", "--login", login); strings.Contains(out, "acme") {
+		t.Errorf("a wrong file set a hold:\n%s", out)
+	}
+	two := "holds:\n" + entry("a", "paused: true") + entry("b", freeze)
+	other := "holds:\n" + entry("b", strings.ReplaceAll(freeze, "2026-12-20T00:00:00Z", "2026-12-20T01:00:00+01:00"))
+	for i, c := range []struct{ text, verb, flag, acts string }{
+		{two, "plan", "--prune", "create create"},
+		{two, "apply", "--prune", "created created"},
+		{two, "apply", "--prune", "unchanged unchanged"},
+		{two, "plan", "--prune", "unchanged unchanged"},
+		{"holds:\n" + entry("a", "previous: true"), "plan", "--prune=false", "change unchanged"},
+		{"holds:\n" + entry("a", "previous: true"), "apply", "--prune=false", "changed unchanged"},
+		{other, "plan", "--prune", "unchanged remove"},
+		{"rollouts: []\n", "apply", "--prune", ""},
+		{other, "apply", "--prune", "unchanged removed"},
+		{"holds: []\n", "apply", "--prune", "removed"},
+		{"holds: []\n", "plan", "--prune", ""},
+	} {
+		write(c.text)
+		out, errs, code := typed(t, "fleet", c.verb, "-f", file, c.flag, "--login", login, "-o", "json")
+		var got struct{ Steps []step }
+		err := json.Unmarshal([]byte(out), &got)
+		var acts []string
+		for _, s := range got.Steps {
+			acts = append(acts, s.Act)
+		}
+		if err != nil || code != exitOK || strings.Join(acts, " ") != c.acts {
+			t.Errorf("%d: %s: %d %s%s, want %s", i, c.verb, code, out, errs, c.acts)
+		}
+	}
+}
+
 // TestRolloutFile: a file is right as a whole or nothing is done, and applying it twice does it once.
 func TestRolloutFile(t *testing.T) {
 	t.Parallel()

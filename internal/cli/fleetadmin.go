@@ -41,6 +41,8 @@ func (f *fleetAPI) enroll() *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&valid, "for", 24*time.Hour, "how long it is good, up to 720h")
 	cmd.Flags().StringToStringVar(&req.Labels, "label", nil, "labels that the host gets, whatever it says: KEY=VALUE")
+	cmd.Flags().StringArrayVar(&req.Scope, "scope", nil,
+		"the only labels that the host may say itself: KEY=VALUE or KEY=*, once for each value")
 	cmd.Flags().StringVar(&req.Note, "note", "", "what it is for")
 	return cmd
 }

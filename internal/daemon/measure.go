@@ -100,7 +100,10 @@ func installed(st *rollback.State, well bool) (out []update.Installed) {
 		for _, v := range []struct {
 			slot string
 			rollback.Version
-		}{{"active", slots.Active}, {"candidate", slots.Candidate}, {"lkg", slots.LKG}, {"factory", slots.Factory}} {
+		}{
+			{"active", slots.Active}, {"candidate", slots.Candidate}, {"lkg", slots.LKG}, {"former", slots.Former},
+			{"factory", slots.Factory},
+		} {
 			if !v.None() {
 				out = append(out, update.Installed{
 					Provider: st.Provider, Part: part, Slot: v.slot, Digest: string(v.Digest),

@@ -221,6 +221,6 @@ func (u updating) Withdraw(provider string, part rollback.Part, d rollback.Diges
 }
 
 // Back implements update.Host.
-func (u updating) Back(provider string, part rollback.Part, cause string) error {
-	return u.d.roster.RollBack(provider, part, cause)
+func (u updating) Back(provider string, part rollback.Part, to rollback.Version, cause string) error {
+	return u.d.roster.RollBackTo(provider, part, to, cause)
 }

@@ -1,5 +1,3 @@
-//go:build unix
-
 package durable
 
 import (
@@ -10,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // Disk is what a durable write asks of a file system, so that the same code runs on the real one and on one
@@ -62,18 +59,18 @@ func (osDisk) CreateTemp(dir string) (File, error) { return os.CreateTemp(dir, t
 func (osDisk) MkdirTemp(dir string) (string, error) { return os.MkdirTemp(dir, tempPrefix+"*") }
 
 func (osDisk) Create(name string, mode fs.FileMode) (File, error) {
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|noFollow, mode)
 }
 
 func (osDisk) Mkdir(name string, mode fs.FileMode) error { return os.Mkdir(name, mode) }
 func (osDisk) Chmod(name string, mode fs.FileMode) error { return os.Chmod(name, mode) }
-func (osDisk) Rename(from, to string) error              { return os.Rename(from, to) }
+func (osDisk) Rename(from, to string) error              { return rename(from, to) }
 func (osDisk) Remove(name string) error                  { return os.Remove(name) }
 func (osDisk) SyncDir(name string) error                 { return SyncDir(name) }
 
 // Open does not wait for the other end of a pipe: what it opens is looked at first.
 func (osDisk) Open(name string) (io.ReadCloser, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(name, os.O_RDONLY|noFollow|noWait, 0)
 	if err != nil {
 		return nil, err
 	}

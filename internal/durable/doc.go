@@ -6,5 +6,7 @@
 // (CreateFileOn, SyncDir) and then moved (MoveOn). And it guarantees that at most one process owns a state
 // folder (Lock).
 //
+// On Windows the same is asked of the system in its own words, and was not tried there.
+//
 // What ends with On takes the disk it writes to, so that the power can be cut in a test.
 package durable

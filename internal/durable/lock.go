@@ -1,5 +1,3 @@
-//go:build unix
-
 package durable
 
 import (
@@ -9,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // ErrLocked matches (errors.Is) the error of Lock when another process owns the file.
@@ -42,17 +39,17 @@ type FileLock struct {
 	file *os.File
 }
 
-// Lock takes the exclusive flock(2) of the lock file at path, creates the file if need be and writes this
-// process's pid into it. It never waits: when another open file holds the lock, even one of this process,
-// the error is a *LockedError, which matches ErrLocked. The descriptor is closed on exec, so children do
+// Lock takes the exclusive lock (flock(2); LockFileEx on Windows) of the lock file at path, creates the file if need
+// be and writes this process's pid into it. It never waits: when another open file holds the lock, even one of this
+// process, the error is a *LockedError, which matches ErrLocked. The descriptor is closed on exec, so children do
 // not inherit the lock.
 func Lock(path string) (*FileLock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+	if err := hold(f); err != nil {
+		if errors.Is(err, errHeld) {
 			err = &LockedError{Path: path, PID: owner(f)}
 		} else {
 			err = fmt.Errorf("lock %s: %w", path, err)
@@ -72,15 +69,6 @@ func (l *FileLock) Close() error {
 	// Emptied while still held, so that nobody is told a pid that is gone.
 	err := l.file.Truncate(0)
 	return errors.Join(err, l.file.Close())
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), how)
-		if !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
 }
 
 // owner reads the pid in a lock file, 0 when there is none.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package durable
 
 import (
@@ -9,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // tempPrefix begins the name of every file and folder that is not finished; CleanTemps knows it by that.
@@ -40,24 +37,6 @@ func fillRest(f File, whole bool, mode fs.FileMode) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-// SyncDir makes the names in dir durable: files created, renamed or removed there before the call stay so
-// after a power cut. A file system that cannot sync a folder answers EINVAL (fsync(2)); there is nothing
-// more to do there, so that is not an error.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) {
-		err = nil
-	}
-	if err := errors.Join(err, d.Close()); err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	return nil
 }
 
 // OpenAppend creates path, which must not exist, for appending, and makes its name durable. What is written
@@ -103,7 +82,7 @@ func CleanTemps(dir string) (int, error) {
 // with checksums, and for small ones that may get lost, where a rename would be worse: on FAT it changes neither the
 // folder nor the allocation table, and it needs no room on a full disk. A symbolic link is an error.
 func Overwrite(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY|noFollow|noWait, 0)
 	if err != nil {
 		return fmt.Errorf("overwrite: %w", err)
 	}

@@ -56,6 +56,7 @@ const (
 	countsEvery = 5 * time.Minute  // counts are said, unless the server wants them more often
 	alarmEvery  = 10 * time.Second // and counts of what should not be
 	noCore      = 10 * time.Second // without a core, the server is asked that often
+	stageTurn   = time.Minute      // between two check-ins packages are fetched for that long
 	ownDir      = "fetch"
 )
 
@@ -94,7 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, the instance tells clones apart
 	f := &fetcher{
 		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
-		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause,
+		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause, turn: stageTurn,
 	}
 	go f.post(ctx)
 	return f.run(ctx)
@@ -208,6 +209,7 @@ type fetcher struct {
 	told     told
 	revision uint64
 	pause    time.Duration
+	turn     time.Duration // stageTurn
 	spread   time.Duration
 	catalog  catalog
 	fetched  time.Time               // the catalog
@@ -355,10 +357,13 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 			f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
 		}
 	}
-	if err := f.obey(ctx, out.GetOrders(), out.GetGrants()); err != nil {
+	unfinished, err := f.obey(ctx, out.GetOrders(), out.GetGrants())
+	if err != nil {
 		return 0, err
 	}
-	f.revision = out.GetRevision()
+	if f.revision = out.GetRevision(); unfinished {
+		f.revision = 0 // so that the rest is ordered again at once
+	}
 	switch {
 	case !alive && time.Since(begun) < noCore:
 		return min(time.Duration(out.GetAgainMs())*time.Millisecond, noCore), nil
@@ -388,48 +393,4 @@ func (f *fetcher) interrupt(ctx context.Context, cancel func(), m *fleetpb.Check
 			return
 		}
 	}
-}
-
-// obey stages what was ordered, and writes it down for the core.
-func (f *fetcher) obey(ctx context.Context, list []*fleetpb.Order, grants []*fleetpb.Grant) error {
-	orders := &update.Orders{}
-	var errs []error
-	for _, o := range list[:min(len(list), update.MaxOrders)] {
-		order := update.Order{
-			Act: update.RollBack, Rollout: o.GetRollout(), Provider: o.GetRelease().GetProvider(),
-			Part: part(o.GetRelease().GetChannel()), Digest: o.GetRelease().GetDigest(), Reason: o.GetReason(),
-		}
-		if o.GetAct() == fleetpb.Order_ACT_STAGE {
-			got, err := f.stage(ctx, o)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			order = got
-		}
-		orders.Orders = append(orders.Orders, order)
-	}
-	f.retain(orders, grants)
-	errs = append(errs, update.WriteOrders(f.o.Staging, orders), sweep(f.o.Staging, orders.Orders))
-	return errors.Join(errs...)
-}
-
-// stage fetches what one order names.
-func (f *fetcher) stage(ctx context.Context, o *fleetpb.Order) (update.Order, error) {
-	digest := o.GetRelease().GetDigest()
-	found, ok := f.catalog.find(digest)
-	if !ok || time.Since(f.fetched) > refreshMeta {
-		c, err := f.mirror.catalog(ctx)
-		if err != nil {
-			return update.Order{}, err
-		}
-		f.catalog, f.fetched = c, time.Now()
-		if found, ok = c.find(digest); !ok {
-			return update.Order{}, fmt.Errorf("the operator's metadata does not name the package %.19s", digest)
-		}
-	}
-	if err := f.mirror.blobs(ctx, digest); err != nil {
-		return update.Order{}, err
-	}
-	return found.order(o.GetRollout()), nil
 }

@@ -4,18 +4,22 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/artifact"
+	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
+	"github.com/keepout-security/keepout/internal/folder"
 	"github.com/keepout-security/keepout/internal/issuer"
 	"github.com/keepout-security/keepout/internal/sign"
 	"github.com/keepout-security/keepout/internal/update"
 )
 
-// TestFetchFromFolder: without any server, the newest release that the operator names is staged, whole.
-func TestFetchFromFolder(t *testing.T) {
-	t.Parallel()
+// stick makes a folder with two releases that vendor and operator name, and returns what it lies in and their digests
+// by version.
+func stick(t *testing.T) (dir string, digests map[string]string) {
+	t.Helper()
 	dir, now := t.TempDir(), time.Now()
 	in := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
 	must := func(err error) {
@@ -33,7 +37,7 @@ func TestFetchFromFolder(t *testing.T) {
 	must(err)
 	_, err = operator.Admit("acme", root, []string{"acme-edr"}, now)
 	must(err)
-	var newest string
+	digests = map[string]string{}
 	for counter, version := range map[uint64]string{1: "one", 2: "two"} {
 		from := in(version)
 		must(os.MkdirAll(from, 0o755))
@@ -50,21 +54,34 @@ func TestFetchFromFolder(t *testing.T) {
 			_, err := i.Release(b.Release, b.Digest, b.Length, now)
 			must(err)
 		}
-		if counter == 2 {
-			newest = b.Digest
-		}
+		digests[version] = b.Digest
 	}
 	must(os.CopyFS(in("stick", update.OperatorDir), os.DirFS(in("ops", "metadata"))))
 	must(os.CopyFS(in("stick", update.VendorsDir, "acme"), os.DirFS(in("acme", "metadata"))))
-	staging := in("staging")
-	must(os.MkdirAll(staging, 0o755))
-	must(Run(context.Background(), Options{StateDir: dir, Staging: staging, From: in("stick"), Once: true}))
+	must(os.MkdirAll(in("staging"), 0o755))
+	return dir, digests
+}
+
+// TestFetchFromFolder: without any server, the newest release that the operator names is staged, whole.
+func TestFetchFromFolder(t *testing.T) {
+	t.Parallel()
+	dir, digests := stick(t)
+	staging, newest := filepath.Join(dir, "staging"), digests["two"]
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := filepath.Join(dir, "stick")
+	must(Run(context.Background(), Options{StateDir: dir, Staging: staging, From: from, Once: true}))
 	orders, err := update.ReadOrders(os.DirFS(staging))
 	must(err)
 	if len(orders.Orders) != 1 || orders.Orders[0].Digest != newest || orders.Orders[0].Vendor != "acme" {
 		t.Fatalf("orders %+v, want the package %s", orders, newest)
 	}
-	_, err = sign.VerifyOperator(sign.Trust{}, sign.State{}, now, os.DirFS(filepath.Join(staging, update.OperatorDir)))
+	theirs := os.DirFS(filepath.Join(staging, update.OperatorDir))
+	_, err = sign.VerifyOperator(sign.Trust{}, sign.State{}, time.Now(), theirs)
 	if err == nil {
 		t.Error("a host without a root believes somebody")
 	}
@@ -72,5 +89,55 @@ func TestFetchFromFolder(t *testing.T) {
 	must(err)
 	if _, err := os.Stat(filepath.Join(staging, name)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFetchesWhatToGoBackTo: what the core has in a slot is not fetched; what it has not is, whole; and what cannot be
+// had is said, so that the core need not wait for it.
+func TestFetchesWhatToGoBackTo(t *testing.T) {
+	t.Parallel()
+	dir, digests := stick(t)
+	from, err := folder.Open(filepath.Join(dir, "stick"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = from.Close() }()
+	o := &Options{StateDir: dir}
+	o.complete()
+	f := &fetcher{o: o, mirror: mirror{from: disk{from}, to: o.Staging}}
+	if err := os.MkdirAll(o.report(), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	err = update.WriteReport(o.report(), &update.Report{Core: "c", Installed: []update.Installed{
+		{Provider: "acme-edr", Part: "content", Slot: "former", Digest: digests["two"]},
+		{Provider: "acme-edr", Part: "content", Slot: "candidate", Digest: digests["one"]},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := "sha256:" + strings.Repeat("0", 64)
+	for _, c := range []struct {
+		digest       string
+		there, named bool
+		lacking      string
+	}{
+		{digests["two"], false, false, ""},
+		{digests["one"], true, true, ""},
+		{nobody, false, false, "does not name"},
+		{"../" + nobody, false, false, "no digest"},
+	} {
+		got := f.back(context.Background(), &fleetpb.Order{
+			Act: fleetpb.Order_ACT_ROLL_BACK, Rollout: "r1", Reason: "crash",
+			Release: &fleetpb.Release{Provider: "acme-edr", Channel: fleetpb.Channel_CHANNEL_CONTENT, Digest: c.digest},
+		})
+		if got.Act != update.RollBack || got.Digest != c.digest || (got.Path != "") != c.named ||
+			(got.Vendor == "acme") != c.named || (got.Lacking != "") != (c.lacking != "") ||
+			!strings.Contains(got.Lacking, c.lacking) {
+			t.Errorf("%s: %+v", c.digest, got)
+		}
+		name, _ := blob(c.digest)
+		if _, err := os.Stat(filepath.Join(o.Staging, name)); name != "" && (err == nil) != c.there {
+			t.Errorf("%s is staged: %v, want %v", c.digest, err, c.there)
+		}
 	}
 }

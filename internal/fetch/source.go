@@ -2,11 +2,14 @@ package fetch
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/keepout-security/keepout/internal/fleet/client"
@@ -44,31 +47,78 @@ func (s server) open(ctx context.Context, name string, offset int64) (io.ReadClo
 	return r, err
 }
 
-// download brings one file into the staging folder; it is whole or not there. It returns its bytes up to limit; more
-// than that is an error before it is written.
+// partSuffix ends the name of what is not whole.
+const partSuffix = ".part"
+
+// download brings one file into the staging folder; it is whole or not there. It takes its bytes up to limit; more than
+// that is an error.
 func download(ctx context.Context, from source, name, to string, limit int64) error {
-	r, err := from.open(ctx, name, 0)
+	return staged(name, to, os.O_TRUNC, func(f *os.File) (worthKeeping bool, err error) {
+		return false, pour(ctx, from, name, f, 0, limit)
+	})
+}
+
+// downloadBlob is download of a file whose name is its digest. What an earlier call got of it is not fetched again, and
+// what is not what its name says is not kept.
+func downloadBlob(ctx context.Context, from source, name, to string, limit int64) error {
+	return staged(name, to, 0, func(f *os.File) (worthKeeping bool, err error) {
+		sum := sha256.New()
+		right := func() bool { return hex.EncodeToString(sum.Sum(nil)) == path.Base(name) }
+		had, err := io.Copy(sum, io.LimitReader(f, limit+1))
+		if err != nil || had > limit || right() {
+			return false, err
+		}
+		if err = pour(ctx, from, name, io.MultiWriter(f, sum), had, limit-had); err == nil && !right() {
+			err = errOther
+		}
+		return interrupted(err), err
+	})
+}
+
+var (
+	errOther = errors.New("its digest is another")
+	errLong  = errors.New("it is longer than it may be")
+)
+
+// interrupted reports whether more may come of a file. Where the disk takes no more, what is there is in the way.
+func interrupted(err error) bool {
+	var here *fs.PathError
+	return err != nil && !errors.As(err, &here) && !errors.Is(err, errOther) && !errors.Is(err, errLong) &&
+		!errors.Is(err, fs.ErrNotExist) && !errors.Is(err, client.ErrNoRest)
+}
+
+// pour copies the rest of a file, and no more than limit.
+func pour(ctx context.Context, from source, name string, to io.Writer, offset, limit int64) error {
+	r, err := from.open(ctx, name, offset)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = r.Close() }() // only read
+	n, err := io.Copy(to, io.LimitReader(r, limit+1))
+	err = errors.Join(err, r.Close())
+	if n > limit {
+		return fmt.Errorf("%w: %d bytes", errLong, offset+limit)
+	}
+	return err
+}
+
+// staged lets somebody write a file and gives it its name when that went well.
+func staged(name, to string, how int, write func(*os.File) (worthKeeping bool, err error)) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
 		return fmt.Errorf("stage %s: %w", name, err)
 	}
-	next := to + ".part"
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
+	part := to + partSuffix
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR|how, 0o640)
 	if err != nil {
 		return fmt.Errorf("stage %s: %w", name, err)
 	}
-	n, err := io.Copy(f, io.LimitReader(r, limit+1))
-	if err == nil && n > limit {
-		err = fmt.Errorf("it has more than %d bytes", limit)
-	}
+	keep, err := write(f)
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(next, to)
+		err = os.Rename(part, to)
 	}
 	if err != nil {
-		_ = os.Remove(next) // what is left is overwritten the next time
+		if !keep {
+			_ = os.Remove(part) // what is left is overwritten the next time, or not what its name says
+		}
 		return fmt.Errorf("stage %s: %w", name, err)
 	}
 	return nil

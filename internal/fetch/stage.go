@@ -108,11 +108,10 @@ func (m mirror) once(ctx context.Context, name string) error {
 	if _, err := os.Stat(filepath.Join(m.to, name)); err == nil {
 		return nil
 	}
-	limit := int64(maxMeta)
 	if strings.HasPrefix(name, "blobs/") {
-		limit = maxBlob
+		return downloadBlob(ctx, m.from, name, filepath.Join(m.to, name), maxBlob)
 	}
-	return download(ctx, m.from, name, filepath.Join(m.to, name), limit)
+	return download(ctx, m.from, name, filepath.Join(m.to, name), maxMeta)
 }
 
 // catalog is what the operator's and the vendors' metadata say that there is.
@@ -253,7 +252,7 @@ func (c *catalog) find(digest string) (offer, bool) {
 
 // sweep removes blobs of the staging folder that no order needs.
 func sweep(staging string, orders []update.Order) error {
-	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage }) {
+	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage || o.Lacking == "" }) {
 		return nil
 	}
 	return os.RemoveAll(filepath.Join(staging, "blobs"))

@@ -147,7 +147,7 @@ func (s *Server) take(who *member, m *fleetpb.CheckInRequest, now time.Time) {
 	installed := installedOf(m.GetInstalled())
 	who.mu.Lock()
 	if len(m.GetLabels()) > 0 {
-		who.host.Labels = merged(merged(who.host.Labels, m.GetLabels()), who.host.Fixed)
+		who.host.Labels = relabelled(who.host.Labels, m.GetLabels(), who.host.Fixed, who.host.Scope)
 		change.Labels = who.host.Labels
 	}
 	if installed != nil && !equal(installed, who.installed) {

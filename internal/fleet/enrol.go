@@ -52,6 +52,14 @@ func (h hosts) Enrol(
 		host, issued, err = h.s.enrol(tx, hash, keyHash, m)
 		return err
 	})
+	var outside *outsideError
+	if errors.As(err, &outside) {
+		err = errors.Join(outside.refusal(), h.s.store.Update(ctx, func(tx store.Tx) error {
+			return h.s.note(tx, "enrol-token:"+outside.token.ID, "host.enrol-refused", outside.token.ID, map[string]any{
+				"why": outside.why.Error(), "scope": outside.token.Scope, "hostname": m.GetHostname(), "labels": m.GetLabels(),
+			})
+		}))
+	}
 	if err != nil {
 		return nil, answer(err)
 	}
@@ -90,6 +98,10 @@ func (s *Server) enrol(
 		host = store.Host{
 			ID: identity.NewID("h-"), Hostname: m.GetHostname(), MachineID: m.GetMachineId(), State: store.Active,
 			Labels: merged(m.GetLabels(), token.Labels), Fixed: token.Labels, KeyHash: keyHash, Enrolled: now,
+			Scope: token.Scope,
+		}
+		if err := scope(token.Scope).admits(host.Labels); err != nil {
+			return host, issued, &outsideError{token, err}
 		}
 		if host.Reason, err = twin(tx, m.GetMachineId(), keyHash); err != nil {
 			return host, issued, err
@@ -102,8 +114,23 @@ func (s *Server) enrol(
 	}
 	host.Serial, host.CertEnds, token.UsedBy = issued.Serial, issued.NotAfter, host.ID
 	err = errors.Join(tx.PutHost(host), tx.PutEnrolToken(token), s.note(tx, "host:"+host.ID, "host.enrol", host.ID,
-		map[string]any{"token": token.ID, "hostname": host.Hostname, "state": host.State, "reason": host.Reason}))
+		map[string]any{"token": token.ID, "hostname": host.Hostname, "state": host.State, "reason": host.Reason,
+			"labels": host.Labels, "scope": host.Scope}))
 	return host, issued, err
+}
+
+// outsideError is a host that its token is not for. The token is not used up.
+type outsideError struct {
+	token store.EnrolToken
+	why   error
+}
+
+// Error implements error.
+func (e *outsideError) Error() string { return e.why.Error() }
+
+func (e *outsideError) refusal() error {
+	return refusal(connect.CodePermissionDenied, codeScope, "give the host the labels that the token is for, or "+
+		"keepout fleet enroll --scope makes another token", "%v", e.why)
 }
 
 func ignoreAbsent(err error) error {

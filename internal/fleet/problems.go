@@ -25,6 +25,7 @@ const (
 	codeNotFound    = "KO-2209"
 	codeInternal    = "KO-2213"
 	codeFull        = "KO-2218"
+	codeScope       = "KO-2220"
 
 	codeBundle    = "KO-2701"
 	codeAsked     = "KO-2702"

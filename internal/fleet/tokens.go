@@ -201,6 +201,9 @@ func (p people) CreateEnrolToken(
 	if err := checkLabels(m.GetLabels()); err != nil {
 		return nil, err
 	}
+	if err := scope(m.GetScope()).check(m.GetLabels()); err != nil {
+		return nil, err
+	}
 	if len(m.GetNote()) > maxText {
 		return nil, invalid("a note has at most %d bytes", maxText)
 	}
@@ -208,11 +211,11 @@ func (p people) CreateEnrolToken(
 	now := s.clock()
 	t := store.EnrolToken{
 		ID: identity.NewID("e-"), Hash: hash, CreatedBy: callerOf(ctx).name(), Created: now, Expires: now.Add(life),
-		Labels: m.GetLabels(), Note: m.GetNote(),
+		Labels: m.GetLabels(), Note: m.GetNote(), Scope: m.GetScope(),
 	}
 	err = s.store.Update(ctx, func(tx store.Tx) error {
 		return errors.Join(tx.PutEnrolToken(t), s.note(tx, t.CreatedBy, "enrol-token.create", t.ID,
-			map[string]any{"labels": t.Labels, "note": t.Note}))
+			map[string]any{"labels": t.Labels, "scope": t.Scope, "note": t.Note}))
 	})
 	if err != nil {
 		return nil, answer(err)
@@ -223,7 +226,7 @@ func (p people) CreateEnrolToken(
 func enrolPB(t *store.EnrolToken) *fleetpb.EnrolToken {
 	return &fleetpb.EnrolToken{
 		Id: t.ID, CreatedBy: t.CreatedBy, Expires: stamp(t.Expires), UsedBy: t.UsedBy, Revoked: t.Revoked,
-		Labels: t.Labels, Note: t.Note,
+		Labels: t.Labels, Note: t.Note, Scope: t.Scope,
 	}
 }
 

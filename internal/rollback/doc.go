@@ -3,9 +3,10 @@
 // out as effects.
 //
 // It guarantees, whatever happens in whatever order: what is active was promoted by a trial or an operator, is the
-// last-known-good, or came with the installation; a refused digest never becomes active until an operator allows
-// it again; each rollback undoes one promotion, so that there are never more rollbacks than promotions; every
-// rollback, refusal and quarantine names its cause. The property tests hold that.
+// last-known-good, came with the installation, or is what an operator's order to go back names; a refused digest
+// never becomes active until an operator allows it again; each rollback that nobody ordered undoes one promotion, so
+// that there are never more of them than promotions; every rollback, refusal and quarantine names its cause. The
+// property tests hold that.
 //
 // A candidate is first checked without running, then run beside the active version on live events, where its votes
 // count nothing. One candidate of a provider is on trial at a time, so that a cause has one suspect.

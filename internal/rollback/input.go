@@ -31,7 +31,7 @@ const (
 
 	Tick // Serving: time passes; at least once a second while a trial or a breaker is on
 
-	RollBackNow // Part, or "" for what changed last: an operator wants it
+	RollBackNow // Part, or "" for what changed last: an operator wants it; with Part, Version: to this one, verified
 	Allow       // Part, Digest: an operator takes a refusal back
 	Promote     // Part: an operator does not want to wait for the candidate's agreement and time
 

@@ -90,6 +90,9 @@ func honest(t *rapid.T, before, after rollback.State, in rollback.Input, out []r
 		}
 		if is.Active.Digest != was.Active.Digest && !is.Active.None() {
 			known := []rollback.Digest{was.Candidate.Digest, was.LKG.Digest, was.Factory.Digest, is.Factory.Digest}
+			if in.Kind == rollback.RollBackNow {
+				known = append(known, was.Former.Digest, in.Version.Digest)
+			}
 			if !contains(known, is.Active.Digest) {
 				t.Fatalf("%s: %s became active out of nowhere", p, is.Active)
 			}

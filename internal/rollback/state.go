@@ -79,6 +79,9 @@ type Slots struct {
 	Active    Version `json:"active,omitzero"`
 	LKG       Version `json:"lkg,omitzero"`     // last-known-good
 	Factory   Version `json:"factory,omitzero"` // came with the installation
+	// Former was active before what was promoted last. It need not be proven: only an order goes back to it, and only
+	// while nothing is refused about it. It is there for what turns out to be bad when it is last-known-good itself.
+	Former Version `json:"former,omitzero"`
 
 	Attempts int           `json:"attempts,omitempty"` // trials of Candidate begun and not concluded
 	Changed  uint64        `json:"changed,omitempty"`  // the State's generation in which Active was promoted; else 0
@@ -113,6 +116,26 @@ func (s *Slots) Target() Version {
 		}
 	}
 	return Version{}
+}
+
+// Goal returns what an order to go back leads to: what it names, unless that is active or was refused. Where it names
+// nothing, that is Target, but what was active before rather than what came with the installation.
+func (s *Slots) Goal(named Version) Version {
+	if named.None() {
+		if named = s.Target(); !named.None() && named.Digest == s.LKG.Digest || s.Former.None() {
+			return named
+		}
+		named = s.Former
+	}
+	if _, refused := s.Refusal(named.Digest); refused || named.Digest == s.Active.Digest {
+		return Version{}
+	}
+	for _, v := range []Version{s.LKG, s.Former, s.Factory} {
+		if v.Digest == named.Digest {
+			return v
+		}
+	}
+	return named
 }
 
 // Trial is what a candidate has shown so far. The zero value is no trial.
@@ -193,7 +216,7 @@ func (s *State) Digests() []Digest {
 	var all []Digest
 	for _, p := range Parts() {
 		sl := s.Slots(p)
-		for _, v := range []Version{sl.Candidate, sl.Active, sl.LKG, sl.Factory} {
+		for _, v := range []Version{sl.Candidate, sl.Active, sl.LKG, sl.Former, sl.Factory} {
 			if !v.None() {
 				all = append(all, v.Digest)
 			}
@@ -215,12 +238,12 @@ func (s *State) Check() error {
 		if len(sl.Refused) > maxText {
 			return errors.New("the list of refusals is too long")
 		}
-		for _, v := range []Version{sl.Candidate, sl.Active, sl.LKG, sl.Factory} {
+		for _, v := range []Version{sl.Candidate, sl.Active, sl.LKG, sl.Former, sl.Factory} {
 			if !v.None() && !v.Digest.Valid() {
 				return fmt.Errorf("%s: %q is no digest", p, v.Digest)
 			}
 		}
-		for _, v := range []Version{sl.Candidate, sl.Active, sl.LKG} {
+		for _, v := range []Version{sl.Candidate, sl.Active, sl.LKG, sl.Former} {
 			if r, refused := sl.Refusal(v.Digest); refused && !v.None() {
 				return fmt.Errorf("%s: %s is in use and refused: %s", p, v, r.Cause)
 			}

@@ -82,7 +82,7 @@ func (m *step) take(in Input) {
 	case Tick:
 		m.s.Serving = in.Serving && m.s.Runnable()
 	case RollBackNow:
-		m.rollBackNow(in.Part, in.Cause)
+		m.rollBackNow(in.Part, in.Version, in.Cause)
 	case Allow:
 		m.allow(in.Part, in.Digest)
 	case Promote:
@@ -141,6 +141,12 @@ func (m *step) put(p Part, v Version, promoted bool) {
 	s, sl := &m.s, m.s.Slots(p)
 	v.Since = m.now
 	s.Generation++
+	switch {
+	case promoted && !sl.Active.None():
+		sl.Former = sl.Active
+	case sl.Former.Digest == v.Digest:
+		sl.Former = Version{}
+	}
 	sl.Active, sl.Soaked, sl.Missing, sl.Changed = v, 0, false, 0
 	if promoted {
 		sl.Changed = s.Generation

@@ -492,6 +492,64 @@ func TestOperatorGoesBackFromProven(t *testing.T) {
 	}
 }
 
+// TestOrderNamesAVersion: an order goes to the version that it names, also to one that is in no slot, when what is
+// active has become last-known-good itself; never to one that was refused, and nothing but an order goes to what ran
+// before.
+func TestOrderNamesAVersion(t *testing.T) {
+	for name, c := range map[string]struct {
+		named  rollback.Version
+		active string
+	}{
+		"none: what ran before":   {rollback.Version{}, "4.2"},
+		"what ran before":         {rollback.Version{Digest: digest("d")}, "4.2"},
+		"with the installation":   {rollback.Version{Digest: digest("b")}, "4.1"},
+		"one that was brought":    {version("4.0", "9"), "4.0"},
+		"what is active":          {version("4.3", "e"), "4.3"},
+		"one that was refused":    {version("3.9", "8"), "4.3"},
+		"one without a digest":    {rollback.Version{Label: "4.0", Digest: "x"}, "4.2"},
+		"what is still candidate": {version("4.4", "7"), "4.4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.in(rollback.Input{Kind: rollback.Offered, Part: rollback.Content, Version: version("3.9", "8")})
+			h.trial(rollback.Checked, false, "it does not load")
+			h.promote(rollback.Content, version("4.2", "d"))
+			h.run(25 * time.Hour)
+			h.promote(rollback.Content, version("4.3", "e"))
+			h.run(25 * time.Hour)
+			h.want(rollback.Content, "4.3", "4.3")
+			h.in(rollback.Input{Kind: rollback.Offered, Part: rollback.Content, Version: version("4.4", "7")})
+			out := h.in(rollback.Input{
+				Kind: rollback.RollBackNow, Part: rollback.Content, Version: c.named, Cause: "the rollout was halted",
+			})
+			if got := h.s.Content.Active.Label; got != c.active {
+				t.Fatalf("active is %s, want %s", got, c.active)
+			}
+			e, ok := find(out, rollback.RollBack)
+			_, bad := h.s.Content.Refusal(digest("e"))
+			if ok != (c.active != "4.3") || bad != ok || ok && e.Version.Label != c.active {
+				t.Errorf("effects %+v; what was left is refused: %v", out, bad)
+			}
+		})
+	}
+	h := newHost(t)
+	h.promote(rollback.Content, version("4.2", "d"))
+	h.run(25 * time.Hour)
+	h.promote(rollback.Content, version("4.3", "e"))
+	h.run(25 * time.Hour)
+	for range 3 {
+		h.in(rollback.Input{Kind: rollback.Crashed})
+	}
+	h.want(rollback.Content, "4.3", "4.3")
+	if h.s.Quarantine.Cause == "" || h.s.Content.Former.Label != "4.2" {
+		t.Errorf("quarantine %+v, before that ran %s", h.s.Quarantine, h.s.Content.Former)
+	}
+	h.in(rollback.Input{Kind: rollback.Lost, Part: rollback.Content, Digest: digest("d"), Cause: "is damaged"})
+	if !h.s.Content.Former.None() {
+		t.Errorf("lost, and still in a slot: %s", h.s.Content.Former)
+	}
+}
+
 func TestRemoved(t *testing.T) {
 	h := newHost(t)
 	h.in(rollback.Input{Kind: rollback.Offered, Part: rollback.Content, Version: version("4.2", "d")})

@@ -138,6 +138,9 @@ func (m *step) refuse(p Part, v Version, cause string) {
 	if sl.LKG.Digest == v.Digest {
 		sl.LKG = Version{}
 	}
+	if sl.Former.Digest == v.Digest {
+		sl.Former = Version{}
+	}
 	others := slices.DeleteFunc(slices.Clone(sl.Refused), func(r Refusal) bool { return r.Version.Digest == v.Digest })
 	sl.Refused = last(append(others, Refusal{Version: v, Cause: cause, At: m.now}), m.c.Refusals)
 	e := Entry{What: refused, Part: p, To: v, Cause: cause}

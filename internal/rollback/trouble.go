@@ -54,16 +54,16 @@ func (m *step) suspect() (p Part) {
 // trip rolls back what changed last, or takes the provider out of service.
 func (m *step) trip(cause string) {
 	if p := m.suspect(); p != "" {
-		m.rollBack(p, cause, true)
+		m.rollBack(p, m.s.Slots(p).Target(), cause, true)
 		return
 	}
 	m.isolate(cause)
 }
 
-// rollBack goes to the target of a part. Preconditions: there is one.
-func (m *step) rollBack(p Part, cause string, refuse bool) {
+// rollBack makes a version active in place of one that is no good. Preconditions: it is neither active nor refused.
+func (m *step) rollBack(p Part, to Version, cause string, refuse bool) {
 	sl := m.s.Slots(p)
-	from, to := sl.Active, sl.Target()
+	from := sl.Active
 	if sl.Candidate.Digest == to.Digest {
 		m.drop(p) // it becomes active without a trial
 	}
@@ -102,7 +102,7 @@ func (m *step) lost(p Part, d Digest, cause string) {
 		cause = "its package is missing or damaged"
 	}
 	var v Version
-	for _, slot := range []Version{sl.Factory, sl.LKG, sl.Candidate, sl.Active} {
+	for _, slot := range []Version{sl.Factory, sl.Former, sl.LKG, sl.Candidate, sl.Active} {
 		if slot.Digest == d {
 			v = slot
 		}
@@ -118,6 +118,9 @@ func (m *step) lost(p Part, d Digest, cause string) {
 	if sl.LKG.Digest == d {
 		sl.LKG = Version{}
 	}
+	if sl.Former.Digest == d {
+		sl.Former = Version{}
+	}
 	if sl.Factory.Digest == d {
 		sl.Factory = Version{}
 	}
@@ -129,7 +132,7 @@ func (m *step) lost(p Part, d Digest, cause string) {
 		return
 	}
 	if !sl.Target().None() {
-		m.rollBack(p, cut(cause), false)
+		m.rollBack(p, sl.Target(), cut(cause), false)
 		return
 	}
 	m.s.Generation++
@@ -137,12 +140,17 @@ func (m *step) lost(p Part, d Digest, cause string) {
 	m.isolate(fmt.Sprintf("%s %s is lost, and there is no other: %s", p, v, cut(cause)))
 }
 
-// rollBackNow does what an operator asks for, also when the active version is proven.
-func (m *step) rollBackNow(p Part, cause string) {
+// rollBackNow does what an operator asks for, also when the active version is proven. What is named and is in no slot
+// was verified by whoever asks.
+func (m *step) rollBackNow(p Part, named Version, cause string) {
 	if p == "" {
 		p = m.suspect()
 	}
-	if p == "" || m.s.Slots(p).Target().None() || m.s.Slots(p).Active.None() {
+	var to Version
+	if p != "" && !m.s.Slots(p).Active.None() {
+		to = m.s.Slots(p).Goal(m.bound(named))
+	}
+	if to.None() {
 		m.notify(health.Problem{
 			Code: CodeNoTarget, Severity: health.Info, Title: m.s.Provider + " has nothing to roll back to",
 			Fix: "keepout provider versions shows the slots",
@@ -153,7 +161,7 @@ func (m *step) rollBackNow(p Part, cause string) {
 	if cause != "" {
 		text += ": " + cut(cause)
 	}
-	m.rollBack(p, text, true)
+	m.rollBack(p, to, text, true)
 }
 
 // span is a duration for people: exact for the short ones, without decimals.

@@ -27,8 +27,12 @@ type Level struct {
 	Points int     `json:"points"`
 }
 
-// block is how often the gates are looked at.
-const block = 30 * time.Second
+// The gates are looked at every block, and more often where a soak is so short (in demonstrations) that it would have
+// fewer than looks of them.
+const (
+	block = 30 * time.Second
+	looks = 20
+)
 
 // contest returns the comparison at one gate in one stratum; len(s.Strata) stands for all.
 func (s *State) contest(g Gate, stratum int) *Contest {
@@ -38,7 +42,7 @@ func (s *State) contest(g Gate, stratum int) *Contest {
 // look judges what came in since the last look, writes off, and opens the next ring if all is well.
 func (s *State) look(now time.Time, e *Effects) {
 	passed := s.Clock - s.BlockAt
-	if s.Open < 0 || passed < block {
+	if s.Open < 0 || passed < min(block, s.Numbers.Soak/looks) {
 		return
 	}
 	s.BlockAt = s.Clock

@@ -206,12 +206,18 @@ func (s *State) clone() State {
 // Check reports what no step could have made, the invariant on W among it: for a state that was read from a store,
 // and for tests.
 func (s *State) Check() error {
-	if err := s.Plan.Check(); err != nil {
+	if err := errors.Join(s.Spec.Check(), s.Numbers.Check(), s.Plan.Check()); err != nil {
 		return err
+	}
+	switch s.Status {
+	case Draft, Running, OnHold, Stopped, Complete:
+	default:
+		return fmt.Errorf("%q is no status", s.Status)
 	}
 	strata := len(s.Plan.Strata)
 	if len(s.Rings) != len(s.Plan.Rings) || len(s.Strata) != strata || len(s.Gates) != int(gates)*(strata+1) ||
-		len(s.Limits) != int(gates)*strata || len(s.Cohorts) != len(s.Rings) || s.Open >= len(s.Rings) {
+		len(s.Limits) != int(gates)*strata || len(s.Cohorts) != len(s.Rings) ||
+		s.Open >= len(s.Rings) || s.Open < -1 {
 		return errors.New("the counts are not those of the plan")
 	}
 	for i := range s.Rings {
@@ -236,6 +242,21 @@ func (s *State) Check() error {
 		if min(st.Watched[0], st.Watched[1], st.Distant) < 0 || st.Distant > st.Watched[0] {
 			return fmt.Errorf("stratum %d: a count is negative", i)
 		}
+	}
+	return nil
+}
+
+// CheckRow reports a row that no step of this rollout could have made.
+func (s *State) CheckRow(r *Row) error {
+	switch {
+	case !r.Known:
+		return errors.New("it belongs nowhere")
+	case r.Ring < -1 || r.Ring >= len(s.Plan.Rings) || r.Stratum < 0 || r.Stratum >= len(s.Plan.Strata):
+		return fmt.Errorf("ring %d and stratum %d are not in the plan", r.Ring, r.Stratum)
+	case r.Phase > Ahead:
+		return fmt.Errorf("%d is no phase", r.Phase)
+	case r.Ring < 0 && r.Phase >= Activating && r.Phase <= Confirmed:
+		return errors.New("it was granted in no ring")
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (l *lineage) startingTrial() {
 
 // label is what a version is called.
 func label(s *rollback.Slots, d rollback.Digest) string {
-	for _, v := range []rollback.Version{s.Active, s.Candidate, s.LKG, s.Factory} {
+	for _, v := range []rollback.Version{s.Active, s.Candidate, s.LKG, s.Former, s.Factory} {
 		if v.Digest == d && !v.None() {
 			return v.String()
 		}

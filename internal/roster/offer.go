@@ -2,6 +2,7 @@ package roster
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/rollback"
@@ -58,6 +59,38 @@ func (r *Roster) Withdraw(id string, part rollback.Part, d rollback.Digest, caus
 			Provider: id, Code: "version.withdrawn", Title: "A candidate was withdrawn", Severity: journal.Medium,
 			Detail: fmt.Sprintf("%s %s %s: %s", id, part, was, cause),
 		})
+	})
+	return nil
+}
+
+// RollBack goes back to the version before: of a part, or of what changed last where that is "".
+func (r *Roster) RollBack(id string, part rollback.Part, cause string) error {
+	return r.back(id, rollback.Input{Kind: rollback.RollBackNow, Part: part, Cause: cause}, func() {})
+}
+
+// RollBackTo goes back to a certain version of a part, or to the one before where that is none. One that is in no
+// slot was imported into the store, and verified, by the caller; the import is let go of.
+func (r *Roster) RollBackTo(id string, part rollback.Part, to rollback.Version, cause string) error {
+	in := rollback.Input{Kind: rollback.RollBackNow, Part: part, Version: to, Cause: cause}
+	st, _ := r.c.Store.State(id)
+	if slices.Contains(st.Digests(), to.Digest) {
+		return r.back(id, in, func() {})
+	}
+	return r.back(id, in, func() { r.c.Store.Release(to.Digest) })
+}
+
+func (r *Roster) back(id string, in rollback.Input, done func()) error {
+	of, err := r.find(id)
+	if err == nil && !of.would(in, rollback.RollBack) {
+		err = fmt.Errorf("%w: %s has nothing to go back to", ErrUnknown, id)
+	}
+	if err != nil {
+		done()
+		return err
+	}
+	of.mail.put(func() {
+		defer done()
+		of.step(in)
 	})
 	return nil
 }

@@ -146,6 +146,7 @@ func slotsOf(s *rollback.Slots) Slots {
 		return v.String()
 	}
 	return Slots{
-		Active: name(s.Active), Candidate: name(s.Candidate), LKG: name(s.LKG), Factory: name(s.Factory),
+		Active: name(s.Active), Candidate: name(s.Candidate), LKG: name(s.LKG), Former: name(s.Former),
+		Factory: name(s.Factory),
 	}
 }

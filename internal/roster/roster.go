@@ -194,20 +194,6 @@ func (r *Roster) SetEnabled(id string, enabled bool) error {
 	return nil
 }
 
-// RollBack goes back to the version before: of a part, or of what changed last where that is "".
-func (r *Roster) RollBack(id string, part rollback.Part, cause string) error {
-	of, err := r.find(id)
-	if err != nil {
-		return err
-	}
-	in := rollback.Input{Kind: rollback.RollBackNow, Part: part, Cause: cause}
-	if !of.would(in, rollback.RollBack) {
-		return fmt.Errorf("%w: %s has nothing to go back to", ErrUnknown, id)
-	}
-	of.mail.put(func() { of.step(in) })
-	return nil
-}
-
 // Allow takes the refusal of a version back; digest is the beginning of its digest.
 func (r *Roster) Allow(id, digest string) error {
 	of, err := r.find(id)
@@ -321,6 +307,7 @@ type Slots struct {
 	Active    string `json:"active,omitempty"`
 	Candidate string `json:"candidate,omitempty"`
 	LKG       string `json:"lkg,omitempty"`
+	Former    string `json:"former,omitempty"` // active before; only an order goes back to it
 	Factory   string `json:"factory,omitempty"`
 }
 

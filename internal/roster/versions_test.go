@@ -13,6 +13,7 @@ import (
 
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/config"
+	"github.com/keepout-security/keepout/internal/rollback"
 	"github.com/keepout-security/keepout/internal/supervisor"
 )
 
@@ -97,6 +98,34 @@ func TestRollBackDuringATrial(t *testing.T) {
 		s := g.status("p")
 		return s.Content == "content: one" && s.State == supervisor.Running && len(g.court.panel()) == 2
 	})
+}
+
+// TestRollBackToANamedVersion: an order goes to the version that it names, one that ran before the last-known-good or
+// one that was imported for it; what is not wanted is let go of.
+func TestRollBackToANamedVersion(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	in := g.install("p", config.Provider{Content: g.content("c", "one")})
+	g.apply(in)
+	g.votes("p", "one")
+	g.content("c", "two")
+	g.apply(in)
+	g.votes("p", "two")
+	g.content("c", "three")
+	g.apply(in)
+	g.votes("p", "three")
+	st, _ := g.store.State("p")
+	former := st.Content.Former
+	must(t, g.r.RollBackTo("p", "content", former, "it was halted"))
+	g.votes("p", "two")
+	brought, err := g.store.Import("content", g.content("d", "zero"))
+	must(t, err)
+	to := rollback.Version{Digest: brought.Digest, Label: "zero"}
+	must(t, g.r.RollBackTo("p", "content", to, "it was halted"))
+	g.until("what was brought votes", func() bool { return g.status("p").Content == "content: zero" })
+	if err := g.r.RollBackTo("p", "content", former, "once more"); err == nil {
+		t.Error("it went to a version that was refused")
+	}
 }
 
 // lanes checks that each running process of the rig has a state folder of its own.

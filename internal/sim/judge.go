@@ -38,6 +38,10 @@ func stepped(was, is *rollback.State, in rollback.Input, todo []rollback.Effect)
 		}
 		switch b.Active.Digest {
 		case a.LKG.Digest, a.Factory.Digest:
+		case a.Former.Digest:
+			if in.Kind != rollback.RollBackNow {
+				return fmt.Errorf("%s: %s became active and nobody ordered it", p, b.Active)
+			}
 		case a.Candidate.Digest:
 			if !was.Trial.Beside {
 				return fmt.Errorf("%s: %s became active without a trial", p, b.Active)

@@ -224,7 +224,7 @@ func (s *Store) readOnce(d rollback.Digest) {
 // distinct lists the packages of one part, the active one last: it falls to what is known to be good by then.
 func distinct(sl *rollback.Slots) []rollback.Digest {
 	var all []rollback.Digest
-	for _, v := range []rollback.Version{sl.Candidate, sl.Factory, sl.LKG, sl.Active} {
+	for _, v := range []rollback.Version{sl.Candidate, sl.Factory, sl.Former, sl.LKG, sl.Active} {
 		if !v.None() && !slices.Contains(all, v.Digest) {
 			all = append(all, v.Digest)
 		}

@@ -61,10 +61,12 @@ type Order struct {
 	Rollout  string        `json:"rollout,omitempty"`
 	Provider string        `json:"provider"`
 	Part     rollback.Part `json:"part"`
-	Vendor   string        `json:"vendor,omitempty"` // with stage: the operator's name for it
-	Path     string        `json:"path,omitempty"`   // with stage: as "acme-edr/content/77"
+	Vendor   string        `json:"vendor,omitempty"` // the operator's name for it
+	Path     string        `json:"path,omitempty"`   // as "acme-edr/content/77"
 	Digest   string        `json:"digest,omitempty"` // of the package; with roll-back, what to leave is all else
 	Reason   string        `json:"reason,omitempty"`
+	// Lacking says, with roll-back, why the package could not be fetched. Vendor and Path say whose it is where it was.
+	Lacking string `json:"lacking,omitempty"`
 }
 
 // Report is what the core says. Field names are stable.
@@ -87,6 +89,13 @@ type Installed struct {
 	Digest   string        `json:"digest"` // of its package; of its files where it came in none
 	Release  uint64        `json:"release,omitempty"`
 	Healthy  bool          `json:"healthy,omitempty"`
+}
+
+// Has reports whether a slot other than the candidate's holds a package.
+func (r *Report) Has(provider string, part rollback.Part, digest string) bool {
+	return slices.ContainsFunc(r.Installed, func(i Installed) bool {
+		return i.Provider == provider && i.Part == part && i.Digest == digest && i.Slot != "candidate"
+	})
 }
 
 // Ask is a package that is verified and would be used now, with a grant for this nonce.

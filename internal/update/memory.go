@@ -23,6 +23,7 @@ const (
 	CodeStaging = "KO-2603" // what the fetcher wrote cannot be read
 	CodeRefused = "KO-2604" // a package that was ordered is not used
 	CodeLocked  = "KO-2605" // what was remembered could not be written
+	CodeStray   = "KO-2606" // a roll-back led elsewhere than it was ordered to
 )
 
 // known is one package that was taken into the store.

@@ -2,6 +2,7 @@ package update
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -29,8 +30,9 @@ type Host interface {
 	State(provider string) (rollback.State, bool)
 	// Offer makes a version of the store a candidate.
 	Offer(provider string, part rollback.Part, v rollback.Version) error
-	// Back goes back to the version before.
-	Back(provider string, part rollback.Part, cause string) error
+	// Back goes back to a version that is in a slot or was imported; to the version before where that is none. It lets go
+	// of the import.
+	Back(provider string, part rollback.Part, to rollback.Version, cause string) error
 	// Withdraw ends the trial of a candidate, or forgets it.
 	Withdraw(provider string, part rollback.Part, d rollback.Digest, cause string) error
 }
@@ -73,6 +75,7 @@ type Taker struct {
 	wishes map[string]*wish  // by package digest
 	why    map[string]string // what is refused now, by package digest
 	backed map[string]bool   // roll-backs that were carried out, by rollout and part
+	stray  map[string]stray  // roll-backs that led elsewhere than ordered, by provider and part
 	last   error             // of reading the staging folder, or of keeping what is remembered
 }
 
@@ -81,7 +84,9 @@ func New(c Config) (*Taker, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	t := &Taker{c: c, wishes: map[string]*wish{}, why: map[string]string{}, backed: map[string]bool{}}
+	t := &Taker{
+		c: c, wishes: map[string]*wish{}, why: map[string]string{}, backed: map[string]bool{}, stray: map[string]stray{},
+	}
 	var err error
 	t.mem, t.trust, err = recall(c.Dir)
 	return t, err
@@ -90,6 +95,7 @@ func New(c Config) (*Taker, error) {
 // Look carries out what the staging folder asks for, as far as it is allowed.
 func (t *Taker) Look() {
 	t.noteUsed()
+	t.forgetStrays()
 	dir, err := folder.Open(t.c.Staging)
 	if err != nil {
 		t.last = err
@@ -108,7 +114,7 @@ func (t *Taker) Look() {
 			wanted[o.Digest] = true
 			t.stage(dir, o, orders.Grants)
 		case RollBack:
-			t.goBack(o)
+			t.goBack(dir, o)
 		}
 	}
 	for d := range t.wishes {
@@ -185,28 +191,35 @@ func (t *Taker) take(dir fs.FS, o *Order, use bool) error {
 		t.wishes[o.Digest] = &wish{order: *o}
 		return nil
 	}
-	files, err := pkg.Tar()
+	v, err := t.admit(pkg, target, o.Rollout)
 	if err != nil {
 		return err
 	}
-	digest, err := t.c.Host.Import(o.Part, o.Path, files)
+	delete(t.wishes, o.Digest)
+	return t.c.Host.Offer(o.Provider, o.Part, v)
+}
+
+// admit takes a package into the store, and remembers it.
+func (t *Taker) admit(pkg *layout.Package, target sign.Target, rollout string) (v rollback.Version, err error) {
+	files, err := pkg.Tar()
+	if err != nil {
+		return v, err
+	}
+	digest, err := t.c.Host.Import(rollback.Part(target.Kind), target.Path, files)
 	err = errors.Join(err, files.Close())
 	if err != nil {
-		return err
+		return v, err
 	}
 	t.mem.Packages[digest] = known{
 		Release: target.Release, Package: target.Digest, Path: target.Path, Vendor: target.Vendor, Length: target.Length,
-		Offered: true, Rollout: o.Rollout,
+		Offered: true, Rollout: rollout, Used: t.mem.Packages[digest].Used,
 	}
 	t.prune()
 	if err := t.keep(); err != nil {
 		t.c.Host.Release(digest)
-		return err
+		return v, err
 	}
-	delete(t.wishes, o.Digest)
-	return t.c.Host.Offer(o.Provider, o.Part, rollback.Version{
-		Digest: digest, Label: target.Version, Origin: target.Path,
-	})
+	return rollback.Version{Digest: digest, Label: target.Version, Origin: target.Path}, nil
 }
 
 // verify asks internal/sign, and keeps what it learned whatever it says.
@@ -315,36 +328,6 @@ func (t *Taker) Asks() (out []Ask) {
 	return out
 }
 
-// goBack leaves a version that a rollout brought and that was halted; once. While that is still on trial, it goes no
-// further.
-func (t *Taker) goBack(o *Order) {
-	st, configured := t.c.Host.State(o.Provider)
-	key := o.Rollout + "/" + o.Provider + "/" + string(o.Part)
-	if !configured || t.backed[key] || o.Part != rollback.Engine && o.Part != rollback.Content {
-		return
-	}
-	slots, cause := st.Slots(o.Part), "the rollout was halted: "+Redact(o.Reason)
-	var do func() error
-	switch brought := t.mem.Packages[slots.Candidate.Digest]; {
-	case brought.Rollout != "" && brought.Rollout == o.Rollout:
-		if key += "/withdraw"; t.backed[key] { // should it have become active meanwhile, it is left as well
-			return
-		}
-		do = func() error { return t.c.Host.Withdraw(o.Provider, o.Part, slots.Candidate.Digest, cause) }
-	case t.packageOf(slots.Active.Digest) == o.Digest || slots.Active.None():
-		return // it runs what it should go back to
-	default:
-		do = func() error { return t.c.Host.Back(o.Provider, o.Part, cause) }
-	}
-	if len(t.backed) > maxEpochs {
-		clear(t.backed)
-	}
-	t.backed[key] = true
-	if err := do(); err != nil {
-		t.why[o.Digest] = err.Error()
-	}
-}
-
 // find looks a package up among those in the store.
 func (t *Taker) find(pkg string) (rollback.Digest, known, bool) {
 	for d, k := range t.mem.Packages {
@@ -429,7 +412,7 @@ func (t *Taker) Problems() (out []health.Problem) {
 			Fix:   "keepout package verify says more; what runs goes on",
 		})
 	}
-	return out
+	return append(out, t.strays()...)
 }
 
 func (t *Taker) refusals() (out []Refused) {
@@ -454,4 +437,10 @@ func (t *Taker) Fill(r *Report) {
 		c.Engine, c.Content = t.packageOf(rollback.Digest(c.Engine)), t.packageOf(rollback.Digest(c.Content))
 	}
 	r.Asks, r.Refused = t.Asks(), t.refusals()
+	for _, s := range t.stray {
+		r.Refused = append(r.Refused, Refused{Digest: s.named, Why: s.why})
+	}
+	slices.SortFunc(r.Refused, func(a, b Refused) int {
+		return cmp.Or(cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Why, b.Why))
+	})
 }

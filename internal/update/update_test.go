@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ type world struct {
 	now     time.Time
 	offered []rollback.Version
 	back    []string
+	backTo  []rollback.Digest // "" is the version before
 	taken   []rollback.Digest // back
 	state   rollback.State
 	taker   *Taker
@@ -97,23 +99,32 @@ func (w *world) Withdraw(_ string, _ rollback.Part, d rollback.Digest, _ string)
 	return nil
 }
 
-func (w *world) Back(_ string, _ rollback.Part, cause string) error {
-	w.back = append(w.back, cause)
+func (w *world) Back(_ string, part rollback.Part, to rollback.Version, cause string) error {
+	w.back, w.backTo = append(w.back, cause), append(w.backTo, to.Digest)
+	slots := w.state.Slots(part)
+	if to = slots.Goal(to); to.None() {
+		return errors.New("there is nothing to go back to")
+	}
+	slots.Active = to
 	return nil
 }
 
 // publish builds content, lets the homes sign it, and stages all of it.
 func (w *world) publish(version string, counter uint64, homes ...string) Order {
 	w.t.Helper()
+	return w.release(sign.Release{Version: version, Counter: counter}, homes...)
+}
+
+// release is publish for a release of which more than that is to be said.
+func (w *world) release(r sign.Release, homes ...string) Order {
+	w.t.Helper()
+	version := r.Version
+	r.Provider, r.Kind, r.Class, r.Hardware = "acme-edr", sign.Content, sign.Content, []string{"any"}
 	from := w.in("files-" + version)
 	w.must(os.MkdirAll(from, 0o755))
 	w.must(os.WriteFile(filepath.Join(from, "deny.txt"), []byte("list "+version), 0o644))
 	built, err := artifact.Build(context.Background(), artifact.Input{
-		Release: sign.Release{
-			Provider: "acme-edr", Kind: sign.Content, Class: sign.Content, Version: version, Counter: counter,
-			Hardware: []string{"any"},
-		},
-		Files: from, Manifest: []byte("id: acme-edr\n"),
+		Release: r, Files: from, Manifest: []byte("id: acme-edr\n"),
 	}, w.staging)
 	w.must(err)
 	for _, home := range homes {
@@ -323,6 +334,7 @@ func TestHaltedWhileOnTrial(t *testing.T) {
 	}
 	candidate := w.offered[0].Digest
 	w.state.Content.Active = rollback.Version{Digest: rollback.Digest(strings.Repeat("a", 64))}
+	w.state.Content.LKG = w.state.Content.Active
 	back := Order{
 		Act: RollBack, Rollout: "r2", Provider: "acme-edr", Part: rollback.Content,
 		Digest: "sha256:" + strings.Repeat("a", 64), Reason: "crash",

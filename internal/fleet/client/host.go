@@ -231,7 +231,7 @@ func (h *Host) Renew(ctx context.Context, keep func(*Identity) error) error {
 }
 
 // Fetch opens a file below the server's packages folder, from an offset. The caller bounds what it reads and closes
-// it. A file that is not there is an error that matches ErrNoFile.
+// it. A file that is not there is an error that matches ErrNoFile, an offset behind its end one that matches ErrNoRest.
 func (h *Host) Fetch(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
 	where, err := url.JoinPath(h.server, access.Packages, name)
 	if err != nil {
@@ -254,14 +254,20 @@ func (h *Host) Fetch(ctx context.Context, name string, offset int64) (io.ReadClo
 		return res.Body, nil
 	}
 	_ = res.Body.Close() // nothing of it is wanted
-	if res.StatusCode == http.StatusNotFound {
+	switch res.StatusCode {
+	case http.StatusNotFound:
 		return nil, fmt.Errorf("fetch %s: %w", name, ErrNoFile)
+	case http.StatusRequestedRangeNotSatisfiable:
+		return nil, fmt.Errorf("fetch %s: %w", name, ErrNoRest)
 	}
 	return nil, fmt.Errorf("fetch %s: the server answers %s", name, res.Status)
 }
 
 // ErrNoFile is returned for a file that the server does not have.
 var ErrNoFile = errors.New("the server has no such file")
+
+// ErrNoRest is returned for an offset at which the server's file has ended already.
+var ErrNoRest = errors.New("the server's file has ended there")
 
 // Close ends the connection when nobody uses it.
 func (h *Host) Close() { h.base.CloseIdleConnections() }

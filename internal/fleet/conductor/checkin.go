@@ -2,9 +2,7 @@ package conductor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -185,8 +183,8 @@ func (t *turn) hear(l *live, h Host, in *rollout.Input, a *Answer) error {
 	case err != nil:
 		return err
 	default:
-		if err := json.Unmarshal(row.Data, &in.Host.Row); err != nil {
-			return fmt.Errorf("row of %s as stored: %w", h.ID, err)
+		if err := l.decode(&row, &in.Host.Row); err != nil {
+			return err
 		}
 	}
 	e, err := t.step(l, in)

@@ -3,7 +3,8 @@
 //
 // It guarantees that state, rows and audit entries of a batch are in one transaction, that a grant leaves only after
 // that transaction is on the disk, and that a conductor which dies anywhere goes on with what is stored: so W is never
-// exceeded, whenever it is killed. All decisions are internal/rollout's.
+// exceeded, whenever it is killed. What is stored is checked when it is read; a rollout of which that is damaged is
+// halted and said, and the others go on. All decisions are internal/rollout's.
 package conductor
 
 import (
@@ -73,8 +74,10 @@ type Options struct {
 type Conductor struct {
 	opt    Options
 	jobs   chan *job
-	live   []*live // of Run's goroutine only
-	holds  []Hold  // by name; the same
+	live   []*live           // of Run's goroutine only, as all up to holds
+	torn   []*torn           // rollouts that are not driven
+	spoilt map[string]string // why, by id, where it was found while one was driven
+	holds  []Hold            // by name
 	glance atomic.Pointer[[]glance]
 	leads  chan struct{} // closed when it does
 	ended  chan struct{}
@@ -120,6 +123,7 @@ func New(opt Options) *Conductor {
 	}
 	return &Conductor{
 		opt: opt, jobs: make(chan *job, queued), leads: make(chan struct{}), ended: make(chan struct{}),
+		spoilt: map[string]string{},
 	}
 }
 
@@ -178,7 +182,7 @@ func (c *Conductor) takeOver(ctx context.Context) error {
 				return err
 			}
 		}
-		return errors.Join(t.tx.SetMeta(epochKey, strconv.FormatUint(epoch, 10)),
+		return errors.Join(t.tellTorn(), t.tx.SetMeta(epochKey, strconv.FormatUint(epoch, 10)),
 			t.note("controller", "controller.lead", "", map[string]any{"epoch": epoch, "rollouts": len(c.live)}))
 	}}})
 	if err != nil {
@@ -199,12 +203,17 @@ func (c *Conductor) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the rollouts: %w", err)
 	}
-	c.live = nil
+	c.live, c.torn = nil, nil
 	kept := map[Part]int{}
 	for i := range all {
 		l, err := revive(all[i])
-		if err != nil {
-			return err
+		var bad *tornError
+		if why := c.spoilt[all[i].ID]; errors.As(err, &bad) {
+			c.lay(&all[i], bad.why)
+			continue
+		} else if why != "" {
+			c.lay(&all[i], why)
+			continue
 		}
 		part := l.part()
 		if kept[part]++; kept[part] <= keptLive {
@@ -213,15 +222,6 @@ func (c *Conductor) reload(ctx context.Context) error {
 	}
 	c.show()
 	return nil
-}
-
-// revive makes a rollout of what is stored.
-func revive(rec store.Rollout) (*live, error) {
-	l := &live{rec: rec}
-	if err := errors.Join(json.Unmarshal(rec.Spec, &l.want), json.Unmarshal(rec.State, &l.state)); err != nil {
-		return nil, fmt.Errorf("rollout %s as stored: %w", rec.ID, err)
-	}
-	return l, nil
 }
 
 func (l *live) part() Part { return Part{l.state.Spec.Provider, l.state.Spec.Channel} }
@@ -251,6 +251,7 @@ func (c *Conductor) transact(ctx context.Context, jobs []*job) error {
 	})
 	if err != nil {
 		c.opt.Log.Error("nothing of this batch was stored", slog.Any("error", err))
+		c.spoil(err)
 		if again := c.reload(context.WithoutCancel(ctx)); again != nil {
 			err = errors.Join(err, again)
 		}
@@ -383,6 +384,9 @@ func (t *turn) supersede(newer *live) error {
 
 // tick lets time pass, and tells rollouts which of their hosts are silent.
 func (c *Conductor) tick(t *turn) error {
+	if err := t.tellTorn(); err != nil {
+		return err
+	}
 	for _, l := range c.live {
 		if l.state.Status == rollout.Draft {
 			continue
@@ -400,8 +404,8 @@ func (c *Conductor) tick(t *turn) error {
 				host = Host{ID: due[i].Host}
 			}
 			in := &rollout.Input{Kind: rollout.Lapse, Host: hostFor(host, l.want.Pins, c.holds)}
-			if err := json.Unmarshal(due[i].Data, &in.Host.Row); err != nil {
-				return fmt.Errorf("row of %s as stored: %w", due[i].Host, err)
+			if err := l.decode(&due[i], &in.Host.Row); err != nil {
+				return err
 			}
 			if _, err := t.step(l, in); err != nil {
 				return err

@@ -213,6 +213,10 @@ const (
 func (c *Conductor) Do(ctx context.Context, verb Verb, id, by, reason string) (Rollout, error) {
 	return ask(ctx, c, func(t *turn) (Rollout, error) {
 		l := c.find(id)
+		if x := c.tornBy(id); l == nil && x != nil {
+			return Rollout{}, refuse(CodeTorn, "make a new rollout; docs/errors.md says what else",
+				"rollout %s is halted: %s", x.rec.ID, x.why)
+		}
 		if l == nil {
 			return Rollout{}, refuse(CodeNotFound, "keepout rollout status lists them",
 				"no rollout %q that hosts still hear of", id)
@@ -300,8 +304,10 @@ func (c *Conductor) List(ctx context.Context) (list []Rollout, err error) {
 	}
 	for i := range all {
 		l, err := revive(all[i])
-		if err != nil {
-			return nil, err
+		var bad *tornError
+		if errors.As(err, &bad) {
+			list = append(list, seenTorn(&all[i], bad.why))
+			continue
 		}
 		list = append(list, l.seen())
 	}

@@ -580,7 +580,7 @@ type Installed struct {
 	Provider      string                 `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
 	Channel       Channel                `protobuf:"varint,2,opt,name=channel,proto3,enum=keepout.fleet.v1.Channel" json:"channel,omitempty"`
 	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	Slot          string                 `protobuf:"bytes,4,opt,name=slot,proto3" json:"slot,omitempty"`        // active, candidate, lkg or factory
+	Slot          string                 `protobuf:"bytes,4,opt,name=slot,proto3" json:"slot,omitempty"`        // active, candidate, lkg, former or factory
 	Counter       uint64                 `protobuf:"varint,5,opt,name=counter,proto3" json:"counter,omitempty"` // the release counter
 	Healthy       bool                   `protobuf:"varint,6,opt,name=healthy,proto3" json:"healthy,omitempty"` // with slot active: it runs, passed its self-test and answers the canary
 	unknownFields protoimpl.UnknownFields
@@ -2009,6 +2009,7 @@ type CreateEnrolTokenRequest struct {
 	ValidSeconds  uint32                 `protobuf:"varint,1,opt,name=valid_seconds,json=validSeconds,proto3" json:"valid_seconds,omitempty"`                                          // up to 30 days; 0 is one day
 	Labels        map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // given to the host, whatever it says itself
 	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	Scope         []string               `protobuf:"bytes,4,rep,name=scope,proto3" json:"scope,omitempty"` // KEY=VALUE or KEY=*: the only labels that the host may say; empty is any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2064,6 +2065,13 @@ func (x *CreateEnrolTokenRequest) GetNote() string {
 	return ""
 }
 
+func (x *CreateEnrolTokenRequest) GetScope() []string {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
 type EnrolToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2073,6 +2081,7 @@ type EnrolToken struct {
 	Revoked       bool                   `protobuf:"varint,5,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Note          string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	Scope         []string               `protobuf:"bytes,8,rep,name=scope,proto3" json:"scope,omitempty"` // KEY=VALUE or KEY=*; empty is any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2154,6 +2163,13 @@ func (x *EnrolToken) GetNote() string {
 		return x.Note
 	}
 	return ""
+}
+
+func (x *EnrolToken) GetScope() []string {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
 }
 
 type CreateEnrolTokenResponse struct {
@@ -6608,14 +6624,15 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"B\n" +
 	"\x14SetHostStateResponse\x12*\n" +
-	"\x04host\x18\x01 \x01(\v2\x16.keepout.fleet.v1.HostR\x04host\"\xdc\x01\n" +
+	"\x04host\x18\x01 \x01(\v2\x16.keepout.fleet.v1.HostR\x04host\"\xf2\x01\n" +
 	"\x17CreateEnrolTokenRequest\x12#\n" +
 	"\rvalid_seconds\x18\x01 \x01(\rR\fvalidSeconds\x12M\n" +
 	"\x06labels\x18\x02 \x03(\v25.keepout.fleet.v1.CreateEnrolTokenRequest.LabelsEntryR\x06labels\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\tR\x04note\x1a9\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x14\n" +
+	"\x05scope\x18\x04 \x03(\tR\x05scope\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x02\n" +
 	"\n" +
 	"EnrolToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
@@ -6625,7 +6642,8 @@ const file_fleet_proto_rawDesc = "" +
 	"\aused_by\x18\x04 \x01(\tR\x06usedBy\x12\x18\n" +
 	"\arevoked\x18\x05 \x01(\bR\arevoked\x12@\n" +
 	"\x06labels\x18\x06 \x03(\v2(.keepout.fleet.v1.EnrolToken.LabelsEntryR\x06labels\x12\x12\n" +
-	"\x04note\x18\a \x01(\tR\x04note\x1a9\n" +
+	"\x04note\x18\a \x01(\tR\x04note\x12\x14\n" +
+	"\x05scope\x18\b \x03(\tR\x05scope\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +

@@ -9,16 +9,18 @@ import (
 	"github.com/keepout-security/keepout/internal/rollout"
 )
 
-// Hold keeps hosts from activating anything new. Of several that fit a host, all hold.
+// Hold keeps hosts from activating anything new. Of several that fit a host, all hold. It is stored as JSON, and read
+// from files as YAML.
 type Hold struct {
-	Name     string            `json:"name"`
-	Labels   map[string]string `json:"labels,omitempty"` // hosts with all of these
-	Hosts    []string          `json:"hosts,omitempty"`  // and these, by id
-	Paused   bool              `json:"paused,omitempty"`
-	Freezes  []Freeze          `json:"freezes,omitempty"`
-	Previous bool              `json:"previous,omitempty"`    // one release behind
-	Alert    uint32            `json:"alert_hours,omitempty"` // after so many hours of waiting somebody is told; 0: nobody
-	Reason   string            `json:"reason"`
+	Name     string            `json:"name" yaml:"name"`
+	Labels   map[string]string `json:"labels,omitempty" yaml:"labels"` // hosts with all of these
+	Hosts    []string          `json:"hosts,omitempty" yaml:"hosts"`   // and these, by id
+	Paused   bool              `json:"paused,omitempty" yaml:"paused"`
+	Freezes  []Freeze          `json:"freezes,omitempty" yaml:"freezes"`
+	Previous bool              `json:"previous,omitempty" yaml:"previous"` // one release behind
+	// Alert is after how many hours of waiting somebody is told; 0: nobody.
+	Alert  uint32 `json:"alert_hours,omitempty" yaml:"alert_hours"`
+	Reason string `json:"reason" yaml:"reason"`
 }
 
 // Bounds of a hold.

@@ -19,12 +19,12 @@ func (t *tx) SetMeta(key, value string) error {
 }
 
 const hostColumns = `id, hostname, machine_id, state, reason, labels, fixed, serial, pending, key_hash, cert_ends,
-	enrolled, last_seen, instance, boot_id, installed`
+	enrolled, last_seen, instance, boot_id, installed, scope`
 
 func scanHost(s scanner) (h Host, err error) {
 	err = s.Scan(&h.ID, &h.Hostname, &h.MachineID, &h.State, &h.Reason, column{&h.Labels}, column{&h.Fixed},
 		&h.Serial, &h.Pending, &h.KeyHash, column{&h.CertEnds}, column{&h.Enrolled}, column{&h.LastSeen},
-		&h.Instance, &h.BootID, column{&h.Installed})
+		&h.Instance, &h.BootID, column{&h.Installed}, column{&h.Scope})
 	return h, err
 }
 
@@ -48,9 +48,10 @@ func (t *tx) HostsLike(machineID, keyHash string) ([]Host, error) {
 
 // PutHost implements Tx.
 func (t *tx) PutHost(h Host) error {
-	_, err := t.exec("INSERT OR REPLACE INTO hosts ("+hostColumns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	_, err := t.exec("INSERT OR REPLACE INTO hosts ("+hostColumns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 		h.ID, h.Hostname, h.MachineID, h.State, h.Reason, asJSON(h.Labels), asJSON(h.Fixed), h.Serial, h.Pending, h.KeyHash,
-		millis(h.CertEnds), millis(h.Enrolled), millis(h.LastSeen), h.Instance, h.BootID, asJSON(h.Installed))
+		millis(h.CertEnds), millis(h.Enrolled), millis(h.LastSeen), h.Instance, h.BootID, asJSON(h.Installed),
+		asJSON(h.Scope))
 	return err
 }
 
@@ -78,11 +79,11 @@ func (t *tx) CheckIns(batch []CheckIn) (err error) {
 	return nil
 }
 
-const enrolColumns = "id, hash, created_by, created, expires, used_by, revoked, labels, note"
+const enrolColumns = "id, hash, created_by, created, expires, used_by, revoked, labels, note, scope"
 
 func scanEnrolToken(s scanner) (e EnrolToken, err error) {
 	err = s.Scan(&e.ID, &e.Hash, &e.CreatedBy, column{&e.Created}, column{&e.Expires}, &e.UsedBy, &e.Revoked,
-		column{&e.Labels}, &e.Note)
+		column{&e.Labels}, &e.Note, column{&e.Scope})
 	return e, err
 }
 
@@ -103,8 +104,9 @@ func (t *tx) EnrolToken(id string) (EnrolToken, error) {
 
 // PutEnrolToken implements Tx.
 func (t *tx) PutEnrolToken(e EnrolToken) error {
-	_, err := t.exec("INSERT OR REPLACE INTO enrol_tokens ("+enrolColumns+") VALUES (?,?,?,?,?,?,?,?,?)",
-		e.ID, e.Hash, e.CreatedBy, millis(e.Created), millis(e.Expires), e.UsedBy, e.Revoked, asJSON(e.Labels), e.Note)
+	_, err := t.exec("INSERT OR REPLACE INTO enrol_tokens ("+enrolColumns+") VALUES (?,?,?,?,?,?,?,?,?,?)",
+		e.ID, e.Hash, e.CreatedBy, millis(e.Created), millis(e.Expires), e.UsedBy, e.Revoked, asJSON(e.Labels), e.Note,
+		asJSON(e.Scope))
 	return err
 }
 

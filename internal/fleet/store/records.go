@@ -25,6 +25,7 @@ type Host struct {
 	Instance      string    // of its fetcher, at the last check-in
 	BootID        string
 	Installed     []Installed
+	Scope         []string // of the token that it enrolled with
 }
 
 // Installed is one package that a host has.
@@ -32,7 +33,7 @@ type Installed struct {
 	Provider string `json:"provider"`
 	Channel  string `json:"channel"` // content or engine
 	Digest   string `json:"digest"`
-	Slot     string `json:"slot"` // candidate, active, lkg or factory
+	Slot     string `json:"slot"` // candidate, active, lkg, former or factory
 	Counter  uint64 `json:"counter,omitempty"`
 }
 
@@ -55,6 +56,7 @@ type EnrolToken struct {
 	Revoked   bool
 	Labels    map[string]string
 	Note      string
+	Scope     []string // the labels that its host may say, each KEY=VALUE; empty for any
 }
 
 // AccessToken lets a person, or a tool of theirs, call the API.

@@ -100,6 +100,7 @@ type Slots struct {
 	Active    string `json:"active,omitempty" redact:"name"`
 	Candidate string `json:"candidate,omitempty" redact:"name"`
 	LKG       string `json:"lkg,omitempty" redact:"name"`
+	Former    string `json:"former,omitempty" redact:"name"`
 	Factory   string `json:"factory,omitempty" redact:"name"`
 }
 

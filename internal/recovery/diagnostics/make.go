@@ -222,7 +222,9 @@ func shorten(b *Bundle, most int) {
 		p := &b.Providers[i]
 		p.ID, p.State = word(p.ID), word(p.State)
 		for _, s := range []*Slots{&p.Engine, &p.Content} {
-			s.Active, s.Candidate, s.LKG, s.Factory = word(s.Active), word(s.Candidate), word(s.LKG), word(s.Factory)
+			for _, text := range []*string{&s.Active, &s.Candidate, &s.LKG, &s.Former, &s.Factory} {
+				*text = word(*text)
+			}
 		}
 	}
 	for i := range b.Crashes {

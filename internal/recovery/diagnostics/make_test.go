@@ -147,7 +147,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	long := strings.Repeat("\"", 1000)
 	for range 300 {
 		in.Changes = append(in.Changes, Change{Code: long, Provider: long, What: long})
-		in.Providers = append(in.Providers, Provider{ID: long, State: long, Engine: Slots{long, long, long, long}})
+		in.Providers = append(in.Providers, Provider{ID: long, State: long, Engine: Slots{long, long, long, long, long}})
 		in.Units = append(in.Units, Unit{Name: long, Result: long})
 		in.Modules = append(in.Modules, Module{Name: long, Taint: long, Owner: long})
 		in.Crashes = append(in.Crashes, Crash{Provider: long, Signature: long})

@@ -97,6 +97,7 @@ func sampleHost(id string) store.Host {
 		Labels: map[string]string{"distro": "debian", "kernel": "6.18"}, Fixed: map[string]string{"a": "b"},
 		Serial: "0a", Pending: "0b", KeyHash: "k-" + id, CertEnds: at(7), Enrolled: at(1),
 		Installed: []store.Installed{{Provider: "clamav", Channel: "engine", Digest: "d1", Slot: "active", Counter: 3}},
+		Scope:     []string{"site=here", "site=there"},
 	}
 }
 
@@ -168,6 +169,7 @@ func tokens(t *testing.T, s store.Store) {
 	t.Helper()
 	enrol := store.EnrolToken{
 		ID: "e1", Hash: "h", CreatedBy: "ann", Created: at(1), Expires: at(2), Labels: map[string]string{"a": "b"}, Note: "n",
+		Scope: []string{"a=b", "c=*"},
 	}
 	access := store.AccessToken{
 		ID: "a1", Hash: "h", Person: "ann", Roles: []string{"viewer", "halter"}, Vendor: "acme",
