@@ -15,7 +15,7 @@ import (
 // How often the providers' processor time is looked at, and how long one burns it before that is written down.
 const (
 	lookBusy = time.Second
-	lookRest = 2 * time.Second // the same, while none of them does anything
+	lookRest = 4 * time.Second // the longest pause, while none of them does anything
 	noteBurn = 10 * time.Second
 )
 
@@ -70,7 +70,8 @@ func (d *diners) leave(proc *sandbox.Process) {
 // watch is the one goroutine: one for all, so that an idle host is woken once.
 func (d *diners) watch() {
 	defer close(d.ended)
-	timer := time.NewTimer(lookBusy)
+	pause := lookBusy
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
 		select {
@@ -79,10 +80,11 @@ func (d *diners) watch() {
 		case <-timer.C:
 		}
 		if d.look() {
-			timer.Reset(lookBusy)
+			pause = lookBusy
 		} else {
-			timer.Reset(lookRest)
+			pause = min(2*pause, lookRest)
 		}
+		timer.Reset(pause)
 	}
 }
 
