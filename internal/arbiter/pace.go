@@ -7,14 +7,14 @@ type PaceConfig struct {
 	Percent int           // of the budget: a vote that takes longer is slow
 	Window  time.Duration // more than one slow vote in a hundred within it is a slow window
 	Slow    int           // and at least so many
-	Soon    time.Duration // a part of the window; when more than half of the votes in it are slow, nobody waits for its end
+	Soon    time.Duration // a part of the window; if over half of the votes in it are slow, nobody waits for its end
 	Calm    int           // votes in a window that is not slow, for it to count as good
 	Good    int           // good windows in a row that let it enforce again; doubles each time, up to MaxGood
 	MaxGood int
 }
 
-// DefaultPace returns the documented numbers: the 99th percentile of one minute, or the median of ten seconds, above half
-// of the budget.
+// DefaultPace returns the documented numbers: the 99th percentile of one minute, or the median of ten seconds, above
+// half of the budget.
 func DefaultPace() PaceConfig {
 	return PaceConfig{
 		Percent: 50, Window: time.Minute, Slow: 10, Soon: 10 * time.Second, Calm: 20, Good: 3, MaxGood: 60,

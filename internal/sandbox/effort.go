@@ -21,7 +21,9 @@ const (
 	// 0.05 ms; whoever computes is interrupted by the kernel's ticks, each 1 to 10 ms.
 	longStretch = 500 * time.Microsecond
 
-	worthALook = 2                      // percent of a processor that all threads together take; below that nobody looks closer
+	// worthALook is the percentage of a processor that all threads together take for somebody to look closer.
+	worthALook = 2
+
 	glance     = 100 * time.Millisecond // the first look, when there is none before to compare with
 	mostLooked = 1024                   // threads
 )
@@ -47,8 +49,8 @@ type effort struct {
 	slices  map[int]uint64 // what threads were given, while it makes way
 }
 
-// Burned returns how much of a processor, in percent, the provider and all that it started took in long stretches since
-// the last call: what its neighbours had to wait for. Many short ones are no burden and count nothing; busy says whether
+// Burned returns how much of a processor, in percent, the provider and all that it started took in long stretches
+// since the last call: what its neighbours had to wait for. Many short ones are no burden and count nothing; busy says whether
 // there was work at all. The first call that finds some takes 0.1 s; one that finds none reads a file or two. One
 // goroutine at a time may call it.
 func (p *Process) Burned() (percent int, busy bool) {

@@ -49,7 +49,8 @@ func callPolicy(network bool) (seccomp.Policy, error) {
 }
 
 // absentCalls are as if the kernel had none of them: their arguments lie in memory that a filter cannot see (clone3,
-// openat2, and sched_setattr, whose slice the core sets), or the mere presence of one is a surface that has been broken again and again (io_uring).
+// openat2, and sched_setattr, whose slice the core sets), or the mere presence of one is a surface that has been broken
+// again and again (io_uring).
 var absentCalls = []string{
 	"clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register", "statmount", "listmount",
 	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "map_shadow_stack", "uretprobe",

@@ -48,7 +48,8 @@ func TestAppetiteProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		c := supervisor.AppetiteConfig{
-			Little: rapid.IntRange(1, 20).Draw(t, "little"), Rest: time.Duration(rapid.IntRange(1, 20).Draw(t, "rest")) * time.Second,
+			Little: rapid.IntRange(1, 20).Draw(t, "little"),
+			Rest:   time.Duration(rapid.IntRange(1, 20).Draw(t, "rest")) * time.Second,
 		}
 		c.Much = c.Little + rapid.IntRange(0, 30).Draw(t, "more")
 		var a supervisor.Appetite
