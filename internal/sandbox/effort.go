@@ -50,9 +50,9 @@ type effort struct {
 }
 
 // Burned returns how much of a processor, in percent, the provider and all that it started took in long stretches
-// since the last call: what its neighbours had to wait for. Many short ones are no burden and count nothing; busy says whether
-// there was work at all. The first call that finds some takes 0.1 s; one that finds none reads a file or two. One
-// goroutine at a time may call it.
+// since the last call: what its neighbours had to wait for. Many short ones are no burden and count nothing; busy says
+// whether there was work at all. The first call that finds some takes 0.1 s; one that finds none reads a file or two.
+// One goroutine at a time may call it.
 func (p *Process) Burned() (percent int, busy bool) {
 	e := &p.effort
 	now, spent := time.Now(), p.group.spent(p.PID)
@@ -175,6 +175,9 @@ func (g *group) spent(pid int) (sum time.Duration) {
 // they leave. Called again, it finds the threads that Burned has seen since. One goroutine at a time may call Burned
 // and MakeWay. An error means that the other providers do not go first.
 func (p *Process) MakeWay(way bool) (err error) {
+	if p.used.Load() != nil {
+		return nil // it has ended, and its group may be another one's by now
+	}
 	if p.yields.Swap(way) != way && p.group != nil && p.group.cpu != "" {
 		err = p.group.idle(way)
 	}
