@@ -7,14 +7,18 @@ type PaceConfig struct {
 	Percent int           // of the budget: a vote that takes longer is slow
 	Window  time.Duration // more than one slow vote in a hundred within it is a slow window
 	Slow    int           // and at least so many
+	Soon    time.Duration // a part of the window; if over half of the votes in it are slow, nobody waits for its end
 	Calm    int           // votes in a window that is not slow, for it to count as good
 	Good    int           // good windows in a row that let it enforce again; doubles each time, up to MaxGood
 	MaxGood int
 }
 
-// DefaultPace returns the documented numbers: the 99th percentile of one minute above half of the budget.
+// DefaultPace returns the documented numbers: the 99th percentile of one minute, or the median of ten seconds, above
+// half of the budget.
 func DefaultPace() PaceConfig {
-	return PaceConfig{Percent: 50, Window: time.Minute, Slow: 10, Calm: 20, Good: 3, MaxGood: 60}
+	return PaceConfig{
+		Percent: 50, Window: time.Minute, Slow: 10, Soon: 10 * time.Second, Calm: 20, Good: 3, MaxGood: 60,
+	}
 }
 
 // PaceTurn is what a vote's time changed. The zero value is nothing.
@@ -22,45 +26,63 @@ type PaceTurn uint8
 
 // The turns.
 const (
-	TooSlow PaceTurn = iota + 1
+	TooSlow     PaceTurn = iota + 1 // more than one vote in a hundred for a window
+	MuchTooSlow                     // more than every second one for the part of it
 	FastAgain
 )
 
 // Pace watches how much of its budget a provider takes. One that takes too much for a whole window is not waited for
 // until it has done better for several. The zero value is fast. It is not safe for concurrent use.
 type Pace struct {
-	slow  bool
-	start time.Duration // of the window
+	slow   bool
+	window span
+	soon   span // the part of it
+	good   int  // windows in a row
+	need   int  // good windows; 0: never demoted
+}
+
+// span counts votes from a moment on.
+type span struct {
+	start time.Duration
 	votes int
 	late  int // slow ones of them
-	good  int // windows in a row
-	need  int // good windows; 0: never demoted
+}
+
+func (s *span) count(late bool) {
+	s.votes++
+	if late {
+		s.late++
+	}
 }
 
 // Vote counts a vote that took so long of its budget; a missed deadline took all of it.
 func (p *Pace) Vote(c PaceConfig, now, took, budget time.Duration) PaceTurn {
 	turn := PaceTurn(0)
-	if now-p.start >= c.Window {
+	if now-p.window.start >= c.Window {
 		turn = p.judge(c)
-		p.start, p.votes, p.late = now, 0, 0
+		p.window = span{start: now}
 	}
-	p.votes++
-	if took > budget*time.Duration(c.Percent)/100 {
-		p.late++
+	if now-p.soon.start >= c.Soon {
+		if s := &p.soon; !p.slow && turn == 0 && s.late >= c.Slow && 2*s.late > s.votes {
+			turn = p.demote(c, MuchTooSlow)
+		}
+		p.soon = span{start: now}
 	}
+	late := took > budget*time.Duration(c.Percent)/100
+	p.window.count(late)
+	p.soon.count(late)
 	return turn
 }
 
 // judge looks at a window that is over.
 func (p *Pace) judge(c PaceConfig) PaceTurn {
-	bad := p.late >= c.Slow && p.late*100 > p.votes
+	bad := p.window.late >= c.Slow && p.window.late*100 > p.window.votes
 	switch {
 	case bad && !p.slow:
-		p.slow, p.good, p.need = true, 0, max(c.Good, min(2*p.need, c.MaxGood))
-		return TooSlow
+		return p.demote(c, TooSlow)
 	case bad:
 		p.good = 0
-	case p.slow && p.votes >= c.Calm:
+	case p.slow && p.window.votes >= c.Calm:
 		if p.good++; p.good >= p.need {
 			p.slow = false
 			return FastAgain
@@ -69,8 +91,13 @@ func (p *Pace) judge(c PaceConfig) PaceTurn {
 	return 0
 }
 
+func (p *Pace) demote(c PaceConfig, turn PaceTurn) PaceTurn {
+	p.slow, p.good, p.need = true, 0, max(c.Good, min(2*p.need, c.MaxGood))
+	return turn
+}
+
 // Slow reports whether the provider is too slow to be waited for.
 func (p *Pace) Slow() bool { return p.slow }
 
 // Reset forgets everything, because an administrator says so or the engine is another one.
-func (p *Pace) Reset(now time.Duration) { *p = Pace{start: now} }
+func (p *Pace) Reset(now time.Duration) { *p = Pace{window: span{start: now}, soon: span{start: now}} }

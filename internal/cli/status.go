@@ -133,6 +133,9 @@ func (a *app) printProviders(w io.Writer, list []roster.Status, causes bool) err
 			fmt.Fprintf(w, "  %s: %snext try in %s\n", p.ID, cause,
 				(time.Duration(p.RetryMS) * time.Millisecond).Round(100*time.Millisecond))
 		}
+		if p.Yields {
+			fmt.Fprintf(w, "  %s: burns processor time, and makes way for whoever wants some\n", p.ID)
+		}
 		a.printStanding(w, p)
 	}
 	return nil

@@ -131,10 +131,15 @@ func (s *Standing) missed(t event.Type, now time.Time, budget time.Duration, dea
 // paced counts how long a vote took. Preconditions: mu is held.
 func (s *Standing) paced(x *stir, now time.Time, took, budget time.Duration) {
 	c := s.w.Numbers.Pace
-	switch s.pace.Vote(c, s.at(now), took, budget) {
-	case arbiter.TooSlow:
-		cause := fmt.Sprintf("%s: more than one vote in a hundred took over %d %% of its budget of %v for %v",
-			s.w.ID, c.Percent, budget, c.Window)
+	turn := s.pace.Vote(c, s.at(now), took, budget)
+	switch turn {
+	case arbiter.TooSlow, arbiter.MuchTooSlow:
+		many, long := "one vote in a hundred", c.Window
+		if turn == arbiter.MuchTooSlow {
+			many, long = "every second vote", c.Soon
+		}
+		cause := fmt.Sprintf("%s: more than %s took over %d %% of its budget of %v for %v",
+			s.w.ID, many, c.Percent, budget, long)
 		s.demote(0, Slow, now, cause)
 		x.relieve = true
 		x.changes = append(x.changes, Change{What: Slow, Content: s.content, Cause: cause, Generation: s.generation})

@@ -16,9 +16,9 @@ const (
 	contentBudget = 2 * time.Second        // the default: less would tell a busy machine's story, not the fault's
 	rule          = contentBudget * 8 / 10 // when a missing vote is replaced by policy
 	stallLimit    = time.Second
-	paceWindow    = time.Minute     // after which a slow provider is noticed
-	margin        = time.Second     // generous: a busy machine is no failure
-	recovery      = 5 * time.Second // from bad content to last-known-good
+	paceSoon      = 20 * time.Second // two parts of a window, after which a provider is noticed that is always slow
+	margin        = time.Second      // generous: a busy machine is no failure
+	recovery      = 5 * time.Second  // from bad content to last-known-good
 )
 
 // The hostile engines, by their folder in bin/hostile.
@@ -171,7 +171,7 @@ func silences() []Drill {
 			counted("answered", "its votes are counted"),
 			Expectation{
 				What: "it is put in audit, and nobody waits for it", See: Sight{Kind: seeNote, Text: "slow.*audit"},
-				After: paceWindow + 10*time.Second,
+				After: paceSoon + 10*time.Second,
 			}),
 		upset("late", "every vote comes just after its deadline", []string{"fault late"},
 			missed(),
@@ -184,7 +184,7 @@ func hunger() []Drill {
 	return []Drill{
 		upset("spin", "the engine burns every processor it gets", []string{"fault spin"}, Expectation{
 			What: "it gets no more than half a processor", See: Sight{Kind: seeCPUBelow, N: 60},
-		}),
+		}, Expectation{What: "it makes way for whoever wants a processor", See: Sight{Kind: seeYields}}),
 		upset("leak", "the engine takes memory without end", []string{"fault leak"},
 			Expectation{What: "it gets no more than its 256 MiB", See: Sight{Kind: seeMemoryBelow, N: 257}}, restarted()),
 		upset("fork-bomb", "the engine starts processes without end", []string{"fault forkbomb"},

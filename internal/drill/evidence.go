@@ -22,6 +22,7 @@ type evidence struct {
 	notes  []noteSeen
 	cores  []coreSeen
 	usage  Usage
+	yields time.Duration // it was first seen to make way for the others after the fault; 0: never
 
 	reasons map[event.Reason]times // of verdicts, and of the hostile provider's ballots, after the fault
 	refused string                 // what the core said to the reload; "" when it took it

@@ -24,6 +24,7 @@ const (
 	seeUntouched      = "untouched"       // it still runs, in the same process
 	seeContent        = "content"         // its content in force matches Text
 	seeNewCore        = "new-core"        // another core answers
+	seeYields         = "yields"          // it makes way for the others on the processors
 	seeMemoryBelow    = "memory-below"    // MiB
 	seeProcessesBelow = "processes-below" // and threads
 	seeFilesBelow     = "files-below"     // descriptors
@@ -74,6 +75,11 @@ func (s Sight) in(e *evidence) (ok bool, detail string) {
 		return e.last.State == "running" && matches(s.Text, e.last.Content), orElse(e.last.Content, string(e.last.State))
 	case seeNewCore:
 		return e.newCore()
+	case seeYields:
+		if e.yields == 0 {
+			return false, "never"
+		}
+		return true, fmt.Sprintf("after %.1f s", (e.yields - e.fault).Seconds())
 	}
 	return s.below(e)
 }

@@ -127,6 +127,7 @@ func TestSights(t *testing.T) {
 		{Sight{Kind: seeRefused}, func(e *evidence) { e.refused = "no" }},
 		{Sight{Kind: seeRefused, Text: "crash"}, note(2*second, "an update was refused: it crashes")},
 		{Sight{Kind: seeCheck, Text: "field 21"}, func(e *evidence) { e.checked = "field 21 is" }},
+		{Sight{Kind: seeYields}, func(e *evidence) { e.yields = 2 * second }},
 		{Sight{Kind: seeContent, Text: "v2"}, func(e *evidence) { e.last.Content = "v2" }},
 		{Sight{Kind: seeNewCore}, func(e *evidence) {
 			e.cores = append(e.cores, coreSeen{at: 2 * second}, coreSeen{at: 3 * second, pid: 101})
@@ -197,7 +198,7 @@ func TestCatalogue(t *testing.T) {
 	names := map[string]bool{}
 	kinds := []string{
 		seeRestarts, seeState, seeCounter, seeReason, seeNote, seeRefused, seeCheck, seeUntouched, seeContent, seeNewCore,
-		seeMemoryBelow, seeProcessesBelow, seeFilesBelow, seeCPUBelow,
+		seeMemoryBelow, seeProcessesBelow, seeFilesBelow, seeCPUBelow, seeYields,
 	}
 	for _, d := range Catalogue() {
 		if names[d.Name] || d.Name == "" || d.Title == "" || len(d.Expect) == 0 || len(d.Content) == 0 {

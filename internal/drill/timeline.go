@@ -58,6 +58,9 @@ func (d *Drill) timeline(e *evidence) []Moment {
 			add(n.at, lanePlatform, "%s", noteText(n))
 		}
 	}
+	if e.yields > 0 {
+		add(e.yields, lanePlatform, "%s burns processor time, and makes way for the others", d.Engine)
+	}
 	e.felt(add)
 	for i, c := range e.cores {
 		switch {

@@ -118,6 +118,9 @@ func (w *watcher) look(ctx context.Context) {
 	if n := len(w.e.states); n == 0 || w.e.states[n-1].state != now.state || w.e.states[n-1].restarts != now.restarts {
 		w.e.states = append(w.e.states, now)
 	}
+	if w.fault && w.e.yields == 0 && p.Yields {
+		w.e.yields = at
+	}
 	w.e.usage = w.meter.read(p.PID, time.Now(), w.e.usage)
 }
 

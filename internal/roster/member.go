@@ -270,7 +270,7 @@ func (m *member) tell(s *Status) {
 	s.Detail, s.Restarts, s.Cause, s.Processed = m.beat.Detail, m.sup.Restarts, m.sup.Cause, m.beat.Processed
 	s.RetryMS = m.sup.RetryIn(time.Now()).Milliseconds()
 	if m.proc != nil {
-		s.PID, s.Confinement = m.proc.PID, m.proc.Confinement
+		s.PID, s.Confinement, s.Yields = m.proc.PID, m.proc.Confinement, m.proc.Yields()
 		if m.proc.Confinement.User {
 			s.UID = sandbox.FirstUID + uint32(m.of.slots[m.lane])
 		}

@@ -62,7 +62,8 @@ func (r *Roster) spawn(in config.Installed, key string, slot int) (*sandbox.Proc
 		log.close()
 		return nil, hostError{err}
 	}
-	go func() { <-proc.Done(); log.close() }()
+	r.diners.seat(in.ID, proc)
+	go func() { <-proc.Done(); r.diners.leave(proc); log.close() }()
 	return proc, nil
 }
 

@@ -60,6 +60,7 @@ type Roster struct {
 	c      Config
 	slots  *slots
 	groups *sandbox.Groups
+	diners *diners
 	trials sync.WaitGroup // looks at candidates, and collections, that are going on
 	wanted atomic.Int64   // collections that were asked for and have not begun
 
@@ -93,7 +94,7 @@ func New(c Config) (*Roster, error) {
 	}
 	return &Roster{
 		c: c, slots: s, groups: sandbox.NewGroups(c.StateDir), lineages: map[string]*lineage{},
-		leaving: map[string]*lineage{},
+		leaving: map[string]*lineage{}, diners: newDiners(c.Log, c.Notes),
 	}, nil
 }
 
@@ -256,6 +257,7 @@ func (r *Roster) Close() {
 		<-of.gone
 	}
 	r.trials.Wait()
+	r.diners.close()
 	r.groups.Close()
 }
 
@@ -290,6 +292,7 @@ type Status struct {
 	Breaker     []docket.BreakerStatus `json:"breaker"`
 	Demoted     *docket.Demotion       `json:"demoted,omitempty"` // why it does not enforce although Mode says so
 	Confinement sandbox.Confinement    `json:"confinement"`
+	Yields      bool                   `json:"yields,omitempty"` // it burns processor time, and makes way for the others
 	Versions    *Versions              `json:"versions,omitempty"`
 }
 

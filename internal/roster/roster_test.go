@@ -67,6 +67,8 @@ func engine() provider.Engine {
 				os.Exit(9)
 			case "slow", "slower":
 				select {}
+			case "spins":
+				go spin()
 			}
 			fault.Store(string(text))
 			return "content: " + string(text), err
@@ -80,6 +82,11 @@ func engine() provider.Engine {
 			}
 			return provider.Allow()
 		},
+	}
+}
+
+func spin() {
+	for { //nolint:staticcheck // that is what it is for
 	}
 }
 

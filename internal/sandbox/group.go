@@ -172,6 +172,7 @@ type group struct {
 	unified *cgroup2.Manager
 	why     string   // what of the limits it does not hold
 	dirs    []string // where its counters are: one in version 2, one for each controller in version 1
+	cpu     string   // of these the one of the cpu controller; empty: it is not usable
 }
 
 // create makes the group of a slot with its limits. What the host does not allow is left out and said in why.
@@ -194,12 +195,18 @@ func (g *Groups) create(slot int, limits Limits) (*group, error) {
 	var err error
 	if g.unified != "" {
 		out.dirs = []string{filepath.Join(cgroupRoot, g.unified, g.name, name)}
+		if slices.Contains(usable, cpuController) {
+			out.cpu = out.dirs[0]
+		}
 		out.unified, err = cgroup2.NewManager(cgroupRoot, filepath.Join(g.unified, g.name, name),
 			unifiedLimits(usable, limits))
 	} else {
 		for _, c := range usable {
 			if dir, err := g.splitDir(c); err == nil {
 				out.dirs = append(out.dirs, filepath.Join(dir, name))
+				if c == cpuController {
+					out.cpu = filepath.Join(dir, name)
+				}
 			}
 		}
 		out.split, err = cgroup1.New(g.splitPath(name), splitLimits(limits), cgroup1.WithHierarchy(hierarchy(usable)))

@@ -49,12 +49,13 @@ func callPolicy(network bool) (seccomp.Policy, error) {
 }
 
 // absentCalls are as if the kernel had none of them: their arguments lie in memory that a filter cannot see (clone3,
-// openat2), or the mere presence of one is a surface that has been broken again and again (io_uring).
+// openat2, and sched_setattr, whose slice the core sets), or the mere presence of one is a surface that has been broken
+// again and again (io_uring).
 var absentCalls = []string{
 	"clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register", "statmount", "listmount",
 	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "map_shadow_stack", "uretprobe",
 	"set_mempolicy_home_node", "process_mrelease", "process_madvise", "futex_waitv", "futex_wake", "futex_wait",
-	"futex_requeue",
+	"futex_requeue", "sched_setattr",
 }
 
 // namespaceFlags are those of clone(2) that make a namespace. CLONE_NEWTIME is clone3's only.
@@ -139,7 +140,7 @@ var allowedCalls = []string{
 	"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
 	"capget", "capset", "getrlimit", "setrlimit", "prlimit64", "getrusage", "times", "getpriority", "setpriority",
 	"ioprio_get", "ioprio_set", "sched_getaffinity", "sched_setaffinity", "sched_getparam", "sched_setparam",
-	"sched_getscheduler", "sched_setscheduler", "sched_getattr", "sched_setattr", "sched_get_priority_max",
+	"sched_getscheduler", "sched_setscheduler", "sched_getattr", "sched_get_priority_max",
 	"sched_get_priority_min", "sched_rr_get_interval", "getcpu",
 
 	// sockets that were opened by a call that looks at the family

@@ -34,6 +34,9 @@ type Process struct {
 	ended atomic.Pointer[string] // why we ended it, if we did
 	begun time.Time
 	used  atomic.Pointer[Usage] // in all, once it has ended
+
+	effort effort
+	yields atomic.Bool // as MakeWay said last
 }
 
 // Start starts the provider whose program is open in file, which stays the caller's.

@@ -110,14 +110,20 @@ const userHz = 100
 func processUsage(pid int) (u Usage) {
 	dir := fmt.Sprintf("/proc/%d", pid)
 	u.Memory = readKey(dir+"/status", "VmHWM") << 10
-	text, err := os.ReadFile(dir + "/stat")
+	u.CPU = processTime(pid)
+	return u
+}
+
+// processTime is a process's time on processors, with that of children that were waited for.
+func processTime(pid int) (spent time.Duration) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return u
+		return 0
 	}
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // from field 3 on: a name may hold anything
 	for _, f := range fields[min(11, len(fields)):min(15, len(fields))] {
 		ticks, _ := strconv.ParseInt(f, 10, 64) // 0 for what is none
-		u.CPU += time.Duration(ticks) * time.Second / userHz
+		spent += time.Duration(ticks) * time.Second / userHz
 	}
-	return u
+	return spent
 }

@@ -193,7 +193,7 @@ type tempo struct {
 // vote judges what the time of a vote has changed. What it says, it says of the votes before this one.
 func (t *tempo) vote(c arbiter.PaceConfig, took time.Duration, turn arbiter.PaceTurn) error {
 	switch {
-	case turn == arbiter.TooSlow && (t.demoted || t.slow < c.Slow):
+	case (turn == arbiter.TooSlow || turn == arbiter.MuchTooSlow) && (t.demoted || t.slow < c.Slow):
 		return fmt.Errorf("too slow after %d slow votes of %d, demoted before: %v", t.slow, t.votes, t.demoted)
 	case turn == arbiter.FastAgain && (!t.demoted || t.votes < c.Good*c.Calm):
 		return fmt.Errorf("fast again after %d votes, demoted before: %v", t.votes, t.demoted)

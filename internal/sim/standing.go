@@ -100,12 +100,13 @@ func (s *standing) turned(turn arbiter.Turn) {
 func (s *standing) paced(now, took time.Duration) (stir, error) {
 	turn := s.pace.Vote(s.n.pace, now, took, budget)
 	switch turn {
-	case arbiter.TooSlow:
+	case arbiter.TooSlow, arbiter.MuchTooSlow:
 		s.count.Slow++
 	case arbiter.FastAgain:
 		s.count.FastAgain++
 	}
-	return stir{relieve: turn == arbiter.TooSlow}, s.tempo.vote(s.n.pace, took, turn)
+	slow := turn == arbiter.TooSlow || turn == arbiter.MuchTooSlow
+	return stir{relieve: slow}, s.tempo.vote(s.n.pace, took, turn)
 }
 
 // ruled shows a vote to the deny-storm breaker before it has an effect.

@@ -1,0 +1,251 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How a provider's threads are looked at.
+const (
+	// longStretch is a time on a processor, without a pause, for which others notice that they wait. A vote takes some
+	// 0.05 ms; whoever computes is interrupted by the kernel's ticks, each 1 to 10 ms.
+	longStretch = 500 * time.Microsecond
+
+	// worthALook is the percentage of a processor that all threads together take for somebody to look closer.
+	worthALook = 2
+
+	glance     = 100 * time.Millisecond // the first look, when there is none before to compare with
+	mostLooked = 1024                   // threads
+)
+
+// longSlice is the slice of a thread that computes, in nanoseconds: longer than everybody else's, which is at most
+// 3 ms where nobody asked for more (base_slice in kernel/sched/fair.c). Since Linux 6.12 who wakes with a shorter one
+// runs at once (PREEMPT_SHORT), and need not wait for a tick. The thread gets the same time, in longer parts.
+const longSlice = 10_000_000
+
+// turns is what a thread has had of the processors.
+type turns struct {
+	ran time.Duration
+	n   uint64 // times that it was put on one
+}
+
+// effort is what is known of a provider's threads. One goroutine at a time uses it.
+type effort struct {
+	at      time.Time // of the last look
+	spent   time.Duration
+	seenAt  time.Time
+	seen    map[int]turns  // by thread, at seenAt; nil: nobody looked closer
+	burning []int          // threads with long stretches
+	slices  map[int]uint64 // what threads were given, while it makes way
+}
+
+// Burned returns how much of a processor, in percent, the provider and all that it started took in long stretches
+// since the last call: what its neighbours had to wait for. Many short ones are no burden and count nothing; busy says
+// whether there was work at all. The first call that finds some takes 0.1 s; one that finds none reads a file or two.
+// One goroutine at a time may call it.
+func (p *Process) Burned() (percent int, busy bool) {
+	e := &p.effort
+	now, spent := time.Now(), p.group.spent(p.PID)
+	if e.at.IsZero() {
+		e.at = p.begun
+	}
+	total := percentOf(spent-e.spent, now.Sub(e.at))
+	e.at, e.spent, e.burning = now, spent, nil
+	if total < worthALook {
+		e.seen = nil
+		return 0, false
+	}
+	if e.seen == nil {
+		e.seen, e.seenAt = p.turns(), time.Now()
+		time.Sleep(glance)
+	}
+	after, at := p.turns(), time.Now()
+	took, burning := stretches(e.seen, after)
+	percent = percentOf(took, at.Sub(e.seenAt))
+	e.seen, e.seenAt, e.burning = after, at, burning
+	return percent, true
+}
+
+func percentOf(part, whole time.Duration) int {
+	if whole <= 0 {
+		return 0
+	}
+	return int(100 * max(part, 0) / whole)
+}
+
+// stretches compares two looks: which threads ran in long stretches between them, and for how long in all. A thread
+// that is new, or that was never put on a processor anew because it never left it, counts from its first turn on.
+func stretches(before, after map[int]turns) (took time.Duration, burning []int) {
+	for tid, now := range after {
+		was := before[tid]
+		if now.n < was.n {
+			was = turns{} // another thread of the same number
+		}
+		ran := now.ran - was.ran
+		if ran >= longStretch*time.Duration(max(now.n-was.n, 1)) {
+			took += ran
+			burning = append(burning, tid)
+		}
+	}
+	return took, burning
+}
+
+// turns reads what each thread has had.
+func (p *Process) turns() map[int]turns {
+	all := map[int]turns{}
+	for _, tid := range p.threads() {
+		// Documentation/scheduler/sched-stats.rst: nanoseconds on a processor, those waiting for one, turns.
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", tid))
+		if err != nil {
+			continue // it has ended
+		}
+		var ran, waited int64
+		var t turns
+		if n, _ := fmt.Sscan(string(text), &ran, &waited, &t.n); n == 3 {
+			t.ran = time.Duration(ran)
+			all[tid] = t
+		}
+	}
+	return all
+}
+
+// threads lists those of the provider and of all that it started; without a control group, its own.
+func (p *Process) threads() (all []int) {
+	names := []string{}
+	switch {
+	case p.group == nil || p.group.cpu == "":
+		entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID)) // none when it has ended
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+	case p.group.unified != nil:
+		names = readWords(filepath.Join(p.group.cpu, "cgroup.threads"))
+	default:
+		names = readWords(filepath.Join(p.group.cpu, "tasks"))
+	}
+	for _, name := range names[:min(len(names), mostLooked)] {
+		if tid, err := strconv.Atoi(name); err == nil {
+			all = append(all, tid)
+		}
+	}
+	return all
+}
+
+func readWords(path string) []string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(bytes.TrimSpace(text)))
+}
+
+// spent is the time that all processes of the group, or else this one, were on processors. Where the group does not
+// count it, what short-lived children used is missing until they are waited for.
+func (g *group) spent(pid int) (sum time.Duration) {
+	if g == nil || g.cpu == "" {
+		return processTime(pid)
+	}
+	if g.unified != nil {
+		return time.Duration(readKey(filepath.Join(g.cpu, "cpu.stat"), "usage_usec")) * time.Microsecond
+	}
+	if n := readNumber(filepath.Join(g.cpu, "cpuacct.usage")); n > 0 {
+		return time.Duration(n)
+	}
+	procs := readWords(filepath.Join(g.cpu, "cgroup.procs"))
+	for _, word := range procs[:min(len(procs), mostLooked)] {
+		if one, err := strconv.Atoi(word); err == nil {
+			sum += processTime(one)
+		}
+	}
+	return sum
+}
+
+// MakeWay lets the other providers, and whoever wakes on the same processor, go first, or no longer. Its share of the
+// processors on a host where all want to run stays what it was, except beside other providers: among them it gets what
+// they leave. Called again, it finds the threads that Burned has seen since. One goroutine at a time may call Burned
+// and MakeWay. An error means that the other providers do not go first.
+func (p *Process) MakeWay(way bool) (err error) {
+	if p.used.Load() != nil {
+		return nil // it has ended, and its group may be another one's by now
+	}
+	if p.yields.Swap(way) != way && p.group != nil && p.group.cpu != "" {
+		err = p.group.idle(way)
+	}
+	e := &p.effort
+	now := map[int]uint64{}
+	for _, tid := range p.threads() {
+		// A thread inherits the slice of the one that made it, so those that are new are set, too.
+		now[tid] = slice
+		if way && slices.Contains(e.burning, tid) {
+			now[tid] = longSlice
+		}
+		if e.slices[tid] != now[tid] {
+			setSlice(tid, now[tid])
+		}
+	}
+	if e.slices = now; !way {
+		e.slices = nil
+	}
+	return err
+}
+
+// Yields reports whether it makes way. It is safe for concurrent use.
+func (p *Process) Yields() bool { return p.yields.Load() }
+
+// idle makes the group one that runs when its neighbours, the other providers' groups, do not want to (cpu.idle, since
+// Linux 5.15), or else gives it the least weight beside them. A group that is gone needs neither.
+func (g *group) idle(on bool) error {
+	err := set(filepath.Join(g.cpu, "cpu.idle"), on, "1", "0")
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case g.unified != nil:
+		err = set(filepath.Join(g.cpu, "cpu.weight"), on, "1", "100")
+	default:
+		err = set(filepath.Join(g.cpu, "cpu.shares"), on, "2", "1024")
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func set(path string, on bool, yes, no string) error {
+	value := no
+	if on {
+		value = yes
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0) // never made: a control group has the files that the kernel gives it
+	if err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	if _, err := f.WriteString(value); err != nil {
+		return errors.Join(fmt.Errorf("control group: %w", err), f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	return nil
+}
+
+// setSlice gives an ordinary thread a slice, in nanoseconds, and leaves the rest as it is. One that has ended is none.
+// Between a look at a thread and this its number can have gone to another one: that one computes in other parts then,
+// which is no harm.
+func setSlice(tid int, length uint64) {
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err != nil || attr.Policy != unix.SCHED_NORMAL && attr.Policy != unix.SCHED_BATCH {
+		return
+	}
+	attr.Runtime = length
+	_ = unix.SchedSetAttr(tid, attr, 0) // otherwise it interrupts others as before
+}
