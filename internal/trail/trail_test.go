@@ -19,13 +19,13 @@ type written struct {
 	recs []event.Record
 }
 
-func (w *written) Append(rec event.Record) {
+func (w *written) Append(recs ...event.Record) {
 	if w.hold != nil {
 		<-w.hold
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.recs = append(w.recs, rec)
+	w.recs = append(w.recs, recs...)
 }
 
 func (w *written) ids() (ids []uint64) {
