@@ -263,10 +263,10 @@ func (g *Guard) bury() (code int, over bool) {
 func (g *Guard) pass() {
 	var b [1]byte
 	_, _ = unix.Read(int(g.poll[onSignal].Fd), b[:])
-	switch s := syscall.Signal(b[0]); s {
-	case unix.SIGHUP:
+	switch s := syscall.Signal(b[0]); {
+	case s == unix.SIGHUP:
 		g.reload = true
-	case unix.SIGTERM, unix.SIGINT:
+	case s == unix.SIGTERM || s == unix.SIGINT:
 		if g.leaving && g.core != 0 {
 			g.kill(link.Killed, now())
 		} else if g.core != 0 {

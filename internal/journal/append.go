@@ -39,7 +39,8 @@ func newEncoder(origin Origin) *encoder {
 	b = append(b, `},"metadata":{"version":"`+SchemaVersion+`","product":{"name":"`+productName+`","vendor_name":"`+
 		productName+`"`...)
 	b = e.omitEmpty(b, `,"version":"`, origin.Version)
-	e.source = append(b, `},"profiles":["`+profiles[0]+`","`+profiles[1]+`"],"log_name":"`+logName+`","uid":"`...)
+	b = append(b, `},"profiles":["`+profiles[0]+`","`+profiles[1]+`"],"log_name":"`+logName+`","uid":"`...)
+	e.source = b
 	return e
 }
 
