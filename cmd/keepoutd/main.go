@@ -2,6 +2,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,9 +15,10 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	core := "keepout-core"
-	if exe, err := os.Executable(); err == nil {
-		core = filepath.Join(filepath.Dir(exe), core)
+	exe, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "keepoutd:", err)
+		os.Exit(1)
 	}
-	os.Exit(guard.Main(core, os.Args[1:]))
+	os.Exit(guard.Main(filepath.Join(filepath.Dir(exe), "keepout-core"), os.Args[1:]))
 }

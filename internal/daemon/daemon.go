@@ -175,9 +175,13 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	if err != nil {
 		return sensorProblem(err)
 	}
+	kept, err := link.RaiseFiles() // the kernel opens a descriptor for every event
+	if err != nil {
+		return err
+	}
 	beat := func() { pulse.Beat.Add(1) }
 	d.leases, err = lease.New(lease.Config{
-		Marker: group, MaxEvent: link.MaxFiles, MaxKept: link.KeptFiles(), Beat: beat,
+		Marker: group, MaxEvent: link.MaxFiles, MaxKept: kept, Beat: beat,
 		Held: func(kept int) { pulse.Held.Store(kept > 0) },
 	})
 	if err != nil {

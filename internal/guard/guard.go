@@ -2,58 +2,53 @@ package guard
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/keepout-security/keepout/internal/guard/link"
+	"github.com/keepout-security/keepout/internal/sensor/fanotify"
 )
 
 // Numbers.
 const (
-	defaultLimit = time.Second            // until the core has read its configuration
-	sweepAgain   = 100 * time.Millisecond // while a core that was killed is still there
-	firstWait    = 100 * time.Millisecond // before the second restart; doubles
-	longestWait  = 10 * time.Second
-	steady       = time.Minute // of reading, after which the first restart does not wait again
-	shortest     = 10 * time.Millisecond
-	idleLimit    = time.Minute // for a core that does not read: to take over, or to end
+	sweepAgain  = 100 * time.Millisecond // while a core that was killed is still there
+	firstWait   = 100 * time.Millisecond // before the second restart; doubles
+	longestWait = 10 * time.Second
+	steady      = time.Minute // of reading, after which the first restart does not wait again
+	idleLimit   = time.Minute // for a core that does not read: to take over, or to end
 )
 
 // Places in Guard.poll.
-const (
-	onGroup = iota
-	onSignal
-	onSocket
-	onCore
-	places
-)
+const onGroup, onSignal, onSocket = 0, 1, 2
 
 // Guard runs on one thread. Either it answers, or the core reads.
 type Guard struct {
-	server
-	program *program
-	pulse   *link.Pulse
-	say     chan<- string
-	poll    [places]unix.PollFd
+	group *fanotify.Group
+	pulse *link.Pulse
+	page  *os.File // of the pulse
+	image *os.File // the core's program in memory: its start shall raise no event, which this thread could not answer
+	argv  []string
+	say   chan<- string
+	poll  [3]unix.PollFd
+	buf   [2048]byte     // 64 events with two descriptors each: as many as any process may have
+	sched unix.SchedAttr // here, because on the stack it would not stay
 
-	core    *core
-	reading bool       // the core reads; otherwise the guard answers
-	armed   bool       // the core reads and nobody waits: the next event wakes the guard
-	ever    bool       // a core has started in full once; from then on there must be one
-	reload  bool       // a core that has yet to take over is told then, when it surely listens
+	core    int        // the core's process, or 0
+	reading bool       // it reads; otherwise the guard answers
+	armed   bool       // it reads and nobody waits: the next event wakes the guard
+	ever    bool       // one has started in full; from then on there must be one
+	reload  bool       // it is to be told once it has taken over, when it surely listens
 	leaving bool       // the guard ends with its core
 	killed  link.Cause // why the guard is ending the core, or None
 	watch   watch
 
 	gap      link.Gap      // that a new core is told
 	since    time.Duration // when the gap, or else the reading, began
-	read     time.Duration // how long the last core that has read did so
-	idle     time.Duration // since when the core does not read
-	swept    time.Duration
+	due      time.Duration // without a core: its start; for one that does not read: its end; then: the next sweep
 	nextWait time.Duration
-	startAt  time.Duration // of a core, while there is none
 }
 
 // now is a clock that goes on while the host sleeps.
@@ -66,238 +61,217 @@ func now() time.Duration {
 // run starts the core, again and again, and returns the guard's exit code when both are to end.
 func (g *Guard) run() int {
 	for {
-		if g.core == nil && g.leaving {
-			return 0
-		}
-		if g.core == nil && now() >= g.startAt && !g.launch() && !g.ever {
-			return 1
-		}
 		g.sleep()
 		g.pass()
 		g.hear()
-		if g.reading {
-			g.look()
-		} else if g.drain() != nil {
-			return 1 // there is no group any more, and so nobody who waits for it
-		}
 		if code, over := g.bury(); over {
 			return code
 		}
+		if g.reading {
+			g.look()
+		} else if !g.serve() {
+			return 1
+		}
 	}
+}
+
+// serve answers, and does what is due. It returns false at the end: there is no group any more, and so nobody who waits
+// for it, or the first core cannot be started.
+func (g *Guard) serve() bool {
+	switch {
+	case g.drain() != nil:
+		return false
+	case now() < g.due:
+	case g.core == 0:
+		return g.launch() || g.ever
+	case g.killed != link.None:
+		g.sweep()
+		g.due = now() + sweepAgain
+	default: // it neither takes over nor ends
+		g.kill(link.Stalled, now())
+	}
+	return true
 }
 
 // sleep waits for something to do. While a core reads, the guard is not woken for every event, which would cost more
 // than the event; it looks in from time to time until nobody has waited for a while.
 func (g *Guard) sleep() {
-	timeout := time.Duration(-1)
+	timeout := g.due - now()
+	g.poll[onGroup].Fd = int32(g.group.FD())
 	switch {
-	case g.core == nil:
-		timeout = max(g.startAt-now(), 0)
-	case g.killed != link.None || g.core.dead:
-		timeout = sweepAgain
-	case g.armed && g.pulse.Taken.Load() != g.pulse.Answered.Load(): // taken before the core saw that the guard sleeps
-		timeout = 0
-	case !g.reading:
-		timeout = max(g.idle+idleLimit-now(), 0)
-	case g.reading && !g.armed:
-		timeout = max(g.limit()/samplesPerLimit, shortest)
-	}
-	g.poll[onGroup].Fd, g.poll[onSocket].Fd, g.poll[onCore].Fd = int32(g.group.FD()), -1, -1
-	if g.reading && !g.armed {
+	case g.armed:
+		timeout = time.Hour // nothing is due
+	case g.reading:
+		timeout = time.Duration(g.pulse.Limit.Load()) / samplesPerLimit
 		g.poll[onGroup].Fd = -1 // not only no wanted events: an event wakes whoever polls the group, whatever for
 	}
-	// What has ended would wake the guard again and again.
-	if g.core != nil && !g.core.silent {
-		g.poll[onSocket].Fd = int32(g.core.sock)
-	}
-	if g.core != nil && !g.core.dead {
-		g.poll[onCore].Fd = int32(g.core.pidfd)
-	}
-	ms := -1 // for ever
-	if timeout >= 0 {
-		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
-	}
-	_, _ = unix.Poll(g.poll[:], ms) // whatever woke us, everything is looked at
+	_, _ = unix.Poll(g.poll[:], int(max(timeout, 0).Milliseconds())+1) // whatever woke us, everything is looked at
 }
 
-func (g *Guard) limit() time.Duration {
-	if l := time.Duration(g.pulse.Limit.Load()); l > 0 {
-		return l
-	}
-	return defaultLimit
-}
-
-// launch starts a core, which does not read before it has taken over.
+// launch starts a core, which lives at most as long as this thread and does not read before it has taken over.
 func (g *Guard) launch() bool {
 	g.pulse.Reset()
-	c, err := g.program.start()
+	ours, theirs, err := link.Pair()
+	if err == nil {
+		g.core, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", g.image.Fd()), g.argv, &syscall.ProcAttr{
+			Env: os.Environ(), Files: []uintptr{
+				0, 1, 2, link.GroupFD: uintptr(g.group.FD()), link.PulseFD: g.page.Fd(), link.NextFD - 1: uintptr(theirs),
+			},
+			// Ctrl-C is for the guard; and without a guard the core ends, in order.
+			Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM},
+		})
+		_ = unix.Close(theirs) // the core has its own
+	}
 	if err != nil {
-		g.tell(err.Error())
-		g.postpone()
+		_ = unix.Close(ours)
+		g.postpone(fmt.Sprintf("start the core: %v", err))
 		return false
 	}
-	g.core, g.read, g.idle = c, 0, now()
+	g.poll[onSocket].Fd, g.due = int32(ours), now()+idleLimit
 	g.gap.Cores++
 	return true
 }
 
-// postpone says when the next core is started.
-func (g *Guard) postpone() {
-	if g.read >= steady {
-		g.nextWait = 0
+// postpone says why there is no core, and when the next one is started.
+func (g *Guard) postpone(why string) {
+	select {
+	case g.say <- fmt.Sprintf("%s; the next start is due in %v", why, g.nextWait):
+	default: // who reads the log may be waiting for an answer
 	}
-	g.startAt = now() + g.nextWait
+	g.due = now() + g.nextWait
 	g.nextWait = min(max(2*g.nextWait, firstWait), longestWait)
 }
 
 // hear does what the core says.
 func (g *Guard) hear() {
-	if g.core == nil {
-		return
-	}
-	switch link.Hear(g.core.sock) {
+	switch link.Hear(int(g.poll[onSocket].Fd)) {
 	case link.TakeOver: // everything that this process has read is answered
-		if g.reading || g.killed != link.None {
-			return
-		}
-		if g.gap.Cause != link.None {
-			g.gap.Length, g.gap.Decided = now()-g.since, g.decided
-		}
-		if link.Report(g.core.sock, g.gap) == nil {
-			g.gap, g.decided = link.Gap{Cores: g.gap.Cores}, 0
-			g.reading, g.armed, g.watch, g.since = true, false, watch{}, now()
-			if g.reload {
-				g.reload = false
-				g.core.signal(unix.SIGHUP)
-			}
-		}
+		g.handOver()
 	case link.Ready:
 		g.ever = true
 	case link.Leave:
 		g.stand(now())
 	case link.Closed:
-		g.core.silent = true
+		g.hangUp()
 	}
+	if g.reading && g.reload {
+		g.reload = false
+		_ = unix.Kill(g.core, unix.SIGHUP)
+	}
+}
+
+// hangUp closes the socket of a core that says nothing any more, and would wake the guard again and again.
+func (g *Guard) hangUp() {
+	_ = unix.Close(int(g.poll[onSocket].Fd))
+	g.poll[onSocket].Fd = -1
+}
+
+// handOver lets the core read.
+func (g *Guard) handOver() {
+	t := now()
+	g.gap.Length = t - g.since
+	if g.reading || g.killed != link.None || link.Report(int(g.poll[onSocket].Fd), g.gap) != nil {
+		return
+	}
+	g.gap = link.Gap{Cores: g.gap.Cores}
+	g.reading, g.since, g.watch = true, t, watch{at: t, good: t, owed: t}
 }
 
 // stand makes the guard answer from now on, in a gap that began at since.
 func (g *Guard) stand(since time.Duration) {
-	if g.reading {
-		g.reading, g.read, g.since, g.idle = false, since-g.since, since, now()
-		_ = g.group.HeedAll() // what the kernel remembers was the core's to watch
+	if !g.reading {
+		return
 	}
+	if since-g.since >= steady {
+		g.nextWait = 0
+	}
+	g.reading, g.armed, g.since, g.due = false, false, since, now()+idleLimit
 }
 
 // look judges a core that reads.
 func (g *Guard) look() {
-	halted := g.core.halted()
+	t := now()
 	if g.armed {
-		owes := g.pulse.Taken.Load() != g.pulse.Answered.Load()
-		if g.poll[onGroup].Revents == 0 && g.pulse.Asleep.Load() && !owes && !halted {
-			return
-		}
 		g.pulse.Asleep.Store(false)
-		g.armed, g.watch = false, watch{}
+		g.armed, g.watch = false, watch{at: t, good: t, owed: t}
 	}
+	halted := g.halted()
 	var v verdict
-	g.watch, v = g.watch.step(g.limit(), now(), sample{
+	g.watch, v = g.watch.step(time.Duration(g.pulse.Limit.Load()), t, sample{
 		queued: g.group.Waiting(), taken: g.pulse.Taken.Load(), answered: g.pulse.Answered.Load(),
 		beat: g.pulse.Beat.Load(), held: g.pulse.Held.Load(), stopped: halted,
 	})
-	switch v {
-	case idle:
-		g.armed = true
+	switch {
+	case v == idle:
 		g.pulse.Asleep.Store(true)
-	case stalled:
-		g.kill(link.Stalled, g.watch.good)
-	case stopped:
+		g.armed = g.pulse.Taken.Load() == g.pulse.Answered.Load() // not taken before the core could see that
+	case v == stalled && halted:
 		g.kill(link.Stopped, g.watch.good)
-	case fine:
+	case v == stalled:
+		g.kill(link.Stalled, g.watch.good)
 	}
+}
+
+// halted reports whether a signal has stopped the core.
+func (g *Guard) halted() bool {
+	var info unix.Siginfo
+	// WNOWAIT leaves the state as it is, so that it can be asked for again; waitid(2).
+	err := unix.Waitid(unix.P_PID, g.core, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo == int32(unix.SIGCHLD)
 }
 
 // kill ends the core and answers in its place at once: it may be long before it is gone.
 func (g *Guard) kill(cause link.Cause, since time.Duration) {
-	g.killed = cause
-	g.core.signal(unix.SIGKILL)
+	_ = unix.Kill(g.core, unix.SIGKILL)
 	g.stand(since)
-	g.swept = 0
+	g.killed, g.due = cause, now()
 }
 
-// bury sweeps up after a core that is ending, and reports whether its end is the guard's, too.
+// bury sweeps up after a core that has ended, and reports whether its end is the guard's, too.
 func (g *Guard) bury() (code int, over bool) {
-	if g.core == nil {
-		return 0, false
+	if g.core == 0 {
+		return 0, g.leaving
 	}
-	status, ended := g.core.reap()
-	if !ended {
-		if g.poll[onCore].Fd >= 0 && g.poll[onCore].Revents != 0 {
-			g.core.dead = true
-			g.stand(now())
-		}
-		switch {
-		case (g.killed != link.None || g.core.dead) && now()-g.swept >= sweepAgain:
-			g.sweep()
-			g.swept = now()
-		case !g.reading && g.killed == link.None && now()-g.idle >= idleLimit:
-			g.kill(link.Stalled, now())
-		}
+	var status unix.WaitStatus
+	if pid, _ := unix.Wait4(g.core, &status, unix.WNOHANG, nil); pid != g.core { // it, or one of its threads, is there
 		return 0, false
 	}
 	g.stand(now())
 	g.sweep()
-	g.core = nil
-	code, cause := status.ExitStatus(), link.Exited
+	g.hangUp()
+	g.core = 0
+	gap := link.Gap{Cause: link.Exited, Detail: status.ExitStatus(), Length: now() - g.since, Decided: g.gap.Decided}
+	code = gap.Detail
 	if status.Signaled() {
-		code, cause = int(status.Signal()), link.Killed
+		gap.Cause, gap.Detail = link.Killed, int(status.Signal())
+		code = 128 + gap.Detail // as a shell says it
 	}
 	if g.leaving || !g.ever {
-		if cause == link.Killed {
-			code += 128 // as a shell says it
-		}
 		return code, true
 	}
 	if g.killed != link.None {
-		cause = g.killed
+		gap.Cause, g.killed = g.killed, link.None
 	}
-	g.killed = link.None
-	g.postpone()
 	if g.gap.Cause == link.None { // a core that has not even taken over says less than the one before it
-		g.gap.Cause, g.gap.Detail = cause, code
+		g.gap.Cause, g.gap.Detail = gap.Cause, gap.Detail
 	}
-	g.tell(fmt.Sprintf("%v; the next start is due in %v", link.Gap{
-		Cause: cause, Detail: code, Length: now() - g.since, Decided: g.decided,
-	}, max(g.startAt-now(), 0).Round(time.Millisecond)))
+	g.postpone(gap.String())
 	return 0, false
 }
 
 // pass takes a signal and passes it on. A second request to end is not for the core to consider.
 func (g *Guard) pass() {
 	var b [1]byte
-	if n, err := unix.Read(int(g.poll[onSignal].Fd), b[:]); err != nil || n != 1 {
-		return
-	}
-	s := syscall.Signal(b[0])
-	if s == 0 {
-		return // a child has changed, which only wakes
-	}
-	again := g.leaving
-	g.leaving = again || s != unix.SIGHUP
-	switch {
-	case g.core == nil:
-	case s == unix.SIGHUP && !g.reading:
+	_, _ = unix.Read(int(g.poll[onSignal].Fd), b[:])
+	switch s := syscall.Signal(b[0]); {
+	case s == unix.SIGHUP:
 		g.reload = true
-	case again && s != unix.SIGHUP:
-		g.kill(link.Killed, now())
-	default:
-		g.core.signal(s)
-	}
-}
-
-// tell writes a line to the log. It never waits: who reads it may be waiting for an answer.
-func (g *Guard) tell(line string) {
-	select {
-	case g.say <- line:
-	default:
+	case s == unix.SIGTERM || s == unix.SIGINT:
+		if g.leaving && g.core != 0 {
+			g.kill(link.Killed, now())
+		} else if g.core != 0 {
+			_ = unix.Kill(g.core, s)
+		}
+		g.leaving = true
 	}
 }

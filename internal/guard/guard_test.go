@@ -27,7 +27,7 @@ func alone(t *testing.T) *Guard {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = page.Close() })
-	g := &Guard{server: server{group: group}, pulse: pulse, say: make(chan<- string)}
+	g := &Guard{group: group, pulse: pulse, say: make(chan<- string)}
 	for i := range g.poll {
 		g.poll[i] = unix.PollFd{Fd: -1, Events: unix.POLLIN}
 	}
@@ -44,22 +44,18 @@ func child(t *testing.T, g *Guard, name string, args ...string) (sock int) {
 	}
 	pid := p.Pid
 	_ = p.Release() // the guard waits for it
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ours, theirs, err := link.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.core, g.idle, g.read = &core{pid: pid, pidfd: pidfd, sock: ours}, now(), 0
+	g.core, g.due, g.poll[onSocket].Fd = pid, now()+idleLimit, int32(ours)
 	return theirs
 }
 
 // ended waits until the guard has buried its core.
 func ended(t *testing.T, g *Guard) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); g.core != nil; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); g.core != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the core does not end")
 		}
@@ -75,14 +71,14 @@ func TestStartsThatFail(t *testing.T) {
 		_ = unix.Close(child(t, g, "/bin/false"))
 		ended(t, g)
 	}
-	if wait := g.startAt - now(); wait < longestWait/2 {
+	if wait := g.due - now(); wait < longestWait/2 {
 		t.Errorf("the next start is due in %v", wait)
 	}
 	// One that has read for long is started anew at once.
 	_ = unix.Close(child(t, g, "/bin/false"))
 	g.reading, g.since = true, now()-steady
 	ended(t, g)
-	if wait := g.startAt - now(); wait > 0 {
+	if wait := g.due - now(); wait > 0 {
 		t.Errorf("after a steady one the next start is due in %v", wait)
 	}
 }
@@ -93,11 +89,13 @@ func TestCoreThatHangsAtTheStart(t *testing.T) {
 	g.ever = true
 	sock := child(t, g, "/bin/sleep", "600")
 	t.Cleanup(func() { _ = unix.Close(sock) })
-	g.bury()
-	if g.killed != link.None {
+	if !g.serve() || g.killed != link.None {
 		t.Fatal("ended before its time")
 	}
-	g.idle -= idleLimit
+	g.due = now()
+	if !g.serve() {
+		t.Fatal("the guard gives up")
+	}
 	ended(t, g)
 	if g.gap.Cause != link.Stalled {
 		t.Errorf("cause %v", g.gap.Cause)
@@ -108,11 +106,11 @@ func TestCoreThatHangsAtTheStart(t *testing.T) {
 func TestCoreThatIsSilent(t *testing.T) {
 	g := alone(t)
 	sock := child(t, g, "/bin/sleep", "600")
-	pid := g.core.pid
+	pid := g.core
 	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL); ended(t, g) })
 	_ = unix.Close(sock)
 	for range 3 {
-		g.killed, g.swept = link.Stalled, now()
+		g.due = now() + 10*time.Millisecond
 		g.sleep()
 		g.hear()
 	}
@@ -134,7 +132,7 @@ func TestReloadWaitsForTheCore(t *testing.T) {
 	}
 	g.poll[onSignal].Fd = int32(pipe[0])
 	sock := child(t, g, "/bin/sleep", "600")
-	pid := g.core.pid
+	pid := g.core
 	t.Cleanup(func() {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		ended(t, g)
@@ -146,8 +144,8 @@ func TestReloadWaitsForTheCore(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.pass()
-	if status, over := g.core.reap(); over {
-		t.Fatalf("it was told, and ended: %v", status)
+	if g.bury(); g.core == 0 {
+		t.Fatal("it was told, and ended")
 	}
 	if _, err := unix.Write(sock, []byte{link.TakeOver}); err != nil {
 		t.Fatal(err)

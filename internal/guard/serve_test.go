@@ -20,7 +20,7 @@ func TestServingAllocatesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { group.Stop(); _ = group.Close() })
-	s := server{group: group}
+	g := Guard{group: group}
 	const taken = 1000 // a number that no descriptor of the test has
 	event := make([]byte, 24)
 	binary.NativeEndian.PutUint32(event, 24)
@@ -29,19 +29,19 @@ func TestServingAllocatesNothing(t *testing.T) {
 	binary.NativeEndian.PutUint64(event[8:], fanotify.OpenPerm)
 	binary.NativeEndian.PutUint32(event[16:], taken)
 	for name, do := range map[string]func(){
-		"sweep": s.sweep,
+		"sweep": g.sweep,
 		"drain": func() {
-			if err := s.drain(); err != nil {
+			if err := g.drain(); err != nil {
 				t.Error(err)
 			}
 		},
-		"allow": func() { s.allow(event) },
+		"allow": func() { g.allow(event) },
 	} {
 		if n := testing.AllocsPerRun(20, do); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)
 		}
 	}
-	if err := group.Answer(taken, true); !errors.Is(err, fanotify.ErrAnswered) || s.decided != 0 {
-		t.Errorf("%v, %d decided, though nobody waits", err, s.decided)
+	if err := group.Answer(taken, true); !errors.Is(err, fanotify.ErrAnswered) || g.gap.Decided != 0 {
+		t.Errorf("%v, %d decided, though nobody waits", err, g.gap.Decided)
 	}
 }

@@ -7,7 +7,7 @@ type sample struct {
 	queued                bool // events wait in the kernel that nobody has read
 	taken, answered, beat uint64
 	held                  bool // the core holds leases, for which a writer may wait unseen
-	stopped               bool // the core was stopped by a signal
+	stopped               bool // by a signal; it may hold groups of its own, so that somebody may wait unseen
 }
 
 // verdict is what the guard makes of a sample.
@@ -15,9 +15,8 @@ type verdict uint8
 
 const (
 	fine    verdict = iota // someone waits, and the core works on it
-	idle                   // nobody has waited for a while; the next event wakes the guard
+	idle                   // nobody has waited for a stall limit; the next event wakes the guard
 	stalled                // the core has made no progress for too long
-	stopped                // the same, because a signal stopped it
 )
 
 // The shares of the stall limit. An event may arrive just after a sample, and is seen to be stuck by the second sample
@@ -25,60 +24,37 @@ const (
 const (
 	samplesPerLimit = 10 // one every 100 ms at a limit of 1 s
 	patiencePercent = 70
-	idleSamples     = 10
 )
 
-// watch judges whether the core makes progress. It is pure. The zero value has seen nothing.
+// watch judges whether the core makes progress. It is pure, and begins with the time in each of its fields.
 type watch struct {
-	last     sample
-	at       time.Duration // of the last sample
-	good     time.Duration // when a sample last showed progress, or that nothing was owed
-	quiet    int           // samples in a row without anybody waiting
-	begun    bool
-	haltedAt time.Duration // when the core was first seen stopped
+	last sample
+	at   time.Duration // of the last sample
+	good time.Duration // when a sample last showed progress, or that nothing was owed
+	owed time.Duration // when a sample last showed that somebody waits
 }
 
 // step judges a sample taken at now, on any clock that goes forward.
 func (w watch) step(limit, now time.Duration, s sample) (watch, verdict) {
-	if !w.begun {
-		w.begun, w.at, w.good = true, now, now
-	}
 	// Where the guard itself did not run (the host slept, or both were frozen), the core could not either, so that time
 	// does not count; what two intervals are does, for on a busy host the guard may be late by that.
-	if lost := now - w.at - 2*limit/samplesPerLimit; lost > 0 {
-		w.good, w.haltedAt = w.good+lost, w.haltedAt+lost
-	}
-	w.at = now
-	if s.stopped && !w.last.stopped {
-		w.haltedAt = now
-	}
+	lost := max(now-w.at-2*limit/samplesPerLimit, 0)
 	owed := s.taken != s.answered || s.held
-	owes := s.queued || owed
 	// The queue moves when events are taken; a debt moves when something is answered, or when the core has looked at
 	// every deadline and every lease and found that there is time left.
 	stuckQueue := s.queued && s.taken == w.last.taken
 	stuckDebt := owed && s.answered == w.last.answered && s.beat == w.last.beat
-	moved := !stuckQueue && !stuckDebt
-	w.last = s
-	patience := limit * patiencePercent / 100
-	switch {
-	case s.stopped && now-w.haltedAt >= patience:
-		return w, stopped // also with nobody waiting here: it may hold groups of its own
-	case owes && !moved && now-w.good >= patience:
-		if s.stopped {
-			return w, stopped
-		}
-		return w, stalled
+	w.last, w.at, w.good, w.owed = s, now, w.good+lost, w.owed+lost
+	if s.queued || owed || s.stopped {
+		w.owed = now
 	}
-	if !owes || moved {
+	if !stuckQueue && !stuckDebt && !s.stopped {
 		w.good = now
 	}
-	if owes || s.stopped {
-		w.quiet = 0
-		return w, fine
-	}
-	if w.quiet++; w.quiet >= idleSamples {
-		w.quiet = idleSamples
+	switch {
+	case now-w.good >= limit*patiencePercent/100:
+		return w, stalled
+	case now-w.owed >= limit:
 		return w, idle
 	}
 	return w, fine

@@ -13,7 +13,7 @@ const testLimit = time.Second
 func play(look func(at time.Duration) sample, until time.Duration) (at time.Duration, v verdict) {
 	var w watch
 	for at := time.Duration(0); at <= until; at += testLimit / samplesPerLimit {
-		if w, v = w.step(testLimit, at, look(at)); v == stalled || v == stopped {
+		if w, v = w.step(testLimit, at, look(at)); v == stalled {
 			return at, v
 		}
 	}
@@ -41,8 +41,8 @@ func TestWatch(t *testing.T) {
 		"beats but no reads":    {func(at time.Duration) sample { return sample{queued: true, beat: ticks(at)} }, stalled},
 		"holds leases":          {func(at time.Duration) sample { return sample{held: true, beat: ticks(at)} }, fine},
 		"leaves leases alone":   {func(time.Duration) sample { return sample{held: true} }, stalled},
-		"stopped, nobody waits": {func(time.Duration) sample { return sample{stopped: true} }, stopped},
-		"stopped":               {func(time.Duration) sample { return sample{queued: true, stopped: true} }, stopped},
+		"stopped, nobody waits": {func(time.Duration) sample { return sample{stopped: true} }, stalled},
+		"stopped":               {func(time.Duration) sample { return sample{queued: true, stopped: true} }, stalled},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestWatchIsInTime(t *testing.T) {
 			s.queued = true // whoever comes now
 			return s
 		}, 12*testLimit)
-		if lives && (v == stalled || v == stopped) {
+		if lives && v == stalled {
 			t.Fatalf("given up at %v", at)
 		}
 		if !lives && (v != stalled || at-dies > testLimit*9/10) {

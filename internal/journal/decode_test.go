@@ -149,8 +149,7 @@ func TestNoteRoundTrip(t *testing.T) {
 		{Severity: Informational},
 	} {
 		o := n.OCSF(testOrigin)
-		var e encoder
-		line, err := e.appendLine(nil, &o)
+		line, err := newEncoder(testOrigin).appendLine(nil, &o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +196,7 @@ func TestLongestLine(t *testing.T) {
 		}
 		n := Note{Code: s, Title: s, Provider: s, Detail: s}
 		o := n.OCSF(testOrigin)
-		line, err := new(encoder).appendLine(nil, &o)
+		line, err := newEncoder(testOrigin).appendLine(nil, &o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,8 +2,6 @@ package journal
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
 	"path"
 	"strconv"
 	"time"
@@ -35,6 +33,7 @@ const (
 	analyticRule    = 1
 	typeIDRegular   = 1
 	typeIDOther     = 99
+	selftestMark    = "self-test: "
 	findingUIDAfter = "-finding" // keeps metadata.uid of a finding apart from that of its event
 )
 
@@ -63,16 +62,29 @@ func FormatID(id uint64) string { return strconv.FormatUint(id, 16) }
 // Encode returns the lines of rec without newlines, as Append would write them but for the sequence number
 // and the link to the line before, which only the journal can give.
 func Encode(rec event.Record, origin Origin) ([][]byte, error) {
-	var e encoder
-	var lines [][]byte
-	for _, o := range OCSF(rec, origin) {
+	if !rec.Event.Type.Valid() {
+		return nil, nil
+	}
+	e := newEncoder(origin)
+	lines := [][]byte{e.appendActivity(nil, &rec, link{})}
+	if detected(&rec) {
+		o := OCSF(rec, origin)[1]
 		line, err := e.appendLine(nil, &o)
 		if err != nil {
 			return nil, err
 		}
-		lines = append(lines, bytes.TrimSuffix(line, []byte{'\n'}))
+		lines = append(lines, line)
+	}
+	for i := range lines {
+		lines[i] = bytes.TrimSuffix(lines[i], []byte{'\n'})
 	}
 	return lines, nil
+}
+
+// detected reports whether a Detection Finding belongs to rec.
+func detected(rec *event.Record) bool {
+	o := rec.Verdict.Outcome
+	return (o == event.Denied || o == event.WouldDeny) && !rec.Selftest()
 }
 
 // OCSF returns the objects of rec: the activity, and a Detection Finding when it was denied or would have
@@ -103,11 +115,10 @@ func OCSF(rec event.Record, origin Origin) []Object {
 	setObjects(&o, ev)
 	o.Unmapped.Keepout = verdictPart(ev, v)
 	if rec.Selftest() { // a canary of ours was recognised: nobody is to be called for that
-		o.SeverityID, o.Message = Informational, "self-test: "+o.Message
+		o.SeverityID, o.Message = Informational, selftestMark+o.Message
 		o.Unmapped.Keepout.Selftest = true
-		return []Object{o}
 	}
-	if v.Outcome != event.Denied && v.Outcome != event.WouldDeny {
+	if !detected(&rec) {
 		return []Object{o}
 	}
 	return []Object{o, finding(&o, rec)}
@@ -294,26 +305,33 @@ func severity(outcome event.Outcome) Severity {
 
 // message is the one sentence for people; the path stays out of it, it has its own field.
 func message(t event.Type, v *event.Verdict) string {
-	var what string
-	switch v.Outcome {
-	case "":
-		return t.String() + " seen"
-	case event.Denied:
-		what = " denied by "
-	case event.WouldDeny:
-		what = " would be denied by "
-	case event.Timeout, event.Unavailable, event.Allowed:
-		if what = " allowed by "; !v.Allowed {
-			what = " denied by "
-		}
-	default:
-		what = " decided by "
+	if v.Outcome == "" {
+		return t.String() + seen
 	}
-	text := t.String() + what + clip(v.DecidedBy, maxWord)
+	text := t.String() + decidedBy(v) + clip(v.DecidedBy, maxWord)
 	if v.Rule != "" {
 		text += ": " + clip(v.Rule, maxWord)
 	}
 	return text
+}
+
+// seen ends the message about what nobody was asked about.
+const seen = " seen"
+
+// decidedBy says what was decided, up to the name of who did.
+func decidedBy(v *event.Verdict) string {
+	switch v.Outcome {
+	case event.Denied:
+		return " denied by "
+	case event.WouldDeny:
+		return " would be denied by "
+	case event.Timeout, event.Unavailable, event.Allowed:
+		if v.Allowed {
+			return " allowed by "
+		}
+		return " denied by "
+	}
+	return " decided by "
 }
 
 func milliseconds(t time.Time) int64 {
@@ -328,23 +346,4 @@ func nanoseconds(t time.Time) int64 {
 		return 0
 	}
 	return t.UnixNano()
-}
-
-// encoder writes objects as lines; it keeps its buffers, so one is for one goroutine.
-type encoder struct {
-	buf  bytes.Buffer
-	json *json.Encoder
-}
-
-// appendLine appends o as one line with its newline.
-func (e *encoder) appendLine(dst []byte, o *Object) ([]byte, error) {
-	if e.json == nil {
-		e.json = json.NewEncoder(&e.buf)
-		e.json.SetEscapeHTML(false)
-	}
-	e.buf.Reset()
-	if err := e.json.Encode(o); err != nil {
-		return dst, fmt.Errorf("encode journal line: %w", err)
-	}
-	return appendVisible(dst, e.buf.Bytes()), nil
 }

@@ -40,18 +40,20 @@ type Head struct {
 // Journal appends to the journal of one folder. Its methods may be called from several goroutines. At most
 // one Journal may be open for a folder; the lock of the state folder (durable.Lock) sees to that.
 type Journal struct {
-	queue  chan item
+	wake   chan struct{} // capacity 1: there is something in the queue, or closed is set
 	done   chan struct{} // closed when the drain has ended
 	now    func() time.Time
 	every  time.Duration
 	lost   atomic.Uint64
-	head   atomic.Pointer[Head]
-	spill  spill
 	w      writer // the drain's alone
 	result error  // set before done is closed
 
-	mu     sync.RWMutex // orders Append before Close
+	mu     sync.Mutex
+	queue  []item // up to QueueLen
+	spare  []item // empty: what the queue was before the drain took it
+	spill  spill
 	closed bool
+	end    link // of what was written
 }
 
 // item is one thing in the queue: a record, or a note, or a barrier to answer when all before it is on disk.
@@ -63,7 +65,6 @@ type item struct {
 
 // spill counts what found the queue full.
 type spill struct {
-	mu           sync.Mutex
 	n            uint64
 	since, until time.Time
 }
@@ -99,14 +100,13 @@ func open(dir string, limits Limits, env environment) (*Journal, error) {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j := &Journal{
-		queue: make(chan item, QueueLen), done: make(chan struct{}), now: env.now, every: env.every,
+		wake: make(chan struct{}, 1), done: make(chan struct{}), now: env.now, every: env.every, end: end.head.link(),
 	}
 	j.w = writer{
 		dir: dir, limits: limits, origin: env.origin, disk: env.disk, now: env.now, every: env.every,
-		written: end.head, head: end.head, synced: make(chan error, 1), spilled: j.takeSpill,
-		lose: func(n uint64) { j.lost.Add(n) }, publish: func(h Head) { j.head.Store(&h) },
+		enc: newEncoder(env.origin), written: j.end, head: j.end, synced: make(chan error, 1), spilled: j.takeSpill,
+		lose: func(n uint64) { j.lost.Add(n) }, publish: j.publish,
 	}
-	j.w.publish(end.head)
 	if end.path != "" && end.size < limits.FileBytes {
 		if j.w.file, err = env.disk.open(end.path); err != nil {
 			return nil, fmt.Errorf("open journal: %w", err)
@@ -134,30 +134,53 @@ func Here() Origin {
 	return o
 }
 
-// Append queues rec and never waits for the disk; when the queue is full, rec is counted as lost. The
-// caller must not change rec's ballots afterwards.
-func (j *Journal) Append(rec event.Record) { j.put(item{rec: rec}) }
+// Append queues records and never waits for the disk; those that find the queue full are counted as lost. What is
+// given in one call is written in one go as far as it fits: the disk, and the goroutine that writes, are asked once.
+// The caller must not change the records' ballots afterwards.
+func (j *Journal) Append(recs ...event.Record) {
+	j.mu.Lock()
+	for i := range recs {
+		if it := j.place(); it != nil {
+			it.rec = recs[i]
+		}
+	}
+	j.mu.Unlock()
+	j.rouse()
+}
 
 // Note queues n as Append does.
 func (j *Journal) Note(n Note) {
 	if n.Time.IsZero() {
 		n.Time = j.now()
 	}
-	j.put(item{note: &n})
+	j.mu.Lock()
+	if it := j.place(); it != nil {
+		it.note = &n
+	}
+	j.mu.Unlock()
+	j.rouse()
 }
 
-func (j *Journal) put(it item) {
-	j.mu.RLock()
-	defer j.mu.RUnlock()
+// place is a new place in the queue, or nil when there is none: then what should take it is lost. Preconditions: mu is
+// held.
+func (j *Journal) place() *item {
+	if !j.closed && len(j.queue) < QueueLen {
+		j.queue = append(j.queue, item{})
+		return &j.queue[len(j.queue)-1]
+	}
 	if !j.closed {
-		select {
-		case j.queue <- it:
-			return
-		default:
-		}
 		j.spill.add(j.now())
 	}
 	j.lost.Add(1)
+	return nil
+}
+
+// rouse wakes the drain. Preconditions: mu is not held.
+func (j *Journal) rouse() {
+	select {
+	case j.wake <- struct{}{}:
+	default: // it has yet to look
+	}
 }
 
 // Lost is how many records and notes were not kept since Open: the queue was full, the disk refused, or the
@@ -165,19 +188,30 @@ func (j *Journal) put(it item) {
 func (j *Journal) Lost() uint64 { return j.lost.Load() }
 
 // Head is the end of what was written (not: synced) so far.
-func (j *Journal) Head() Head { return *j.head.Load() }
+func (j *Journal) Head() Head {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.end.head()
+}
+
+func (j *Journal) publish(end link) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.end = end
+}
 
 // Sync waits until everything that was queued before is written and synced, and returns the error of the
 // fsync. It is for commands of an operator, never for the verdict path. After Close it returns nil at once.
 func (j *Journal) Sync() error {
 	answer := make(chan error, 1)
-	j.mu.RLock()
+	j.mu.Lock()
 	if j.closed {
-		j.mu.RUnlock()
+		j.mu.Unlock()
 		return nil
 	}
-	j.queue <- item{barrier: answer}
-	j.mu.RUnlock()
+	j.queue = append(j.queue, item{barrier: answer}) // also into a full one: there are no more of these than operators
+	j.mu.Unlock()
+	j.rouse()
 	return <-answer
 }
 
@@ -185,11 +219,9 @@ func (j *Journal) Sync() error {
 // return the same.
 func (j *Journal) Close() error {
 	j.mu.Lock()
-	if !j.closed {
-		j.closed = true
-		close(j.queue)
-	}
+	j.closed = true
 	j.mu.Unlock()
+	j.rouse()
 	<-j.done
 	return j.result
 }
@@ -201,8 +233,8 @@ func (j *Journal) drain() {
 	armed := true
 	for {
 		select {
-		case it, more := <-j.queue:
-			if !more || !j.batch(it) {
+		case <-j.wake:
+			if !j.batch() {
 				j.result = j.w.end()
 				return
 			}
@@ -213,37 +245,37 @@ func (j *Journal) drain() {
 			j.w.tick()
 		}
 		// An idle journal does not wake up the machine.
-		if !armed && (j.w.busy() || j.spill.any()) {
+		if !armed && (j.w.busy() || j.spilled()) {
 			timer.Reset(j.every)
 			armed = true
 		}
 	}
 }
 
-// maxBatch bounds how long the drain stays away from its timer, in items.
-const maxBatch = 1024
+// keptItems is how long a queue may have been to be used again.
+const keptItems = 1024
 
-// batch writes the first item and all that wait behind it; false when the queue is closed and empty.
-func (j *Journal) batch(first item) bool {
-	defer j.w.flush()
-	j.w.add(&first)
-	for range maxBatch {
-		select {
-		case it, more := <-j.queue:
-			if !more {
-				return false
-			}
-			j.w.add(&it)
-		default:
-			return true
-		}
+// batch writes all that is in the queue; false when the journal is closed, and so nothing more will be.
+func (j *Journal) batch() (more bool) {
+	j.mu.Lock()
+	items := j.queue
+	j.queue, j.spare = j.spare, nil
+	more = !j.closed
+	j.mu.Unlock()
+	for i := range items {
+		j.w.add(&items[i])
 	}
-	return true
+	j.w.flush()
+	if cap(items) <= keptItems {
+		clear(items) // of what they hold on to
+		j.mu.Lock()
+		j.spare = items[:0]
+		j.mu.Unlock()
+	}
+	return more
 }
 
 func (s *spill) add(now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.n == 0 {
 		s.since = now
 	}
@@ -251,21 +283,20 @@ func (s *spill) add(now time.Time) {
 	s.until = now
 }
 
-func (s *spill) any() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n > 0
+func (j *Journal) spilled() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.spill.n > 0
 }
 
 // takeSpill moves the count of spilled items into l.
 func (j *Journal) takeSpill(l *losses) {
-	s := &j.spill
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n == 0 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.spill.n == 0 {
 		return
 	}
-	l.add(s.since, s.until)
-	l.spilled += s.n
-	s.n = 0
+	l.add(j.spill.since, j.spill.until)
+	l.spilled += j.spill.n
+	j.spill.n = 0
 }

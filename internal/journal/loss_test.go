@@ -279,7 +279,7 @@ func TestRotationLeavesNoHalfLine(t *testing.T) {
 	small := Note{Code: "small"}
 	o := small.OCSF(testOrigin)
 	o.Unmapped.Keepout.Seq, o.Unmapped.Keepout.Prev = 2, noHash
-	line, err := new(encoder).appendLine(nil, &o)
+	line, err := newEncoder(testOrigin).appendLine(nil, &o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,24 +33,22 @@ func clip(s string, limit int) string {
 
 // rawNames keeps the bytes that JSON would lose; nil in the usual case that there are none.
 func rawNames(ev *event.Event) *Raw {
-	var r Raw
-	found := false
-	keep := func(s string, limit int) []byte {
-		if utf8.ValidString(s) {
-			return nil
-		}
-		found = true
-		return []byte(clip(s, limit))
-	}
-	r.Path = keep(ev.File.Path, maxPath)
-	r.Name = keep(ev.Name, maxPath)
-	r.NewDir = keep(ev.NewDir, maxPath)
-	r.NewName = keep(ev.NewName, maxPath)
-	r.Comm = keep(ev.Actor.Comm, maxWord)
-	if !found {
+	valid := utf8.ValidString
+	if valid(ev.File.Path) && valid(ev.Name) && valid(ev.NewDir) && valid(ev.NewName) && valid(ev.Actor.Comm) {
 		return nil
 	}
-	return &r
+	return &Raw{
+		Path: lossy(ev.File.Path, maxPath), Name: lossy(ev.Name, maxPath), NewDir: lossy(ev.NewDir, maxPath),
+		NewName: lossy(ev.NewName, maxPath), Comm: lossy(ev.Actor.Comm, maxWord),
+	}
+}
+
+// lossy returns the bytes of a name that JSON cannot carry, and nil of any other.
+func lossy(name string, limit int) []byte {
+	if utf8.ValidString(name) {
+		return nil
+	}
+	return []byte(clip(name, limit))
 }
 
 // appendVisible appends a JSON line and escapes, as JSON allows in strings, what encoding/json leaves as it

@@ -8,6 +8,8 @@ import (
 	"io"
 	"path/filepath"
 	"time"
+
+	"github.com/keepout-security/keepout/event"
 )
 
 // batchBytes is how much is collected before it is written at once while the queue does not run dry.
@@ -25,11 +27,11 @@ type writer struct {
 	now    func() time.Time
 	every  time.Duration
 
-	enc     encoder
+	enc     *encoder
 	buf     []byte
 	items   uint64 // queue items in buf
-	head    Head   // the end of buf
-	written Head   // the end of the file
+	head    link   // the end of buf
+	written link   // the end of the file
 
 	file   file  // nil: the next write creates one
 	size   int64 // bytes of whole lines in file
@@ -49,8 +51,32 @@ type writer struct {
 
 	spilled func(l *losses)
 	lose    func(n uint64)
-	publish func(h Head)
+	publish func(end link)
 }
+
+// link is the end of the chain, which the next line repeats. The zero value is outside the journal.
+type link struct {
+	seq  uint64
+	hash [2 * sha256.Size]byte // in hex
+}
+
+func (l *link) known() bool { return l.hash[0] != 0 }
+
+// next is the link behind line, which has no newline.
+func (l *link) next(line []byte) (end link) {
+	sum := sha256.Sum256(line)
+	end.seq = l.seq + 1
+	hex.Encode(end.hash[:], sum[:])
+	return end
+}
+
+func (h Head) link() (l link) {
+	l.seq = h.Seq
+	copy(l.hash[:], h.Hash)
+	return l
+}
+
+func (l *link) head() Head { return Head{Seq: l.seq, Hash: string(l.hash[:])} }
 
 // add chains one item into buf, and writes when buf is full or the file is.
 func (w *writer) add(it *item) {
@@ -66,36 +92,64 @@ func (w *writer) add(it *item) {
 	if len(w.buf) == 0 {
 		w.tell()
 	}
-	var objects []Object
-	if it.note != nil {
-		objects = []Object{it.note.OCSF(w.origin)}
-	} else {
-		objects = OCSF(it.rec, w.origin)
+	switch {
+	case it.note != nil:
+		w.chain([]Object{it.note.OCSF(w.origin)}, 1)
+	case it.rec.Event.Type.Valid():
+		w.record(&it.rec)
 	}
-	w.chain(objects, 1)
 	if len(w.buf) >= batchBytes {
 		w.flush()
 	}
 }
 
-// chain appends lines that belong together to buf; all of them go into one file. They stand for so many queue
-// items.
+// record appends the line of a record to buf, and the finding that may belong to it.
+func (w *writer) record(rec *event.Record) {
+	start, before := len(w.buf), w.head
+	w.buf = w.enc.appendActivity(w.buf, rec, w.head)
+	w.head = w.head.next(w.buf[start : len(w.buf)-1])
+	if detected(rec) && !w.objects(OCSF(*rec, w.origin)[1:]) {
+		w.giveBack(start, before, 1)
+		return
+	}
+	w.fit(start, before, 1)
+}
+
+// chain appends lines that belong together to buf. They stand for so many queue items.
 func (w *writer) chain(objects []Object, items uint64) {
 	start, before := len(w.buf), w.head
+	if !w.objects(objects) {
+		w.giveBack(start, before, items)
+		return
+	}
+	w.fit(start, before, items)
+}
+
+// objects appends lines to buf, or a part of them when it returns false.
+func (w *writer) objects(objects []Object) bool {
 	for i := range objects {
-		o := &objects[i]
-		o.Metadata.Sequence = w.head.Seq + 1
-		o.Unmapped.Keepout.Seq, o.Unmapped.Keepout.Prev = w.head.Seq+1, w.head.Hash
-		from := len(w.buf)
+		o, from := &objects[i], len(w.buf)
+		o.Metadata.Sequence, o.Unmapped.Keepout.Seq = w.head.seq+1, w.head.seq+1
+		o.Unmapped.Keepout.Prev = string(w.head.hash[:])
 		var err error
 		if w.buf, err = w.enc.appendLine(w.buf, o); err != nil {
-			// Cannot happen with these types; if it does, this item is lost and no other.
-			w.buf, w.head = w.buf[:start], before
-			w.count(items, err)
-			return
+			w.lost.err = err
+			return false
 		}
-		w.head = Head{Seq: w.head.Seq + 1, Hash: hashLine(w.buf[from : len(w.buf)-1])}
+		w.head = w.head.next(w.buf[from : len(w.buf)-1])
 	}
+	return true
+}
+
+// giveBack takes lines out of buf that could not be encoded. It cannot happen with these types; if it does, these items
+// are lost and no other.
+func (w *writer) giveBack(start int, before link, items uint64) {
+	w.buf, w.head = w.buf[:start], before
+	w.giveUp(items)
+}
+
+// fit sees to it that the lines from start on, which belong together, are in one file. The link before them is before.
+func (w *writer) fit(start int, before link, items uint64) {
 	w.items += items
 	if w.size+int64(len(w.buf)) <= w.limits.FileBytes || w.size+int64(start) == 0 {
 		return
@@ -116,7 +170,7 @@ func (w *writer) flush() {
 
 // write brings the first n bytes of buf, which end with the line upTo, to the file. When that fails, all of
 // buf is given up. With n = 0 it only makes sure that the file is whole.
-func (w *writer) write(n int, upTo Head) bool {
+func (w *writer) write(n int, upTo link) bool {
 	if err := w.tryWrite(w.buf[:n]); err != nil {
 		w.failedAt = w.now()
 		items := w.items
@@ -167,7 +221,7 @@ func (w *writer) tryWrite(data []byte) error {
 
 // create begins the next file and removes those that are too many.
 func (w *writer) create() error {
-	f, err := w.disk.create(filepath.Join(w.dir, fileName(w.written.Seq+1)))
+	f, err := w.disk.create(filepath.Join(w.dir, fileName(w.written.seq+1)))
 	if err != nil {
 		return err
 	}
@@ -291,9 +345,4 @@ func (w *writer) giveUp(n uint64) {
 	w.lost.add(now, now)
 	w.lost.refused += n
 	w.lose(n)
-}
-
-func hashLine(line []byte) string {
-	sum := sha256.Sum256(line)
-	return hex.EncodeToString(sum[:])
 }

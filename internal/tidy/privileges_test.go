@@ -47,7 +47,7 @@ var privileges = []privilege{
 	{
 		what: "set a resource limit", pkgs: []string{unixPackage, "syscall"},
 		calls: []string{"Setrlimit", "Prlimit", "SYS_PRLIMIT64"},
-		homes: []string{"internal/sandbox", "internal/guard"},
+		homes: []string{"internal/sandbox", "internal/guard/link"},
 	},
 	{
 		what: "run ahead of everybody else", pkgs: []string{unixPackage, "syscall"},

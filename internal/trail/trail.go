@@ -22,9 +22,9 @@ const (
 	syncTries   = 100 // milliseconds; under a flood there is always something queued
 )
 
-// Journal takes the records that are kept on disk. It must not block.
+// Journal takes the records that are kept on disk, and keeps nothing of the slice. It must not block.
 type Journal interface {
-	Append(rec event.Record)
+	Append(recs ...event.Record)
 }
 
 // Config is what a trail needs.
@@ -42,8 +42,12 @@ type Trail struct {
 	wake chan struct{}
 	done chan struct{}
 
+	notable []event.Record   // what of a batch goes to the journal; the goroutine's alone, as names is
+	names   map[int32]string // the processes of a batch
+
 	mu      sync.Mutex
 	queue   []event.Record
+	spare   []event.Record // empty: what the queue was before the goroutine took it
 	resting bool
 	working bool // a batch is being kept
 	closed  bool
@@ -59,7 +63,7 @@ type Trail struct {
 func New(c Config) *Trail {
 	t := &Trail{
 		c: c, wake: make(chan struct{}, 1), done: make(chan struct{}), resting: true,
-		followers: map[*Follower]struct{}{},
+		followers: map[*Follower]struct{}{}, names: map[int32]string{},
 	}
 	go t.work()
 	return t
@@ -118,9 +122,7 @@ func (t *Trail) work() {
 	for idle := 0; ; {
 		batch, closed := t.takeQueue()
 		t.keep(batch)
-		t.mu.Lock()
-		t.working = false
-		t.mu.Unlock()
+		t.giveBack(batch)
 		if closed {
 			return
 		}
@@ -155,31 +157,48 @@ func (t *Trail) rest() bool {
 func (t *Trail) takeQueue() (batch []event.Record, closed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	batch, t.queue = t.queue, nil
+	batch, t.queue, t.spare = t.queue, t.spare, nil
 	t.working = len(batch) > 0
 	return batch, t.closed
 }
 
+// keptRecords is how long a batch may be whose memory is used again.
+const keptRecords = 1024
+
+// giveBack ends the work on a batch.
+func (t *Trail) giveBack(batch []event.Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.working, t.spare = false, emptied(batch)
+}
+
+// emptied is a batch without its records and what they hold on to; a long one gives up its memory, too.
+func emptied(batch []event.Record) []event.Record {
+	if cap(batch) > keptRecords {
+		return nil
+	}
+	clear(batch)
+	return batch[:0]
+}
+
 // keep puts records where people and programs find them.
 func (t *Trail) keep(batch []event.Record) {
-	// One process often stands behind many records of a batch, which covers some milliseconds.
-	names := map[int32]string{}
+	if len(batch) == 0 {
+		return
+	}
 	for i := range batch {
 		rec := &batch[i]
 		if rec.Event.Actor.Comm == "" {
-			name, known := names[rec.Event.Actor.PID]
-			if !known {
-				name = t.c.Comm(rec.Event.Actor.PID)
-				names[rec.Event.Actor.PID] = name
-			}
-			rec.Event.Actor.Comm = name
+			rec.Event.Actor.Comm = t.name(rec.Event.Actor.PID)
 		}
 		if t.c.Keep(rec) {
-			t.c.Journal.Append(*rec)
+			t.notable = append(t.notable, *rec)
 		}
 	}
-	if len(batch) == 0 {
-		return
+	clear(t.names)
+	if len(t.notable) > 0 {
+		t.c.Journal.Append(t.notable...)
+		t.notable = emptied(t.notable)
 	}
 	t.ringMu.Lock()
 	defer t.ringMu.Unlock()
@@ -194,6 +213,16 @@ func (t *Trail) keep(batch []event.Record) {
 			f.put(rec)
 		}
 	}
+}
+
+// name looks a process up once for a batch, which covers some milliseconds: one often stands behind many records.
+func (t *Trail) name(pid int32) string {
+	name, known := t.names[pid]
+	if !known {
+		name = t.c.Comm(pid)
+		t.names[pid] = name
+	}
+	return name
 }
 
 // Recent returns the kept records, oldest first, that match.

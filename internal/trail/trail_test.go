@@ -15,17 +15,19 @@ import (
 type written struct {
 	hold chan struct{}
 
-	mu   sync.Mutex
-	recs []event.Record
+	mu    sync.Mutex
+	recs  []event.Record
+	calls int
 }
 
-func (w *written) Append(rec event.Record) {
+func (w *written) Append(recs ...event.Record) {
 	if w.hold != nil {
 		<-w.hold
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.recs = append(w.recs, rec)
+	w.recs = append(w.recs, recs...)
+	w.calls++
 }
 
 func (w *written) ids() (ids []uint64) {
@@ -113,6 +115,43 @@ func TestOrderAndJournal(t *testing.T) {
 		if tr.Lost() != 0 {
 			t.Errorf("%d lost", tr.Lost())
 		}
+	})
+}
+
+// TestOneCallForABatch: the journal is asked once for what a moment has brought, and at once for a denial.
+func TestOneCallForABatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j written
+		tr := start(&j)
+		told := func() int {
+			synctest.Wait()
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			return j.calls
+		}
+		tr.Record(number(1)) // wakes it
+		told()
+		for round := range 3 {
+			before := told()
+			for i := range 100 {
+				tr.Record(number(2*i + 1))
+			}
+			if n := told(); n != before {
+				t.Errorf("round %d: %d calls before anything was due", round, n-before)
+			}
+			time.Sleep(flushEvery)
+			if n := told(); n != before+1 {
+				t.Errorf("round %d: %d calls for 100 records", round, n-before)
+			}
+		}
+		before, denied := told(), number(1)
+		denied.Verdict.Outcome = event.Denied
+		tr.Record(denied)
+		if n := told(); n != before+1 {
+			t.Errorf("%d calls for a denial without waiting", n-before)
+		}
+		tr.Close()
 	})
 }
 

@@ -138,11 +138,15 @@ func Report(sock int, g Gap) error {
 	return nil
 }
 
-// KeptFiles is how many of the descriptors above MaxFiles this process may have.
-func KeptFiles() int {
+// RaiseFiles sets this process's limit of open files to as many as a core has use for, or, without CAP_SYS_RESOURCE and
+// if that is enough, as many as it may have. It returns how many of them are above MaxFiles, at most MaxKept.
+func RaiseFiles() (kept int, err error) {
 	var have unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &have) != nil || have.Cur <= MaxFiles {
-		return 0
+	err = unix.Getrlimit(unix.RLIMIT_NOFILE, &have)
+	for _, n := range []uint64{MaxFiles + MaxKept, max(have.Max, MaxFiles)} {
+		if err = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err == nil {
+			return int(min(n-MaxFiles, MaxKept)), nil
+		}
 	}
-	return int(min(have.Cur-MaxFiles, MaxKept))
+	return 0, fmt.Errorf("%d open files, of at most %d: %w", MaxFiles, have.Max, err)
 }

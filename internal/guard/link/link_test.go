@@ -24,12 +24,12 @@ func TestPulseIsShared(t *testing.T) {
 	core.Taken.Add(3)
 	core.Answered.Add(2)
 	core.Beat.Add(1)
-	core.Limit.Store(int64(time.Second))
-	if guard.Taken.Load() != 3 || guard.Answered.Load() != 2 || guard.Beat.Load() != 1 || guard.Limit.Load() != 1e9 {
+	core.Limit.Store(int64(time.Minute))
+	if guard.Taken.Load() != 3 || guard.Answered.Load() != 2 || guard.Beat.Load() != 1 || guard.Limit.Load() != 60e9 {
 		t.Error("the guard does not see what the core writes")
 	}
 	guard.Reset()
-	if core.Taken.Load()+core.Answered.Load()+core.Beat.Load() != 0 || core.Limit.Load() != 0 {
+	if core.Taken.Load()+core.Answered.Load()+core.Beat.Load() != 0 || core.Limit.Load() != int64(firstLimit) {
 		t.Error("reset leaves something")
 	}
 	file, err := os.Create(filepath.Join(t.TempDir(), "other"))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,13 @@ type Pulse struct {
 	_        line
 	Beat     atomic.Uint64 // times that it has looked at every deadline
 	_        line
-	Limit    atomic.Int64 // the stall limit in nanoseconds; 0 until the core has read its configuration
+	Limit    atomic.Int64 // the stall limit in nanoseconds, which the core takes from its configuration
 	Held     atomic.Bool  // the core holds leases, so somebody may wait for it without an event
 	Asleep   atomic.Bool  // the guard sleeps, and wants to be woken by the next event that the core takes
 }
+
+// firstLimit is the stall limit until the core has read its configuration.
+const firstLimit = time.Second
 
 // NewPulse makes a page that a child may inherit as a file.
 func NewPulse() (*Pulse, *os.File, error) {
@@ -59,7 +63,7 @@ func (p *Pulse) Reset() {
 	p.Taken.Store(0)
 	p.Answered.Store(0)
 	p.Beat.Store(0)
-	p.Limit.Store(0)
+	p.Limit.Store(int64(firstLimit))
 	p.Held.Store(false)
 	p.Asleep.Store(false)
 }
