@@ -104,6 +104,7 @@ func (p people) CreateRemediation(
 	if err != nil {
 		return nil, answer(err)
 	}
+	s.revocations.forget()
 	return connect.NewResponse(&fleetpb.CreateRemediationResponse{Remediation: s.fixPB(&r)}), nil
 }
 

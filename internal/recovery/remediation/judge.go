@@ -82,6 +82,7 @@ const (
 	CodeOverreach  = "KO-2526" // does more than its signer may
 	CodeRevoked    = "KO-2527" // taken back
 	CodeTestOnly   = "KO-2528" // a rehearsal's fix outside of one, or the reverse
+	CodeFull       = "KO-2529" // a revocation for which there is no room
 	minimumSigners = 2
 )
 
@@ -218,12 +219,13 @@ func isFresh(f *Fix, s *State) error {
 		}
 		return nil
 	case Revocation:
-		if all(f.Revokes, func(id string) bool { return slices.Contains(s.Revoked, id) }) {
+		news := slices.DeleteFunc(slices.Clone(f.Revokes), func(id string) bool { return slices.Contains(s.Revoked, id) })
+		if len(news) == 0 {
 			return refuse(CodeReplay, "nothing; it is in force", "revocation %s was taken already", f.ID)
 		}
-		if len(s.Revoked)+len(f.Revokes) > maxRevoked {
-			return refuse(CodeReplay, "issue the next campaign", "%d fixes are revoked, and no more are remembered",
-				len(s.Revoked))
+		if len(s.Revoked)+len(news) > maxRevoked {
+			return refuse(CodeFull, "issue the next campaign, which replaces all before it",
+				"%d fixes are revoked, and no more are remembered", len(s.Revoked))
 		}
 		return nil
 	case Campaign:
