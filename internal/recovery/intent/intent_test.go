@@ -28,6 +28,9 @@ func machine(t *testing.T) (*esp.Dir, *Failure) {
 	if err := dir.Prepare(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(dir.Join(esp.Trust), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	keys, err := EncodeTrust(remediation.Trust{
 		Organisation: sign.Role{Keys: remediation.PublicKeys(key("a"), key("b")), Threshold: 2},
 	})
