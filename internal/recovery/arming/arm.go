@@ -298,7 +298,7 @@ func undo(root string, e *recordEntry) (*Change, error) {
 	if now.equal(e.Before) && (path == e.Path || now == nil) {
 		return nil, nil
 	}
-	if !now.equal(e.After) && !e.data() {
+	if !now.equal(e.After) && !now.equal(e.Before) && !e.data() {
 		return nil, fmt.Errorf("%s: %w", path, errChanged)
 	}
 	c := &Change{Path: path, Before: now, After: e.Before, Why: "as it was before"}
