@@ -438,7 +438,10 @@ func TestUnusableDisks(t *testing.T) {
 		if err := os.WriteFile(r.dir.Join(esp.Intents), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.wantOutcome(r.visit(), plan.Menu)
+		r.wantOutcome(r.visit(), plan.Leaving)
+		if got := r.dir.State().State.Orders.Disabled; len(got) != 1 || got[0] != "acme-av" {
+			t.Errorf("the local rule did not act: disabled %q", got)
+		}
 	})
 }
 
