@@ -38,8 +38,9 @@ const (
 type verifiedFix struct {
 	remediation.Fix
 
-	signers []string
-	need    int // signatures
+	signers  []string
+	signedBy []sign.KeyID
+	need     int // signatures
 }
 
 // fixKeys reads the keys anew each time: they are few, and a key that was taken away must not count any more.
@@ -117,7 +118,7 @@ func (s *Server) verify(sealed []byte) (*verifiedFix, error) {
 		if want := cmp.Or(f.Vendor, organisation); want != name {
 			continue
 		}
-		out := &verifiedFix{Fix: f, need: 1}
+		out := &verifiedFix{Fix: f, need: 1, signedBy: signers}
 		if f.Vendor == "" && f.Kind != remediation.Revocation {
 			out.need = fixSigners
 		}

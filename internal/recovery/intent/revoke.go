@@ -83,5 +83,6 @@ func (m *memory) revoke(trust remediation.Trust, f *Failure, now time.Time, seal
 	m.State = plan.State
 	// The state before the last fix, too: a power cut may let that fix be judged by it once more.
 	m.Before.Revoked = slices.Clone(plan.State.Revoked)
+	m.Before.RevokedKeys = slices.Clone(plan.State.RevokedKeys)
 	return true, nil
 }
