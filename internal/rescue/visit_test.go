@@ -274,6 +274,32 @@ func TestVisitWithAFix(t *testing.T) {
 	}
 }
 
+// TestPanicRecordsAreForgottenOnceKept: the firmware's small memory is cleared when what it held is kept elsewhere, and
+// not before.
+func TestPanicRecordsAreForgottenOnceKept(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []bool{true, false} {
+		r := newRig(t, answerWith(func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }))
+		var mu sync.Mutex
+		var forgotten []string
+		r.m.Forget = func(record string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			forgotten = append(forgotten, record)
+			return nil
+		}
+		if !kept { // a file in the place of the folder
+			if err := os.WriteFile(r.dir.Join(esp.Diag), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.wantOutcome(r.visit(), plan.Leaving)
+		if want := map[bool]int{true: 1, false: 0}[kept]; len(forgotten) != want {
+			t.Errorf("kept %v, forgotten %q", kept, forgotten)
+		}
+	}
+}
+
 // TestVisitWithoutDiagnostics: a machine that makes no bundle gets a fix all the same, and keeps its story.
 func TestVisitWithoutDiagnostics(t *testing.T) {
 	t.Parallel()
