@@ -34,7 +34,7 @@ func bootMachine(t testing.TB, img image.Image, trust []byte, extra string) (dis
 	onBoot["loader/entries/debian+3.conf"] = []byte("title Debian\nlinux /vmlinuz\ninitrd /guest.cpio\n" +
 		"options " + systemParameters + " guest.boot=/dev/vda3" + extra + "\n")
 	recovery := []byte("title Keepout recovery environment\nlinux /keepout/vmlinuz-a\n" +
-		"initrd /keepout/recovery-a.cpio\noptions panic=10 " + consoles + "\n")
+		"initrd /keepout/recovery-a.cpio\noptions " + image.A.Parameters() + " " + consoles + "\n")
 	efi["EFI/BOOT/BOOTX64.EFI"] = program
 	efi["loader/loader.conf"] = []byte("timeout 0\n")
 	efi["loader/entries/-keepout-recovery-2+1.conf"] = recovery
