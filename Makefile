@@ -38,8 +38,9 @@ build: $(COMMANDS:%=bin/%) $(PROVIDERS:%=bin/providers/%) $(HOSTILE:%=bin/hostil
 $(COMMANDS:%=bin/%): bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
 
-# It travels in an image of bounded size.
-bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -gcflags=all=-l -tags nethttpomithttp2
+# It travels in an image of bounded size: nothing is inlined but where the first picture is drawn.
+bin/keepout-rescue: private GO_BUILD += -ldflags='-s -w' -gcflags=all=-l -gcflags=image/...= \
+	-gcflags=golang.org/x/image/...= -gcflags=./internal/crashscreen= -tags nethttpomithttp2
 
 $(PROVIDERS:%=bin/providers/%) bin/providers/yara: bin/providers/%: bin/keepout FORCE
 	@mkdir -p $@

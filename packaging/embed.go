@@ -16,7 +16,8 @@ var files embed.FS
 func Units() []string {
 	return []string{
 		"keepout-bootguard.service", "keepout-boot-good.service", "keepout-boot-deadline.service",
-		"keepout-boot-deadline.timer", "sysinit.target.d/keepout.conf",
+		"keepout-boot-deadline.timer", "keepout-revocations.service", "keepout-revocations.path",
+		"sysinit.target.d/keepout.conf",
 	}
 }
 

@@ -9,5 +9,5 @@ import (
 )
 
 func main() {
-	os.Exit(bootguard.Main(os.Args[1:], os.Stdout, os.Stderr, intent.Verify))
+	os.Exit(bootguard.Main(os.Args[1:], os.Stdout, os.Stderr, intent.Verify, intent.Learn))
 }

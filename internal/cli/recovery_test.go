@@ -270,3 +270,43 @@ func TestRemediationRefusals(t *testing.T) {
 		t.Errorf("a damaged file: %s", out)
 	}
 }
+
+// TestALostKeyIsTakenBack: with the commands, one person alone takes back only their own key, two take back another's.
+func TestALostKeyIsTakenBack(t *testing.T) {
+	t.Parallel()
+	keys := t.TempDir()
+	adaFile, ada := keyPair(t, keys, "ada")
+	bobFile, bob := keyPair(t, keys, "bob")
+	_, cyd := keyPair(t, keys, "cyd")
+	der, err := x509.MarshalPKIXPublicKey(cyd.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := filepath.Join(keys, "cyd.pub")
+	write(t, public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	trust := remediation.Trust{Organisation: sign.Role{Keys: remediation.PublicKeys(ada, bob, cyd), Threshold: 2}}
+
+	out := must(t, "remediation", "revoke", "--lost", public, "--reason", "it was stolen", "--key", adaFile, "--dir", keys)
+	files, err := filepath.Glob(filepath.Join(keys, "revocation-*.fix"))
+	id := string(sign.IDOf(remediation.PublicKeys(cyd)[0]))
+	if err != nil || len(files) != 1 || !strings.Contains(out, id) {
+		t.Fatalf("%q, %v:\n%s", files, err, out)
+	}
+	judge := func() (remediation.Plan, error) {
+		sealed, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return remediation.Judge(trust, remediation.State{}, remediation.Machine{Now: time.Now()}, sealed)
+	}
+	if _, err := judge(); err == nil || !strings.Contains(err.Error(), remediation.CodeOverreach) {
+		t.Errorf("with one signature: %v", err)
+	}
+	must(t, "remediation", "approve", files[0], "--key", bobFile, "--yes")
+	if plan, err := judge(); err != nil || len(plan.State.RevokedKeys) != 1 {
+		t.Errorf("with two: %+v, %v", plan.State, err)
+	}
+	if code, _, errs := command(t, "remediation", "revoke", "--reason", "r", "--key", adaFile); code != exitUsage {
+		t.Errorf("nothing is taken back: %d, %s", code, errs)
+	}
+}

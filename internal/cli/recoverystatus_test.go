@@ -45,6 +45,9 @@ func TestRecoveryStatusTellsOfKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(dir.Join(esp.Trust), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	write(t, filepath.Join(dir.Join(esp.Trust), intent.TrustFile), text)
 	write(t, dir.Join("rehearsal.json"), []byte(`{"version":1,"trouble":"no network","steps":[]}`))
 	if out := status(); !strings.Contains(out, "2 keys of the organisation") ||

@@ -29,7 +29,8 @@ const (
 func (a *app) remediationCommand() *cobra.Command {
 	f := &fleetAPI{a: a}
 	return f.flag(group("remediation", "Write, sign and approve fixes for machines that do not start",
-		a.remediationCreate(), a.remediationSign(f), a.remediationApprove(f), a.remediationList(f), a.remediationRevoke(f)))
+		a.remediationCreate(), a.remediationSign(f), a.remediationApprove(f), a.remediationList(f), a.remediationRevoke(f),
+		a.remediationSend(f)))
 }
 
 // drafting are the flags of create.
@@ -204,7 +205,7 @@ func (a *app) remediationApprove(api *fleetAPI) *cobra.Command {
 			if err := durable.WriteFile(args[0], sealed, 0o644); err != nil {
 				return err
 			}
-			return a.showFix(&f, args[0], "put it on the organisation's server")
+			return a.showFix(&f, args[0], "keepout remediation send "+args[0])
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "file with an Ed25519 private key")
@@ -255,22 +256,30 @@ func parseFix(path string, sealed []byte) (f remediation.Fix, signers []sign.Key
 func (a *app) remediationRevoke(api *fleetAPI) *cobra.Command {
 	var key, dir, reason string
 	var send bool
+	var lost []string
 	cmd := &cobra.Command{
 		Use: "revoke ID… --reason TEXT --key KEY", Short: "Take fixes back: machines that have not applied them never will",
+		Long: "Take fixes back: machines that have not applied them never will. With --lost FILE a key is taken back:\n" +
+			"what it signs counts no more. One key takes back itself, two take back any: have it approved by the other.",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usageError{errors.New("want the ids of the fixes")}
+			if len(args) == 0 && len(lost) == 0 {
+				return usageError{errors.New("want the ids of the fixes, or --lost with a public key")}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if send {
+			if send && key == "" && len(lost) == 0 {
 				return api.revokeFixes(cmd.Context(), args, reason)
+			}
+			keys, err := keyIDs(lost)
+			if err != nil {
+				return err
 			}
 			now := time.Now().UTC().Truncate(time.Second)
 			f := remediation.Fix{
 				Format: remediation.Format, ID: "revocation-" + now.Format("20060102-150405"), Kind: remediation.Revocation,
 				Issued: now, Expires: now.Add(365 * 24 * time.Hour), Reason: reason, Revokes: args,
+				RevokesKeys: keys,
 			}
 			if err := f.Check(); err != nil {
 				return usageError{err}
@@ -283,14 +292,57 @@ func (a *app) remediationRevoke(api *fleetAPI) *cobra.Command {
 			if err := sealFix(path, &f, private); err != nil {
 				return err
 			}
-			return a.showFix(&f, path, "put it on the organisation's server")
+			next := "keepout remediation send " + path
+			if f.MayRevoke([]sign.KeyID{sign.IDOf(remediation.PublicKeys(private)[0])}) != nil {
+				next = "another person: keepout remediation approve " + path + " --key KEY --yes"
+			} else if send {
+				if next, err = api.sendFix(cmd.Context(), path); err != nil {
+					return err
+				}
+			}
+			return a.showFix(&f, path, next)
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "file with one of the organisation's Ed25519 private keys")
+	cmd.Flags().StringArrayVar(&lost, "lost", nil, "file with public keys that are to count no more")
 	cmd.Flags().StringVar(&dir, "dir", ".", "folder for the revocation")
 	cmd.Flags().StringVar(&reason, "reason", "", "why")
-	cmd.Flags().BoolVar(&send, "fleet", false, "the control plane stops serving them, at once and without a key")
+	cmd.Flags().BoolVar(&send, "fleet", false, "the control plane stops serving them, at once; without a key no machine "+
+		"hears of it")
 	return cmd
+}
+
+// remediationSend brings what was signed to the control plane: a revocation, or a fix that was signed elsewhere.
+func (a *app) remediationSend(api *fleetAPI) *cobra.Command {
+	return &cobra.Command{
+		Use: "send FIX", Short: "Bring a signed fix or revocation to the control plane",
+		Args: exactArgs(1, "the signed file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, f, _, err := readFix(args[0])
+			if err != nil {
+				return err
+			}
+			next, err := api.sendFix(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.showFix(&f, args[0], next)
+		},
+	}
+}
+
+// keyIDs names the public keys in files.
+func keyIDs(files []string) (ids []string, err error) {
+	for _, file := range files {
+		keys, err := readPublicKeys(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			ids = append(ids, string(sign.IDOf(k)))
+		}
+	}
+	return ids, nil
 }
 
 // readPrivateKey reads a key in PKCS #8, as OpenSSL writes it.

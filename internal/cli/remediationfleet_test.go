@@ -78,6 +78,10 @@ func TestRemediationThroughTheFleet(t *testing.T) {
 		{"remediation revoke f-1 --fleet", ben, exitUsage, "--reason"},
 		{"remediation revoke f-1 --fleet --reason wrong", ben, exitOK, "not served"},
 		{"remediation list --fleet", ben, exitOK, "revoked"},
+		{
+			"remediation revoke f-1 --fleet --reason wrong --key " + dir + "/bob.pem --dir " + dir, ann, exitOK,
+			"it is in force",
+		},
 		{"fleet bundles", ben, exitOK, "SIGNATURE"},
 		{"fleet bundles get 0123-4567 --to " + dir + "/b", ben, exitFailure, "KO-2209"},
 		{"fleet groups", ben, exitOK, "SUSPECTED CHANGE"},
@@ -93,4 +97,30 @@ func TestRemediationThroughTheFleet(t *testing.T) {
 			t.Errorf("%s as JSON: %d %s%s", line, code, out, errs)
 		}
 	}
+}
+
+// TestALostKeyThroughTheFleet: the control plane takes what two people signed against a third one's key, and not what
+// one of them did.
+func TestALostKeyThroughTheFleet(t *testing.T) {
+	t.Parallel()
+	ann, dir := fleetOf(t), t.TempDir()
+	state := filepath.Dir(ann)
+	writeKeys(t, dir, state, "ada", "bob", "cyd")
+	lost := filepath.Join(state, fleet.FixKeys, "organisation.pem") // all of them, for want of a file of its own
+	run := func(line string, want int, says string) {
+		t.Helper()
+		out, errs, code := typed(t, append(strings.Fields(line), "--login", ann)...)
+		if code != want || !strings.Contains(out+errs, says) {
+			t.Errorf("%s: code %d, want %d; wanted %q in\n%s%s", line, code, want, says, out, errs)
+		}
+	}
+	run("remediation revoke --lost "+lost+" --fleet --reason stolen --key "+dir+"/ada.pem --dir "+dir, exitOK,
+		"another person")
+	files, err := filepath.Glob(filepath.Join(dir, "revocation-*.fix"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	run("remediation send "+files[0], exitFailure, "KO-2704")
+	run("remediation approve "+files[0]+" --key "+dir+"/bob.pem --yes", exitOK, "keepout remediation send")
+	run("remediation send "+files[0], exitOK, "it is in force")
 }

@@ -206,6 +206,9 @@ func actionsOf(f *remediation.Fix) string {
 	if len(f.Revokes) > 0 {
 		parts = append(parts, "revoke "+strings.Join(f.Revokes, ", "))
 	}
+	for _, id := range f.RevokesKeys {
+		parts = append(parts, "revoke the key "+id)
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -225,6 +228,9 @@ func (a *app) showFix(f *remediation.Fix, path, next string) error {
 		line("does", action.String())
 	}
 	line("revokes", strings.Join(f.Revokes, ", "))
+	for _, id := range f.RevokesKeys {
+		line("revokes", "the key "+id)
+	}
 	line("for", audience(f))
 	line("signed by", signedBy(f))
 	line("expires", f.Expires.UTC().Format("2 January 2006 15:04 UTC"))

@@ -208,6 +208,7 @@ type fetcher struct {
 
 	told     told
 	revision uint64
+	revoked  uint64 // the mark of the revocations that were staged
 	pause    time.Duration
 	turn     time.Duration // stageTurn
 	spread   time.Duration
@@ -329,7 +330,7 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 	}
 	left := f.told.due(&r)
 	m, next := f.told.news(&r, left < time.Second)
-	m.Instance, m.BootId, m.Revision = f.instance, f.boot, f.revision
+	m.Instance, m.BootId, m.Revision, m.RevocationsMark = f.instance, f.boot, f.revision, f.revoked
 	counts := len(m.GetBuckets()) > 0 || len(m.GetCounters()) > 0
 	if !counts && left >= time.Second {
 		m.WaitSeconds = uint32(min(left, longPoll*time.Second) / time.Second)
@@ -358,7 +359,7 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		}
 	}
 	unfinished, err := f.obey(ctx, out.GetOrders(), out.GetGrants())
-	if err != nil {
+	if err = errors.Join(f.revoke(out), err); err != nil {
 		return 0, err
 	}
 	if f.revision = out.GetRevision(); unfinished {

@@ -51,11 +51,21 @@ func (s *Server) checkIn(ctx context.Context, m *fleetpb.CheckInRequest) (*fleet
 	if err := s.keepBuckets(ctx, host.ID, m.GetBuckets(), now); err != nil {
 		return nil, answer(err)
 	}
+	_, mark, err := s.inForce(ctx)
+	if err != nil {
+		return nil, answer(err)
+	}
+	if mark != m.GetRevocationsMark() {
+		m.WaitSeconds = 0 // there is news
+	}
 	a, revision, err := s.settle(ctx, who, m)
 	if err != nil {
 		return nil, answer(err)
 	}
 	out := s.reply(&a, revision, &host, s.clock())
+	if err := s.tellRevocations(ctx, m, out); err != nil {
+		return nil, answer(err)
+	}
 	if len(m.GetNonce()) > 0 {
 		if out.SignedTime, err = s.signTime(m.GetNonce()); err != nil {
 			return nil, answer(err)

@@ -38,8 +38,9 @@ const (
 type verifiedFix struct {
 	remediation.Fix
 
-	signers []string
-	need    int // signatures
+	signers  []string
+	signedBy []sign.KeyID
+	need     int // signatures
 }
 
 // fixKeys reads the keys anew each time: they are few, and a key that was taken away must not count any more.
@@ -117,7 +118,7 @@ func (s *Server) verify(sealed []byte) (*verifiedFix, error) {
 		if want := cmp.Or(f.Vendor, organisation); want != name {
 			continue
 		}
-		out := &verifiedFix{Fix: f, need: 1}
+		out := &verifiedFix{Fix: f, need: 1, signedBy: signers}
 		if f.Vendor == "" && f.Kind != remediation.Revocation {
 			out.need = fixSigners
 		}
@@ -219,27 +220,3 @@ func decodeFix(sealed []byte) (remediation.Fix, error) {
 	}
 	return remediation.Decode(payload)
 }
-
-// revocations are the newest signed revocations. Machines remember what they saw, so that a fix which was taken back is
-// refused also when somebody else serves it.
-func (s *Server) revocations(ctx context.Context) (out [][]byte, err error) {
-	err = s.store.View(ctx, func(r store.Reader) error {
-		all, err := r.Remediations(store.FixActive, store.Page)
-		if err != nil {
-			return err
-		}
-		slices.SortStableFunc(all, func(a, b store.Remediation) int { return b.Created.Compare(a.Created) })
-		for i := range all {
-			f, err := decodeFix(all[i].Envelope)
-			if err == nil && f.Kind == remediation.Revocation && s.clock().Before(f.Expires) &&
-				len(out) < protocol.MaxRevocations && len(all[i].Envelope) <= maxServedRevocation {
-				out = append(out, all[i].Envelope)
-			}
-		}
-		return nil
-	})
-	return out, err
-}
-
-// maxServedRevocation bounds a revocation that travels with an answer, in bytes: all of them fit into the answer.
-const maxServedRevocation = 32 << 10

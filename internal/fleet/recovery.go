@@ -141,7 +141,7 @@ func (s *Server) giveFix(w http.ResponseWriter, r *http.Request) error {
 	if fix != nil {
 		out.Status, out.Envelope, out.Retry = protocol.HasFix, fix, 0
 	}
-	if out.Revocations, err = s.revocations(r.Context()); err != nil {
+	if out.Revocations, _, err = s.inForce(r.Context()); err != nil {
 		return err
 	}
 	text, err := json.Marshal(out)

@@ -42,6 +42,9 @@ func (s *Server) fixPB(r *store.Remediation) *fleetpb.Remediation {
 	if len(f.Revokes) > 0 {
 		out.Actions = append(out.Actions, "revoke "+strings.Join(f.Revokes, ", "))
 	}
+	for _, id := range f.RevokesKeys {
+		out.Actions = append(out.Actions, "revoke the key "+id)
+	}
 	return out
 }
 
@@ -80,6 +83,9 @@ func (p people) CreateRemediation(
 	if !s.clock().Before(f.Expires) {
 		return nil, invalid("fix %s has expired", f.ID)
 	}
+	if err := f.MayRevoke(f.signedBy); err != nil {
+		return nil, fixRefusal(codeFixPerson, "keepout remediation approve ID --key KEY --yes --fleet", "%v", err)
+	}
 	r := store.Remediation{
 		ID: f.ID, Status: store.FixWaiting, Envelope: req.Msg.GetEnvelope(), Signers: f.signers, CreatedBy: who.name(),
 		Created: s.clock(),
@@ -104,6 +110,7 @@ func (p people) CreateRemediation(
 	if err != nil {
 		return nil, answer(err)
 	}
+	s.revocations.forget()
 	return connect.NewResponse(&fleetpb.CreateRemediationResponse{Remediation: s.fixPB(&r)}), nil
 }
 

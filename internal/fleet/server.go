@@ -52,6 +52,8 @@ type Server struct {
 	closing   chan struct{} // closed when long-polls should end
 	busy      atomic.Int64  // requests that are worked on
 	waiting   atomic.Int64  // long-polls
+
+	revocations revocations
 }
 
 // New opens the state directory, makes what is missing in it, and listens. Who calls it runs the server, or closes

@@ -21,9 +21,12 @@ func (v *Visit) keepRecord(record *crash.Record, s *plan.State) {
 	}
 	v.recorded = s.Phase
 	record.Outcome = outcome(v, s)
+	dir := v.m.Dir.Join(esp.Diag)
 	data, err := crash.Encode(record)
+	if err == nil { // without diagnostics nobody has made it before
+		err = os.MkdirAll(dir, 0o700)
+	}
 	if err == nil {
-		dir := v.m.Dir.Join(esp.Diag)
 		err = durable.WriteFileOn(esp.Disk(), filepath.Join(dir, record.FileName()), data, 0o600)
 		old, _ := crash.NotKept(os.DirFS(dir)) // what cannot be listed cannot be removed
 		for _, name := range old {

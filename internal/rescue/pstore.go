@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Bounds of what is read of panic logs. Firmware may hold hundreds of records of years.
+// Bounds of what is read of panic logs. Firmware may hold hundreds of records of years; the newest are read.
 const (
 	maxRecords   = 512
 	maxRecord    = 64 << 10 // bytes of one; what is longer loses its beginning
@@ -44,13 +44,9 @@ type part struct {
 func ReadPanicLog(dir fs.FS) PanicLog {
 	var log PanicLog
 	var parts []part
-	entries, _ := fs.ReadDir(dir, ".") // a part of the list is better than none
-	for _, e := range entries[:min(len(entries), maxRecords)] {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		log.Files = append(log.Files, e.Name())
-		if p, ok := readPart(dir, e.Name()); ok {
+	for _, name := range newestRecords(dir) {
+		log.Files = append(log.Files, name)
+		if p, ok := readPart(dir, name); ok {
 			parts = append(parts, p)
 		}
 	}
@@ -68,6 +64,23 @@ func ReadPanicLog(dir fs.FS) PanicLog {
 	log.Text = text.String()[max(0, text.Len()-maxPanicText):]
 	log.Cause = causeIn(log.Text)
 	return log
+}
+
+// newestRecords lists the newest records, in the order of their names.
+func newestRecords(dir fs.FS) (names []string) {
+	entries, _ := fs.ReadDir(dir, ".") // a part of the list is better than none
+	var records []fs.FileInfo
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			records = append(records, info)
+		}
+	}
+	slices.SortStableFunc(records, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for _, r := range records[:min(len(records), maxRecords)] {
+		names = append(names, r.Name())
+	}
+	slices.Sort(names)
+	return names
 }
 
 func readPart(dir fs.FS, name string) (part, bool) {

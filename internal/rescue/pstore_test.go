@@ -52,9 +52,11 @@ func TestPanicLogsOfAnySize(t *testing.T) {
 	for i := range 2 * maxRecords {
 		dump(files, fmt.Sprintf("%04d", i), "Panic", at(10*i), "old\n")
 	}
+	const newest = 100 * maxRecords // the last by its name, too
+	dump(files, "z", "Panic", at(newest), "<0>[    3.0] "+cause+"\n")
 	log := ReadPanicLog(files)
-	if len(log.Text) > maxPanicText || len(log.Files) > maxRecords {
-		t.Errorf("%d bytes, %d records", len(log.Text), len(log.Files))
+	if len(log.Text) > maxPanicText || len(log.Files) > maxRecords || log.Cause != cause {
+		t.Errorf("%d bytes, %d records, cause %q", len(log.Text), len(log.Files), log.Cause)
 	}
 	if log := ReadPanicLog(fstest.MapFS{}); log.Text != "" || log.Cause != "" || log.Count != 0 {
 		t.Errorf("nothing is %+v", log)

@@ -59,7 +59,7 @@ type Bundle struct {
 	Off       bool   // diagnostics are switched off: there is nothing else in it
 	Kept      []byte // what stays on the boot file system
 	Sent      []byte // what travels, sealed for the organisation; nil where it has no key
-	Digest    string // of its content
+	Digest    string // of its content; without a bundle a random one, that names this visit
 	Signature string // of the failure
 }
 

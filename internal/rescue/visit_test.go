@@ -22,6 +22,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/crash"
+	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
 	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
@@ -274,6 +275,58 @@ func TestVisitWithAFix(t *testing.T) {
 	}
 }
 
+// TestPanicRecordsAreForgottenOnceKept: the firmware's small memory is cleared when what it held is kept elsewhere, and
+// not before.
+func TestPanicRecordsAreForgottenOnceKept(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []bool{true, false} {
+		r := newRig(t, answerWith(func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }))
+		var mu sync.Mutex
+		var forgotten []string
+		r.m.Forget = func(record string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			forgotten = append(forgotten, record)
+			return nil
+		}
+		if !kept { // a file in the place of the folder
+			if err := os.WriteFile(r.dir.Join(esp.Diag), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.wantOutcome(r.visit(), plan.Leaving)
+		if want := map[bool]int{true: 1, false: 0}[kept]; len(forgotten) != want {
+			t.Errorf("kept %v, forgotten %q", kept, forgotten)
+		}
+	}
+}
+
+// TestVisitWithoutDiagnostics: a machine that makes no bundle gets a fix all the same, and keeps its story.
+func TestVisitWithoutDiagnostics(t *testing.T) {
+	t.Parallel()
+	campaign := func(q protocol.FixRequest) []byte {
+		return fixFor(t, q, func(f *remediation.Fix) {
+			f.Kind, f.Bundle, f.Sequence, f.Symptom.Provider = remediation.Campaign, "", 1, "acme-av"
+		})
+	}
+	r := newRig(t, answerWith(campaign))
+	config := r.m.Config
+	config.Diagnostics = string(diagnostics.Off)
+	r.m.Config, r.m.Bundle = config, (&bundler{config: config}).make
+	s := r.visit()
+	r.wantOutcome(s, plan.Leaving)
+	if s.Remedy.Source != plan.Server || s.Remedy.ID != "fix-1" {
+		t.Errorf("the remedy is %s", s.Remedy)
+	}
+	records, err := crash.List(os.DirFS(r.dir.Join(esp.Diag)))
+	if err != nil || len(records) != 1 || records[0].Outcome == nil {
+		t.Errorf("records %+v, %v", records, err)
+	}
+	if bundles, _ := filepath.Glob(r.dir.Join("diag/bundle-*")); len(bundles) > 0 {
+		t.Errorf("bundles are kept: %q", bundles)
+	}
+}
+
 // TestServersThatHelpNobody: whatever the server does, the machine ends with a restart by the local rule, and says why.
 func TestServersThatHelpNobody(t *testing.T) {
 	t.Parallel()
@@ -409,13 +462,13 @@ func TestUnusableDisks(t *testing.T) {
 	t.Run("the fix does not fit", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, answerWith(func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }))
-		if err := os.Remove(r.dir.Join(esp.Intents)); err != nil {
-			t.Fatal(err)
-		}
 		if err := os.WriteFile(r.dir.Join(esp.Intents), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.wantOutcome(r.visit(), plan.Menu)
+		r.wantOutcome(r.visit(), plan.Leaving)
+		if got := r.dir.State().State.Orders.Disabled; len(got) != 1 || got[0] != "acme-av" {
+			t.Errorf("the local rule did not act: disabled %q", got)
+		}
 	})
 }
 
@@ -526,6 +579,9 @@ func TestARehearsalThatFindsNothing(t *testing.T) {
 func TestOldBundlesMakeRoom(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, answerWith(func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }))
+	if err := os.Mkdir(r.dir.Join(esp.Diag), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 20 {
 		name := r.dir.Join("diag/bundle-2020" + string(rune('a'+i)))
 		if err := os.WriteFile(name, []byte("old"), 0o600); err != nil {

@@ -164,8 +164,9 @@ func goBuild(root, target, pkg string) error {
 		args, cgo = append(args, "-tags", "yara"), "1"
 	}
 	if path.Clean(pkg) == "cmd/keepout-rescue" {
-		// It travels in an image of bounded size.
-		args = append(args, "-ldflags", "-s -w", "-gcflags", "all=-l", "-tags", "nethttpomithttp2")
+		// It travels in an image of bounded size: nothing is inlined but where the first picture is drawn.
+		args = append(args, "-ldflags", "-s -w", "-gcflags", "all=-l", "-gcflags", "image/...=",
+			"-gcflags", "golang.org/x/image/...=", "-gcflags", "./internal/crashscreen=", "-tags", "nethttpomithttp2")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = root

@@ -106,7 +106,7 @@ func promises(lane string) ([]Capability, error) {
 	case "vm":
 		return []Capability{QEMU}, nil
 	case "vm-full":
-		return []Capability{QEMU, Debootstrap}, nil
+		return []Capability{QEMU, Debootstrap, Signing}, nil
 	case "all":
 		return []Capability{
 			Root, Fanotify, MountNS, NetNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, Signing,

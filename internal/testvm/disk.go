@@ -21,37 +21,67 @@ const (
 	espStart   = 4096
 	espMiB     = 128
 	espSectors = espMiB * mib / sector
-	diskSize   = (espStart + espSectors + 2048) * sector
+	bootStart  = espStart + espSectors // of the extended boot loader partition, where there is one; as large as the ESP
+	tail       = 2048                  // the second copy of the partition table
 )
 
-// EFIVolume is the serial number of the EFI system partition on every test disk, as blkid shows it.
-const EFIVolume = "4B45-4550"
+// EFIVolume is the serial number of the EFI system partition on every test disk, as blkid shows it, and BootVolume that
+// of the extended boot loader partition.
+const (
+	EFIVolume  = "4B45-4550"
+	BootVolume = "4B45-4558"
+)
 
-// Disk is a disk image with an EFI system partition.
+// Disk is one FAT partition of a disk image: the EFI system partition, or another one of the same file.
 type Disk struct {
-	File string
-	t    testing.TB
+	File  string
+	t     testing.TB
+	start int // of the partition, in sectors
 }
 
 // NewDisk makes a disk whose EFI system partition holds the files, by their paths.
 func NewDisk(t testing.TB, files map[string][]byte) *Disk {
 	t.Helper()
-	d := &Disk{File: filepath.Join(t.TempDir(), "disk.img"), t: t}
+	d := newDisk(t, bootStart+tail, "")
+	d.format(EFIVolume, files)
+	return d
+}
+
+// NewDiskWithBoot makes a disk with an extended boot loader partition (XBOOTLDR of the Boot Loader Specification)
+// beside the EFI system partition.
+func NewDiskWithBoot(t testing.TB, efi, files map[string][]byte) (disk, boot *Disk) {
+	t.Helper()
+	disk = newDisk(t, bootStart+espSectors+tail,
+		fmt.Sprintf("start=%d, size=%d, type=BC13C2FF-59E6-4262-A352-B275FD6F7172\n", bootStart, espSectors))
+	disk.format(EFIVolume, efi)
+	boot = &Disk{File: disk.File, t: t, start: bootStart}
+	boot.format(BootVolume, files)
+	return disk, boot
+}
+
+// newDisk makes a disk with a partition table, in which more partitions can stand, as sfdisk writes them.
+func newDisk(t testing.TB, sectors int64, more string) *Disk {
+	t.Helper()
+	d := &Disk{File: filepath.Join(t.TempDir(), "disk.img"), t: t, start: espStart}
 	if err := os.WriteFile(d.File, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(d.File, diskSize); err != nil {
+	if err := os.Truncate(d.File, sectors*sector); err != nil {
 		t.Fatal(err)
 	}
 	table := fmt.Sprintf("label: gpt\nstart=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649\n"+
 		"start=%d, size=%d, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n", grubStart, grubSize, espStart, espSectors)
-	d.run(table, "sfdisk", "--quiet", "--no-reread", d.File)
-	serial := strings.ReplaceAll(EFIVolume, "-", "")
+	d.run(table+more, "sfdisk", "--quiet", "--no-reread", d.File)
+	return d
+}
+
+func (d *Disk) format(volume string, files map[string][]byte) {
+	d.t.Helper()
+	serial := strings.ReplaceAll(volume, "-", "")
 	d.run("", "mformat", "-i", d.at(), "-F", "-N", serial, "-T", strconv.Itoa(espSectors), "::")
 	for _, name := range sortedNames(files) {
 		d.Put(name, files[name])
 	}
-	return d
 }
 
 func sortedNames(files map[string][]byte) []string {
@@ -64,7 +94,7 @@ func sortedNames(files map[string][]byte) []string {
 }
 
 // at is how mtools name the partition.
-func (d *Disk) at() string { return d.File + "@@" + strconv.Itoa(espStart*sector) }
+func (d *Disk) at() string { return d.File + "@@" + strconv.Itoa(d.start*sector) }
 
 // Put writes a file to the partition while no machine runs, and makes its folders.
 func (d *Disk) Put(name string, content []byte) {
@@ -79,6 +109,22 @@ func (d *Disk) Put(name string, content []byte) {
 		d.t.Fatal(err)
 	}
 	d.run("", "mcopy", "-o", "-i", d.at(), file, "::"+name)
+}
+
+// Fill takes all room that the partition has left.
+func (d *Disk) Fill() {
+	d.t.Helper()
+	out, err := exec.CommandContext(d.t.Context(), "mdir", "-i", d.at(), "::").Output()
+	if err != nil {
+		d.t.Fatalf("list the disk: %v", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	left, _, found := strings.Cut(lines[len(lines)-1], "bytes free")
+	free, err := strconv.Atoi(strings.ReplaceAll(strings.TrimSpace(left), " ", "")) // "126 345 600 bytes free"
+	if !found || err != nil {
+		d.t.Fatalf("how much is free? %q", lines[len(lines)-1])
+	}
+	d.Put("filler", make([]byte, free))
 }
 
 // Get reads a file of the partition while no machine runs; ok is false when it is not there.
@@ -184,7 +230,7 @@ func grubModules() []string {
 // Copy copies the disk of a machine that does not run, for a machine of another test.
 func (d *Disk) Copy(t testing.TB) *Disk {
 	t.Helper()
-	return &Disk{File: CopyDisk(t, d.File), t: t}
+	return &Disk{File: CopyDisk(t, d.File), t: t, start: d.start}
 }
 
 // Find returns where in the raw image some bytes are, -1 when they are nowhere.

@@ -337,6 +337,14 @@ func (m *Machine) Screenshot(name string) string {
 	return file
 }
 
+// Reset starts the machine again, as its reset button does: whatever it was doing is lost.
+func (m *Machine) Reset() {
+	m.t.Helper()
+	if err := m.qmp.do("system_reset", nil); err != nil {
+		m.t.Fatalf("reset: %v", err)
+	}
+}
+
 // Press presses and releases a key, by QEMU's name: "f2", "ret".
 func (m *Machine) Press(key string) {
 	m.t.Helper()

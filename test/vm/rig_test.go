@@ -72,7 +72,6 @@ func espFiles(t testing.TB, state boot.State) map[string][]byte {
 	}
 	return map[string][]byte{
 		"keepout/" + esp.StateA: copyA, "keepout/" + esp.StateB: copyB, "keepout/" + esp.CrumbFile: crumb,
-		"keepout/" + esp.Diag + "/.keep": nil, "keepout/" + esp.Intents + "/.keep": nil,
 	}
 }
 

@@ -29,7 +29,7 @@ func efiMachine(t testing.TB, img image.Image, trust []byte) *testvm.Disk {
 	files["loader/entries/debian+3.conf"] = []byte("title Debian\nlinux /vmlinuz\n" +
 		"initrd /guest.cpio\noptions " + systemParameters + "\n")
 	recovery := []byte("title Keepout recovery environment\nlinux /keepout/vmlinuz-a\n" +
-		"initrd /keepout/recovery-a.cpio\noptions panic=10 " + consoles + "\n")
+		"initrd /keepout/recovery-a.cpio\noptions " + image.A.Parameters() + " " + consoles + "\n")
 	files["loader/entries/-keepout-recovery-2+1.conf"] = recovery
 	files["loader/entries/-keepout-recovery-1.conf"] = recovery
 	return testvm.NewDisk(t, files)

@@ -459,19 +459,20 @@ func (x *RenewResponse) GetDirectorKey() []byte {
 }
 
 type CheckInRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"` // random, made when the host's fetcher starts: tells clones apart
-	BootId        string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                                                       // of the last answer; 0 for none
-	WaitSeconds   uint32                 `protobuf:"varint,4,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"`                                              // how long the answer may take if nothing changed; 0 answers at once
-	Installed     []*Installed           `protobuf:"bytes,5,rep,name=installed,proto3" json:"installed,omitempty"`                                                                      // what is active, and what else there is
-	Asks          []*Ask                 `protobuf:"bytes,6,rep,name=asks,proto3" json:"asks,omitempty"`                                                                                // what is staged and verified and would be activated now
-	Counters      []*Counters            `protobuf:"bytes,7,rep,name=counters,proto3" json:"counters,omitempty"`                                                                        // since the last report that was answered
-	Buckets       []*Bucket              `protobuf:"bytes,8,rep,name=buckets,proto3" json:"buckets,omitempty"`                                                                          // the same
-	Nonce         []byte                 `protobuf:"bytes,9,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                              // 16 bytes; the answer then has a signed time for it
-	Labels        map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // when they changed
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Instance        string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"` // random, made when the host's fetcher starts: tells clones apart
+	BootId          string                 `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Revision        uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                                                       // of the last answer; 0 for none
+	WaitSeconds     uint32                 `protobuf:"varint,4,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"`                                              // how long the answer may take if nothing changed; 0 answers at once
+	Installed       []*Installed           `protobuf:"bytes,5,rep,name=installed,proto3" json:"installed,omitempty"`                                                                      // what is active, and what else there is
+	Asks            []*Ask                 `protobuf:"bytes,6,rep,name=asks,proto3" json:"asks,omitempty"`                                                                                // what is staged and verified and would be activated now
+	Counters        []*Counters            `protobuf:"bytes,7,rep,name=counters,proto3" json:"counters,omitempty"`                                                                        // since the last report that was answered
+	Buckets         []*Bucket              `protobuf:"bytes,8,rep,name=buckets,proto3" json:"buckets,omitempty"`                                                                          // the same
+	Nonce           []byte                 `protobuf:"bytes,9,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                              // 16 bytes; the answer then has a signed time for it
+	Labels          map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // when they changed
+	RevocationsMark uint64                 `protobuf:"varint,11,opt,name=revocations_mark,json=revocationsMark,proto3" json:"revocations_mark,omitempty"`                                 // of the revocations of fixes that the host has; 0 for none
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CheckInRequest) Reset() {
@@ -572,6 +573,13 @@ func (x *CheckInRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *CheckInRequest) GetRevocationsMark() uint64 {
+	if x != nil {
+		return x.RevocationsMark
+	}
+	return 0
 }
 
 // One package that a host has.
@@ -955,18 +963,20 @@ func (x *Bucket) GetSample() string {
 }
 
 type CheckInResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the orders; pass it back
-	Orders        []*Order               `protobuf:"bytes,2,rep,name=orders,proto3" json:"orders,omitempty"`
-	Grants        []*Grant               `protobuf:"bytes,3,rep,name=grants,proto3" json:"grants,omitempty"`                      // answers to asks
-	AgainMs       uint32                 `protobuf:"varint,4,opt,name=again_ms,json=againMs,proto3" json:"again_ms,omitempty"`    // when to check in next, jitter included
-	SpreadMs      uint32                 `protobuf:"varint,5,opt,name=spread_ms,json=spreadMs,proto3" json:"spread_ms,omitempty"` // after a broken connection: wait a random time below this
-	Now           string                 `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
-	SignedTime    []byte                 `protobuf:"bytes,7,opt,name=signed_time,json=signedTime,proto3" json:"signed_time,omitempty"` // nonce and time, sealed by the director
-	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`                             // active, or quarantined: then nothing is granted and no report counts
-	Renew         bool                   `protobuf:"varint,9,opt,name=renew,proto3" json:"renew,omitempty"`                            // the certificate is past two thirds of its life
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Revision        uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the orders; pass it back
+	Orders          []*Order               `protobuf:"bytes,2,rep,name=orders,proto3" json:"orders,omitempty"`
+	Grants          []*Grant               `protobuf:"bytes,3,rep,name=grants,proto3" json:"grants,omitempty"`                      // answers to asks
+	AgainMs         uint32                 `protobuf:"varint,4,opt,name=again_ms,json=againMs,proto3" json:"again_ms,omitempty"`    // when to check in next, jitter included
+	SpreadMs        uint32                 `protobuf:"varint,5,opt,name=spread_ms,json=spreadMs,proto3" json:"spread_ms,omitempty"` // after a broken connection: wait a random time below this
+	Now             string                 `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	SignedTime      []byte                 `protobuf:"bytes,7,opt,name=signed_time,json=signedTime,proto3" json:"signed_time,omitempty"`                  // nonce and time, sealed by the director
+	State           string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`                                              // active, or quarantined: then nothing is granted and no report counts
+	Renew           bool                   `protobuf:"varint,9,opt,name=renew,proto3" json:"renew,omitempty"`                                             // the certificate is past two thirds of its life
+	RevocationsMark uint64                 `protobuf:"varint,10,opt,name=revocations_mark,json=revocationsMark,proto3" json:"revocations_mark,omitempty"` // of the revocations of fixes in force; pass it back
+	Revocations     [][]byte               `protobuf:"bytes,11,rep,name=revocations,proto3" json:"revocations,omitempty"`                                 // all of them, as they were signed, where the host passed another mark
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CheckInResponse) Reset() {
@@ -1060,6 +1070,20 @@ func (x *CheckInResponse) GetRenew() bool {
 		return x.Renew
 	}
 	return false
+}
+
+func (x *CheckInResponse) GetRevocationsMark() uint64 {
+	if x != nil {
+		return x.RevocationsMark
+	}
+	return 0
+}
+
+func (x *CheckInResponse) GetRevocations() [][]byte {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
 }
 
 // What a host should do about one provider and channel.
@@ -6483,7 +6507,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1b\n" +
 	"\tnot_after\x18\x02 \x01(\tR\bnotAfter\x12!\n" +
-	"\fdirector_key\x18\x03 \x01(\fR\vdirectorKey\"\xed\x03\n" +
+	"\fdirector_key\x18\x03 \x01(\fR\vdirectorKey\"\x98\x04\n" +
 	"\x0eCheckInRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1a\n" +
@@ -6495,7 +6519,8 @@ const file_fleet_proto_rawDesc = "" +
 	"\abuckets\x18\b \x03(\v2\x18.keepout.fleet.v1.BucketR\abuckets\x12\x14\n" +
 	"\x05nonce\x18\t \x01(\fR\x05nonce\x12D\n" +
 	"\x06labels\x18\n" +
-	" \x03(\v2,.keepout.fleet.v1.CheckInRequest.LabelsEntryR\x06labels\x1a9\n" +
+	" \x03(\v2,.keepout.fleet.v1.CheckInRequest.LabelsEntryR\x06labels\x12)\n" +
+	"\x10revocations_mark\x18\v \x01(\x04R\x0frevocationsMark\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbc\x01\n" +
@@ -6533,7 +6558,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\bprovider\x18\x03 \x01(\tR\bprovider\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05count\x18\x05 \x01(\rR\x05count\x12\x16\n" +
-	"\x06sample\x18\x06 \x01(\tR\x06sample\"\xa6\x02\n" +
+	"\x06sample\x18\x06 \x01(\tR\x06sample\"\xf3\x02\n" +
 	"\x0fCheckInResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12/\n" +
 	"\x06orders\x18\x02 \x03(\v2\x17.keepout.fleet.v1.OrderR\x06orders\x12/\n" +
@@ -6544,7 +6569,10 @@ const file_fleet_proto_rawDesc = "" +
 	"\vsigned_time\x18\a \x01(\fR\n" +
 	"signedTime\x12\x14\n" +
 	"\x05state\x18\b \x01(\tR\x05state\x12\x14\n" +
-	"\x05renew\x18\t \x01(\bR\x05renew\"\xdb\x01\n" +
+	"\x05renew\x18\t \x01(\bR\x05renew\x12)\n" +
+	"\x10revocations_mark\x18\n" +
+	" \x01(\x04R\x0frevocationsMark\x12 \n" +
+	"\vrevocations\x18\v \x03(\fR\vrevocations\"\xdb\x01\n" +
 	"\x05Order\x12-\n" +
 	"\x03act\x18\x01 \x01(\x0e2\x1b.keepout.fleet.v1.Order.ActR\x03act\x12\x18\n" +
 	"\arollout\x18\x02 \x01(\tR\arollout\x123\n" +

@@ -196,7 +196,7 @@ func (p *planner) units() error {
 	}
 	for target, unit := range map[string]string{
 		"multi-user.target": "keepout-boot-good.service", "sysinit.target": "keepout-bootguard.service",
-		"timers.target": "keepout-boot-deadline.timer",
+		"timers.target": "keepout-boot-deadline.timer", "paths.target": "keepout-revocations.path",
 	} {
 		link := &State{Link: folder + unit}
 		if err := p.become(folder+target+".wants/"+unit, link, "start it with "+target); err != nil {
@@ -214,6 +214,8 @@ func whyUnit(name string) string {
 		return "count each boot, and decide how it runs"
 	case "keepout-boot-good.service":
 		return "judge the boot, and set the counter anew when it is good"
+	case "keepout-revocations.service", "keepout-revocations.path":
+		return "remember fixes that were taken back, where the next start looks"
 	case "sysinit.target.d/keepout.conf":
 		return "restart when the system hangs early: after 10 minutes"
 	default:
@@ -296,7 +298,7 @@ func undo(root string, e *recordEntry) (*Change, error) {
 	if now.equal(e.Before) && (path == e.Path || now == nil) {
 		return nil, nil
 	}
-	if !now.equal(e.After) && !e.data() {
+	if !now.equal(e.After) && !now.equal(e.Before) && !e.data() {
 		return nil, fmt.Errorf("%s: %w", path, errChanged)
 	}
 	c := &Change{Path: path, Before: now, After: e.Before, Why: "as it was before"}

@@ -288,7 +288,7 @@ func (p *planner) recoveryEntries() error {
 			text += "efi       /keepout/" + e.unified + "\n"
 		} else {
 			text += "linux     /keepout/vmlinuz-" + e.copy + "\ninitrd    /keepout/recovery-" + e.copy +
-				".cpio\noptions   quiet loglevel=3 keepout.copy=" + e.copy + e.more + "\n"
+				".cpio\noptions   quiet loglevel=3 cryptomgr.notests keepout.copy=" + e.copy + e.more + "\n"
 		}
 		name, err := loader.ParseEntryName(e.id)
 		if err != nil {

@@ -98,8 +98,11 @@ func put(root, path string, s *State) error {
 }
 
 // Apply makes the changes and remembers them. On an error, what was changed so far is remembered, so that disarming
-// takes it back.
+// takes it back; after a power cut in between it does, too.
 func (p *Plan) Apply() error {
+	if err := p.foretell(); err != nil {
+		return err
+	}
 	var failed error
 	for _, c := range p.Changes {
 		if failed = p.apply(&c); failed != nil {
@@ -112,6 +115,22 @@ func (p *Plan) Apply() error {
 		p.record.removeFolders(p.root)
 	}
 	return errors.Join(failed, p.record.keep(p.root))
+}
+
+// foretell remembers all changes before the first one is made. One that then was not made is nothing to take back.
+func (p *Plan) foretell() error {
+	if p.disarms || p.Empty() {
+		return nil
+	}
+	all := p.record
+	all.Files, all.Folders = slices.Clone(all.Files), slices.Clone(all.Folders)
+	for i := range p.Changes {
+		all.note(p.root, &p.Changes[i])
+	}
+	if err := all.keep(p.root); err != nil {
+		return fmt.Errorf("remember what is changed: %w", err)
+	}
+	return nil
 }
 
 // onlyRenames reports whether the change is of a file that is too large to look at.

@@ -34,12 +34,17 @@ const fallback = "var/lib/keepout/boot"
 // it wants. trust is the folder of the keys. An error means that it is not to be applied, now or ever.
 type Verifier func(envelope []byte, trust string) (boot.Remedy, error)
 
+// Revoker remembers for good what a staged list of signed revocations takes back. trust is the folder of the keys,
+// machineID this machine's. The error is about what was refused; what was not refused holds.
+type Revoker func(staged []byte, trust, machineID string, now time.Time) error
+
 // Guard is one run of bootguard.
 type Guard struct {
 	Root   string   // "/", or another root in a test
 	RunDir string   // of the core, not below Root
 	Dir    string   // Keepout's folder; "" looks for it
 	Verify Verifier // nil: intents are left where they are, and that is said
+	Learn  Revoker  // nil: what the control plane took back is not looked for
 	Now    func() time.Time
 	Bin    string // the folder of Keepout's programs, below Root
 	// Restart restarts the machine in order. It may return before that is done.
@@ -49,6 +54,7 @@ type Guard struct {
 	loader  loader.Loader
 	boot    string
 	trouble []string
+	notes   []string // what is said, and is no trouble: what the fetcher staged must not change how a boot is judged
 }
 
 func (g *Guard) say(err error) {
@@ -83,6 +89,9 @@ func (g *Guard) Begin() error {
 		return err
 	}
 	s := g.read()
+	if err := g.learn(); err != nil { // before a fix is believed: the power may have gone since the news came
+		g.notes = append(g.notes, err.Error())
+	}
 	s = g.applyIntents(s)
 	in := boot.Input{
 		Kind: boot.Started, Boot: g.boot, Left: g.loader.Left(), CanRecover: g.loader.CanRecover(), Crumb: g.dir.Crumb(),

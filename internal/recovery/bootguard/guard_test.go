@@ -30,6 +30,7 @@ type host struct {
 	boots    int
 	restarts int
 	verify   bootguard.Verifier
+	learn    bootguard.Revoker
 }
 
 func newHost(t *testing.T) *host {
@@ -82,7 +83,7 @@ func (h *host) env() loader.Env {
 
 func (h *host) guard() *bootguard.Guard {
 	return &bootguard.Guard{
-		Root: h.root, RunDir: h.run, Verify: h.verify, Now: time.Now,
+		Root: h.root, RunDir: h.run, Verify: h.verify, Learn: h.learn, Now: time.Now,
 		Restart: func() error { h.restarts++; return nil },
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,19 +25,20 @@ const (
 	exitUsage   = 2
 )
 
-const usage = `usage: keepout-bootguard [flags] begin|good|shutdown|deadline|release|status
+const usage = `usage: keepout-bootguard [flags] begin|good|shutdown|deadline|revoke|release|status
 
 begin     count this boot, decide how it runs, tell the core
 good      wait until the boot is good, then mark it
 shutdown  this boot ends in order
 deadline  restart the machine if it has not come up
+revoke    remember which fixes the control plane took back
 release   take orders and caution back: the next boot is as configured
 status    print what is known
 `
 
 // Main runs one command line and returns the exit code.
-func Main(args []string, stdout, stderr io.Writer, verify Verifier) int {
-	g := Guard{Verify: verify, Now: time.Now, Restart: restart, Bin: beside()}
+func Main(args []string, stdout, stderr io.Writer, verify Verifier, learn Revoker) int {
+	g := Guard{Verify: verify, Learn: learn, Now: time.Now, Restart: restart, Bin: beside()}
 	flags := flag.NewFlagSet("keepout-bootguard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { _, _ = io.WriteString(stderr, usage); flags.PrintDefaults() }
@@ -52,7 +54,7 @@ func Main(args []string, stdout, stderr io.Writer, verify Verifier) int {
 		return exitUsage
 	}
 	err := g.do(flags.Arg(0), *wait, stdout)
-	for _, what := range g.trouble {
+	for _, what := range slices.Concat(g.trouble, g.notes) {
 		_, _ = fmt.Fprintln(stderr, "keepout-bootguard:", what)
 	}
 	if err != nil {
@@ -74,6 +76,8 @@ func (g *Guard) do(what string, wait time.Duration, stdout io.Writer) error {
 		return g.ShutDown()
 	case "deadline":
 		return g.Deadline()
+	case "revoke":
+		return g.Revoke()
 	case "release":
 		return g.Release("a person asked for it")
 	case "status":
@@ -84,7 +88,7 @@ func (g *Guard) do(what string, wait time.Duration, stdout io.Writer) error {
 		s.print(stdout)
 		return nil
 	default:
-		return fmt.Errorf("%q is not known: begin, good, shutdown, deadline, release or status", what)
+		return fmt.Errorf("%q is not known: begin, good, shutdown, deadline, revoke, release or status", what)
 	}
 }
 

@@ -224,17 +224,10 @@ var recordHead = regexp.MustCompile(`^(Panic|Oops|Emergency|Shutdown|Unknown)#(\
 // kilobyte, ERST and ramoops in larger ones. A panic is preferred to an oops. Compressed records that the kernel could
 // not read (.enc.z) are left out.
 func Pstore(root fs.FS, dir string) []byte {
-	entries, err := fs.ReadDir(root, dir)
-	if err != nil {
-		return nil
-	}
 	var records []record
-	for _, e := range entries[:min(len(entries), maxRecords)] {
-		if !strings.HasPrefix(e.Name(), "dmesg-") || strings.HasSuffix(e.Name(), ".enc.z") {
-			continue
-		}
-		text := bounded(root, path.Join(dir, e.Name()), maxRecord)
-		r := record{name: e.Name(), text: text}
+	for _, name := range newestNames(root, dir) {
+		text := bounded(root, path.Join(dir, name), maxRecord)
+		r := record{name: name, text: text}
 		if m := recordHead.FindSubmatch(text); m != nil {
 			r.kind = string(m[1])
 			r.count, _ = strconv.Atoi(string(m[2])) // too large a number is as good as none
@@ -263,6 +256,25 @@ func Pstore(root fs.FS, dir string) []byte {
 		}
 	}
 	return log
+}
+
+// newestNames lists the newest records: firmware may hold more than are read.
+func newestNames(root fs.FS, dir string) (names []string) {
+	entries, _ := fs.ReadDir(root, dir) // what cannot be listed cannot be read
+	var infos []fs.FileInfo
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && strings.HasPrefix(e.Name(), "dmesg-") && !strings.HasSuffix(e.Name(), ".enc.z") {
+			infos = append(infos, info)
+		}
+	}
+	slices.SortFunc(infos, func(a, b fs.FileInfo) int {
+		return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
+	})
+	for _, info := range infos[max(0, len(infos)-maxRecords):] {
+		names = append(names, info.Name())
+	}
+	return names
 }
 
 func rank(kind string) int {

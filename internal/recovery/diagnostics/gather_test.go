@@ -1,6 +1,7 @@
 package diagnostics
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -93,6 +94,12 @@ func TestPstore(t *testing.T) {
 	}
 	if got := Pstore(fstest.MapFS{"p/dmesg-erst-1": file("no head\n")}, "p"); string(got) != "no head\n" {
 		t.Errorf("a record without a head: %q", got)
+	}
+	for i := range maxRecords { // of years ago
+		records[fmt.Sprintf("p/dmesg-efi-16%013d", i)] = file("Panic#1 Part1\nan older one\n")
+	}
+	if got := string(Pstore(records, "p")); got != "the beginning\nthe end\n" {
+		t.Errorf("of more records than are read: %q", got)
 	}
 	if got := Pstore(records, "nowhere"); got != nil {
 		t.Errorf("without a folder: %q", got)

@@ -96,12 +96,10 @@ func (d *Dir) LeaveCrumb(c boot.Crumb) error {
 }
 
 // Prepare makes the folder and everything in it that must be there before the disk is full: both copies of the state
-// and the crumb.
+// and the crumb. The folders in it are made by whoever puts the first file there, as on a machine that was armed.
 func (d *Dir) Prepare() error {
-	for _, name := range []string{"", Trust, Intents, Diag} {
-		if err := os.MkdirAll(d.Join(name), 0o700); err != nil {
-			return fmt.Errorf("make Keepout's folder: %w", err)
-		}
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fmt.Errorf("make Keepout's folder: %w", err)
 	}
 	p := d.State()
 	for _, err := range p.Errs {

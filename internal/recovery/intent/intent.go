@@ -20,7 +20,6 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/durable"
-	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/remediation"
 	"github.com/keepout-security/keepout/internal/sign"
@@ -102,6 +101,15 @@ func (r role) read() (sign.Role, error) {
 		out.Keys = append(out.Keys, k)
 	}
 	return out, nil
+}
+
+// readTrust reads the keys in their folder.
+func readTrust(folder string) (remediation.Trust, error) {
+	text, err := read(filepath.Join(folder, TrustFile), maxTrust)
+	if err != nil {
+		return remediation.Trust{}, fmt.Errorf("the keys: %w", err)
+	}
+	return ParseTrust(text)
 }
 
 // Failure is what the recovery environment found: what a fix is held against, now and at the next boot.
@@ -194,11 +202,7 @@ func (f *Failure) raise(s remediation.State) remediation.State {
 // keys. It is called again with the same fix when a power cut came before the orders were kept.
 func Verify(sealed []byte, trust string) (boot.Remedy, error) {
 	dir := esp.Open(filepath.Dir(trust))
-	keys, err := read(filepath.Join(trust, TrustFile), maxTrust)
-	if err != nil {
-		return boot.Remedy{}, fmt.Errorf("the keys: %w", err)
-	}
-	roles, err := ParseTrust(keys)
+	roles, err := readTrust(trust)
 	if err != nil {
 		return boot.Remedy{}, err
 	}
@@ -261,31 +265,4 @@ func Remedy(p *remediation.Plan) (boot.Remedy, error) {
 		}
 	}
 	return r, nil
-}
-
-// ErrNoRevocation matches (errors.Is) the error of Revoke about something else.
-var ErrNoRevocation = errors.New("it is no revocation")
-
-// Revoke takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
-// believes one of them any more, also one that already lies among the intents. It is remembered when Revoke returns. A
-// revocation that is known already is no error.
-func Revoke(dir *esp.Dir, trust remediation.Trust, f *Failure, now time.Time, sealed []byte) error {
-	m, err := recall(dir)
-	if err != nil {
-		m = memory{}
-	}
-	plan, err := remediation.Judge(trust, f.raise(m.State), f.machine(false, now), sealed)
-	if known := (health.Problem{}); errors.As(err, &known) && known.Code == remediation.CodeReplay {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if plan.Fix.Kind != remediation.Revocation {
-		return ErrNoRevocation
-	}
-	// The state before the last fix, too: a power cut may let that fix be judged by it once more.
-	before := m.Before
-	before.Revoked = plan.State.Revoked
-	return keep(dir, memory{State: plan.State, Last: m.Last, Before: before})
 }

@@ -28,6 +28,9 @@ func machine(t *testing.T) (*esp.Dir, *Failure) {
 	if err := dir.Prepare(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(dir.Join(esp.Trust), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	keys, err := EncodeTrust(remediation.Trust{
 		Organisation: sign.Role{Keys: remediation.PublicKeys(key("a"), key("b")), Threshold: 2},
 	})
@@ -238,65 +241,6 @@ func TestFilesAndSafeModeAreForTheOrganisation(t *testing.T) {
 		if _, err := Verify(good, trust); err == nil {
 			t.Errorf("%s: replayed at the next failure", action.Verb)
 		}
-	}
-}
-
-// TestRevoke: a fix that was taken back is refused by both who judge, also when it lies there already and a power cut
-// lets it be judged again; strangers take nothing back; a damaged memory keeps no revocation away.
-func TestRevoke(t *testing.T) {
-	t.Parallel()
-	revoking := func(t *testing.T, id string, by ...string) []byte {
-		t.Helper()
-		text, err := remediation.Encode(&remediation.Fix{
-			Format: 1, ID: "r", Kind: remediation.Revocation, Revokes: []string{id}, Reason: "because",
-			Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(time.Hour),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := sign.Seal(keysOf(by), remediation.PayloadType, text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	dir, f := machine(t)
-	trust, now := dir.Join(esp.Trust), time.Now()
-	who := remediation.Trust{Organisation: sign.Role{Keys: remediation.PublicKeys(key("a"), key("b")), Threshold: 2}}
-	fix := sealed(t, "one", f.Bundle, disable)
-	if _, err := Verify(fix, trust); err != nil {
-		t.Fatal(err)
-	}
-	for name, envelope := range map[string][]byte{
-		"a stranger's": revoking(t, "one", "c"), "nonsense": []byte("{}"),
-		"a fix": sealed(t, "two", strings.Repeat("9", 64), disable),
-	} {
-		if err := Revoke(dir, who, f, now, envelope); err == nil {
-			t.Errorf("%s is taken", name)
-		}
-	}
-	if _, err := Verify(fix, trust); err != nil {
-		t.Fatalf("what nobody took back is refused: %v", err)
-	}
-	for range 2 {
-		if err := Revoke(dir, who, f, now, revoking(t, "one", "b")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Verify(fix, trust); err == nil || !strings.Contains(err.Error(), "was taken back") {
-			t.Errorf("the next boot: %v", err)
-		}
-		if _, err := Judge(dir, who, f, false, now, fix); err == nil {
-			t.Error("the recovery environment believes it")
-		}
-	}
-	if err := os.WriteFile(dir.Join(memoryFile), []byte("{torn"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := Revoke(dir, who, f, now, revoking(t, "one", "a")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Verify(fix, trust); err == nil {
-		t.Error("after a damaged memory the revocation does not hold")
 	}
 }
 

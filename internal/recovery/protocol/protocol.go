@@ -43,9 +43,6 @@ const (
 	MaxResponse = 1 << 20
 )
 
-// MaxRevocations bounds how many revocations travel with an answer.
-const MaxRevocations = 16
-
 // FixRequest asks for a fix.
 type FixRequest struct {
 	Version int       `json:"version"` // 1

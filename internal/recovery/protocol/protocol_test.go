@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -45,4 +46,48 @@ func FuzzDecodeResponse(f *testing.F) {
 			t.Fatal("a fix without an envelope")
 		}
 	})
+}
+
+func FuzzDecodeRevocations(f *testing.F) {
+	f.Add([]byte(`{"version":1,"revocations":["YQ=="]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := DecodeRevocations(data)
+		if err != nil {
+			return
+		}
+		text, err := EncodeRevocations(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := DecodeRevocations(text)
+		if err != nil || len(again) != len(list) {
+			t.Fatalf("%d became %d: %v", len(list), len(again), err)
+		}
+	})
+}
+
+// TestRevocationsAreBounded: what is written can always be read, and what is too much is left out or refused.
+func TestRevocationsAreBounded(t *testing.T) {
+	t.Parallel()
+	many := [][]byte{bytes.Repeat([]byte("x"), MaxRevocation+1)}
+	for range MaxRevocations + 4 {
+		many = append(many, bytes.Repeat([]byte("x"), MaxRevocation))
+	}
+	text, err := EncodeRevocations(many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DecodeRevocations(text); err != nil || len(got) != MaxRevocations {
+		t.Errorf("%d, %v", len(got), err)
+	}
+	for name, text := range map[string]string{
+		"another version": `{"version":2,"revocations":[]}`, "torn": `{"version":1,`,
+		"too many":  `{"version":1,"revocations":["YQ=="` + strings.Repeat(`,"YQ=="`, MaxRevocations) + `]}`,
+		"too large": `{"version":1,"revocations":["` + strings.Repeat("YWFh", MaxRevocation/3+1) + `"]}`,
+		"endless":   strings.Repeat(" ", MaxRevocationsFile+1),
+	} {
+		if _, err := DecodeRevocations([]byte(text)); err == nil {
+			t.Errorf("%s is read", name)
+		}
+	}
 }

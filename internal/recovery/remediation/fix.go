@@ -92,7 +92,9 @@ type Fix struct {
 	Bundle   string   `json:"bundle,omitempty"` // of a targeted fix: the digest of the bundle that it answers
 	Actions  []Action `json:"actions,omitempty"`
 	Revokes  []string `json:"revokes,omitempty"` // ids, of a revocation
-	Test     bool     `json:"test,omitempty"`    // harmless: for keepout recovery test
+	// RevokesKeys are the ids of keys (sign.IDOf), of a revocation: what they sign counts no more.
+	RevokesKeys []string `json:"revokes_keys,omitempty"`
+	Test        bool     `json:"test,omitempty"` // harmless: for keepout recovery test
 }
 
 // Selector limits a fix to machines. The zero value is every machine.
@@ -179,20 +181,22 @@ func (f *Fix) Check() error {
 func (f *Fix) checkKind() error {
 	switch f.Kind {
 	case Campaign:
-		if f.Sequence == 0 || f.Sequence > MaxSequence || f.Bundle != "" || len(f.Revokes) > 0 {
+		if f.Sequence == 0 || f.Sequence > MaxSequence || f.Bundle != "" || f.revokes() > 0 {
 			return errors.New("a campaign has a sequence number, no bundle and revokes nothing")
 		}
 		if err := f.Symptom.check(); err != nil {
 			return err
 		}
 	case Targeted:
-		if f.Sequence != 0 || !hex64.MatchString(f.Bundle) || !f.Symptom.None() || len(f.Revokes) > 0 {
+		if f.Sequence != 0 || !hex64.MatchString(f.Bundle) || !f.Symptom.None() || f.revokes() > 0 {
 			return errors.New("a targeted fix has the digest of a bundle, no sequence number and no symptom")
 		}
 	case Revocation:
 		if f.Sequence != 0 || f.Bundle != "" || !f.Symptom.None() || len(f.Actions) > 0 || f.Vendor != "" ||
-			len(f.Revokes) == 0 || len(f.Revokes) > MaxRevoked || !all(f.Revokes, identifier.MatchString) {
-			return fmt.Errorf("a revocation has 1 to %d ids, no sequence number, and nothing to do", MaxRevoked)
+			f.revokes() == 0 || f.revokes() > MaxRevoked || !all(f.Revokes, identifier.MatchString) ||
+			!all(f.RevokesKeys, hex64.MatchString) {
+			return fmt.Errorf("a revocation has 1 to %d ids of fixes or keys, no sequence number, and nothing to do",
+				MaxRevoked)
 		}
 		return nil
 	default:
@@ -208,6 +212,8 @@ func (f *Fix) checkKind() error {
 	}
 	return f.checkTogether()
 }
+
+func (f *Fix) revokes() int { return len(f.Revokes) + len(f.RevokesKeys) }
 
 // checkTogether refuses actions that contradict one another, and a test that does something.
 func (f *Fix) checkTogether() error {

@@ -47,6 +47,8 @@ type State struct {
 	Applied []string `json:"applied,omitempty"`
 	// Revoked are the ids that were taken back, the newest last.
 	Revoked []string `json:"revoked,omitempty"`
+	// RevokedKeys are the ids of keys that were taken back (sign.IDOf): nothing that they sign counts.
+	RevokedKeys []string `json:"revoked_keys,omitempty"`
 	// Floor is a time that has passed for certain: the recovery image's build, or the latest issue of a fix that was
 	// believed. The clock may be wrong in both directions; this cannot be.
 	Floor time.Time `json:"floor,omitzero"`
@@ -57,6 +59,7 @@ type State struct {
 const (
 	maxApplied = 64
 	maxRevoked = 256
+	maxKeys    = 64
 	leap       = maxLife
 )
 
@@ -82,6 +85,7 @@ const (
 	CodeOverreach  = "KO-2526" // does more than its signer may
 	CodeRevoked    = "KO-2527" // taken back
 	CodeTestOnly   = "KO-2528" // a rehearsal's fix outside of one, or the reverse
+	CodeFull       = "KO-2529" // a revocation for which there is no room
 	minimumSigners = 2
 )
 
@@ -92,13 +96,14 @@ func refuse(code, fix, format string, args ...any) error {
 // Judge decides about one sealed fix. It verifies before it reads, and reads before it compares. An error is a
 // health.Problem with one of the codes above; then nothing is to be done, and the state stays what it was.
 func Judge(trust Trust, state State, machine Machine, sealed []byte) (Plan, error) {
-	fix, signers, err := open(trust, sealed)
+	fix, signers, err := open(trust.without(state.RevokedKeys), sealed)
 	if err != nil {
 		return Plan{}, err
 	}
 	plan := Plan{Fix: fix, Signers: signers, Effects: slices.Clone(fix.Actions)}
 	for _, check := range []func() error{
 		func() error { return mayDo(&fix) },
+		func() error { return fix.MayRevoke(signers) },
 		func() error { return isMeant(&fix, &machine) },
 		func() error { return isFresh(&fix, &state) },
 		func() error { return inTime(&plan, &state, machine.Now) },
@@ -218,12 +223,13 @@ func isFresh(f *Fix, s *State) error {
 		}
 		return nil
 	case Revocation:
-		if all(f.Revokes, func(id string) bool { return slices.Contains(s.Revoked, id) }) {
+		fixes, keys := united(s.Revoked, f.Revokes), united(s.RevokedKeys, f.RevokesKeys)
+		if len(fixes) == len(s.Revoked) && len(keys) == len(s.RevokedKeys) {
 			return refuse(CodeReplay, "nothing; it is in force", "revocation %s was taken already", f.ID)
 		}
-		if len(s.Revoked)+len(f.Revokes) > maxRevoked {
-			return refuse(CodeReplay, "issue the next campaign", "%d fixes are revoked, and no more are remembered",
-				len(s.Revoked))
+		if len(fixes) > maxRevoked || len(keys) > maxKeys {
+			return refuse(CodeFull, "issue the next campaign, which replaces all before it",
+				"%d fixes and %d keys are revoked, and no more are remembered", len(s.Revoked), len(s.RevokedKeys))
 		}
 		return nil
 	case Campaign:
@@ -270,15 +276,11 @@ func inTime(p *Plan, s *State, now time.Time) error {
 func (s State) after(f *Fix, now time.Time) State {
 	out := State{
 		Sequence: s.Sequence, Floor: s.Floor, Vendors: maps.Clone(s.Vendors), Applied: slices.Clone(s.Applied),
-		Revoked: slices.Clone(s.Revoked),
+		Revoked: slices.Clone(s.Revoked), RevokedKeys: slices.Clone(s.RevokedKeys),
 	}
 	switch {
 	case f.Kind == Revocation:
-		for _, id := range f.Revokes {
-			if !slices.Contains(out.Revoked, id) {
-				out.Revoked = append(out.Revoked, id)
-			}
-		}
+		out.Revoked, out.RevokedKeys = united(s.Revoked, f.Revokes), united(s.RevokedKeys, f.RevokesKeys)
 		return out // one key is enough for it, and that must not move the time
 	case f.Kind == Targeted:
 		out.Applied = newest(append(out.Applied, f.Bundle), maxApplied)
@@ -313,7 +315,8 @@ func Remember(data []byte) (State, error) {
 		return State{}, fmt.Errorf("remediation state: %w", err)
 	}
 	if len(s.Applied) > maxApplied || len(s.Revoked) > maxRevoked || !all(s.Applied, hex64.MatchString) ||
-		!all(s.Revoked, identifier.MatchString) || s.Floor.Year() > 9998 {
+		!all(s.Revoked, identifier.MatchString) || len(s.RevokedKeys) > maxKeys ||
+		!all(s.RevokedKeys, hex64.MatchString) || s.Floor.Year() > 9998 {
 		return State{}, errors.New("remediation state: out of range")
 	}
 	return s, nil

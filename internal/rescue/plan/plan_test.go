@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,9 +188,27 @@ func TestWhatCannotBeWrittenDownDoesNotRestart(t *testing.T) {
 	v.in(Input{Linked: &Linked{}})
 	v.in(Input{Answered: &Answered{Kind: Fix, ID: "f"}})
 	v.in(Input{Applied: &Applied{Trouble: "no space"}})
+	v.in(Input{Applied: &Applied{Trouble: "no space"}})
 	v.pass(time.Hour)
-	v.wantActs(Save, Connect, Ask, Apply)
+	v.wantActs(Save, Connect, Ask, Apply, Apply)
 	v.wantPhase(Menu)
+}
+
+// TestAFixThatDoesNotFit: where there is no room for a fix, the local rule, which needs none, lets the machine start.
+func TestAFixThatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	v := begin(t, Config{}, suspect)
+	v.in(Input{Saved: &Saved{Trouble: "no space"}})
+	v.in(Input{Linked: &Linked{Address: "10.0.2.15"}})
+	v.in(Input{Answered: &Answered{Kind: Fix, ID: "f"}})
+	v.in(Input{Applied: &Applied{Trouble: "no space"}})
+	if r := v.state.Remedy; r.Source != Local || !strings.Contains(r.Why, "fix f could not be written down: no space") {
+		t.Errorf("the remedy is %s: %s", r, r.Why)
+	}
+	v.in(Input{Applied: &Applied{}})
+	v.in(Input{Reported: true})
+	v.wantActs(Save, Connect, Ask, Apply, Apply, Report, Restart)
+	v.wantPhase(Leaving)
 }
 
 func TestKeys(t *testing.T) {

@@ -222,13 +222,17 @@ func (m *move) apply(r Remedy) {
 	m.do(Effect{Act: Apply, Remedy: r})
 }
 
-// applied leaves the machine at the menu when it could not be written down: a restart would lead here again.
+// applied goes on when it was written down. A fix that could not be, on a full disk, gives way to the local rule, which
+// needs no room; what remains then is the menu, because a restart would lead here again.
 func (m *move) applied(in Applied) {
-	if in.Trouble != "" {
+	switch {
+	case in.Trouble == "":
+		m.finish(m.s.Remedy)
+	case m.s.Remedy.Source == Server:
+		m.local("fix " + m.s.Remedy.ID + " could not be written down: " + in.Trouble)
+	default:
 		m.s.Trouble, m.s.Remedy, m.s.Phase = in.Trouble, Remedy{}, Menu
-		return
 	}
-	m.finish(m.s.Remedy)
 }
 
 // finish reports if there is somebody to report to, and restarts.

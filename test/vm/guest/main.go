@@ -5,6 +5,8 @@
 // Kernel parameters: guest.provider=ID starts that provider, which panics the kernel. The provider stands for one
 // that a vendor's own unit starts early: it knows what the platform disabled, and nothing of safe mode.
 // guest.stubborn=1 starts it whatever the platform says. guest.rehearse=1 starts none, and rehearses a recovery.
+// guest.ruin=1 starts none; a broken configuration ends the machine (config.go). guest.boot=DEVICE is a boot partition
+// of its own.
 //
 // On a Debian system it is not the init but the provider's own early unit: "guest early ID ENGINE CONTENT" (early.go).
 package main
@@ -86,6 +88,14 @@ func system(provider string) error {
 		mount("efivarfs", "/sys/firmware/efi/efivars", "efivarfs")
 	}
 	mount("/dev/vda2", efi, "vfat")
+	if device := parameter("guest.boot"); device != "" {
+		mount(device, "/boot", "vfat")
+	}
+	if parameter("guest.ruin") != "" {
+		if err := keepState(); err != nil {
+			return err
+		}
+	}
 
 	begun := time.Now()
 	first := exec.CommandContext(context.Background(), "/bin/keepout-bootguard", "--run-dir", runDir, "begin")
@@ -101,8 +111,11 @@ func system(provider string) error {
 		return err
 	}
 	tell(in)
-	if parameter("guest.rehearse") != "" {
+	switch {
+	case parameter("guest.rehearse") != "":
 		return rehearse()
+	case parameter("guest.ruin") != "":
+		return configured()
 	}
 	if slices.Contains(in.Orders.Disabled, provider) && parameter("guest.stubborn") == "" {
 		return healthy()
