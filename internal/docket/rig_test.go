@@ -136,7 +136,9 @@ type peer struct {
 	fresh       bool
 	prefix      string // it looks at what is below, or everywhere
 	magic       [][]byte
-	lean        bool // it allows everything, and allocates nothing
+	minSize     uint64
+	maxSize     uint64 // 0: no bound
+	lean        bool   // it allows everything, and allocates nothing
 	onSubscribe sync.Once
 }
 
@@ -228,6 +230,7 @@ func (p *peer) join(r *rig, name string) *peer {
 
 func (p *peer) subscription() *pb.Subscribe {
 	m := &pb.Subscribe{Events: p.types, Access: p.access, ByActor: p.byActor, Fresh: p.fresh, Magic: p.magic}
+	m.MinSize, m.MaxSize = p.minSize, p.maxSize
 	if p.prefix != "" {
 		m.SelectPrefix = []string{p.prefix}
 	}

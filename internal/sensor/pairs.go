@@ -18,6 +18,7 @@ type pairs struct {
 	ring  [maxPairs]pairKey
 	next  int
 	index map[pairKey]int
+	of    map[int32]int // how many of them a process has
 }
 
 type pairKey struct {
@@ -33,11 +34,14 @@ func (p *pairs) expect(ev *event.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.index == nil {
-		p.index = make(map[pairKey]int, maxPairs)
+		p.index, p.of = make(map[pairKey]int, maxPairs), make(map[int32]int, maxPairs)
 	}
 	old := p.ring[p.next]
 	if i, ok := p.index[old]; ok && i == p.next {
-		delete(p.index, old)
+		p.drop(old)
+	}
+	if _, known := p.index[key]; !known {
+		p.of[key.pid]++
 	}
 	p.ring[p.next], p.index[key] = key, p.next
 	p.next = (p.next + 1) % maxPairs
@@ -51,6 +55,21 @@ func (p *pairs) take(ev *event.Event) bool {
 	if _, ok := p.index[key]; !ok {
 		return false
 	}
-	delete(p.index, key)
+	p.drop(key)
 	return true
+}
+
+// expects reports whether there is any open that take would take for the process with this number.
+func (p *pairs) expects(pid int32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of[pid] > 0
+}
+
+// drop forgets one that is there. Preconditions: mu is held.
+func (p *pairs) drop(key pairKey) {
+	delete(p.index, key)
+	if p.of[key.pid]--; p.of[key.pid] == 0 {
+		delete(p.of, key.pid)
+	}
 }

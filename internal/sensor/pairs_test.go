@@ -36,6 +36,13 @@ func TestPairs(t *testing.T) {
 				waiting[who] = true
 				continue
 			}
+			expected := false
+			for ino := 1; ino <= 4; ino++ {
+				expected = expected || waiting[[2]int{who[0], ino}]
+			}
+			if got := p.expects(int32(who[0])); got != expected {
+				t.Fatalf("process %d: expected %v, want %v", who[0], got, expected)
+			}
 			if got := p.take(actOf(who[0], who[1])); got != waiting[who] {
 				t.Fatalf("process %d, file %d: taken %v, want %v", who[0], who[1], got, waiting[who])
 			}
@@ -78,8 +85,8 @@ func TestPairsAreBounded(t *testing.T) {
 	for i := range n {
 		p.expect(actOf(1, i))
 	}
-	if len(p.index) > maxPairs {
-		t.Errorf("%d entries, bound %d", len(p.index), maxPairs)
+	if len(p.index) > maxPairs || p.of[1] != maxPairs {
+		t.Errorf("%d entries, %d of process 1; bound %d", len(p.index), p.of[1], maxPairs)
 	}
 	taken := 0
 	for i := range n {

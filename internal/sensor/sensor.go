@@ -19,6 +19,10 @@ type Judge interface {
 	// Wants reports whether anybody would be asked about events of this type; it is checked first, so that
 	// an unwatched type costs next to nothing.
 	Wants(t event.Type) bool
+	// Could reports whether anybody would be asked about ev, by its type, the object's size and its path: false is
+	// sure, also of what ev does not say. Where PathUnsure is set the path may be anything. With withOpen, ev is an
+	// exec whose open half is judged with it.
+	Could(ev *event.Event, withOpen bool) bool
 	// Judge takes over q and sees to it that q.Answer is called exactly once.
 	Judge(q *Question)
 	// Observe sees one notify event.
