@@ -93,7 +93,7 @@ type court struct {
 func (c *court) Forget(*docket.Memory)        {}
 func (c *court) Heard(*docket.Memory, string) {}
 
-func (c *court) SetMembers(m []*docket.Member) {
+func (c *court) SetMembers(m []*docket.Member, _ ...event.Type) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.members = m

@@ -78,7 +78,7 @@ func TestClassify(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		own := rapid.Bool().Draw(t, "a provider's")
 		s := &Sensor{provider: func(uid uint32) bool { return own && uid == uint32(os.Getuid()) }, judge: &picky{
-			types: events(rapid.SliceOf(rapid.SampledFrom(event.Types())).Draw(t, "types")...),
+			types:   events(rapid.SliceOf(rapid.SampledFrom(event.Types())).Draw(t, "types")...),
 			below:   rapid.SampledFrom([]string{"/", dir, filepath.Join(dir, "in")}).Draw(t, "below"),
 			minSize: rapid.Int64Range(0, 3).Draw(t, "size"),
 		}}

@@ -135,7 +135,8 @@ func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	full := len(s.kept) >= s.c.MaxKept || size > MaxBytes || s.bytes+size > keptBytes
-	if s.closed || s.off || full || era != s.era.Load() || !s.Whole(file) {
+	// Whether the lease is whole is asked at the end, when it counts; here it is enough that nothing was heard yet.
+	if s.closed || s.off || full || era != s.era.Load() || s.events[file].Load() != taken {
 		return false
 	}
 	own, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, len(s.events))
