@@ -34,7 +34,8 @@ func TestCould(t *testing.T) {
 	execs := []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}
 	all := []*peer{
 		{types: opens}, {types: execs}, {prefix: "/a"}, {types: opens, prefix: "/b"}, {minSize: 1}, {maxSize: 3},
-		{types: execs, minSize: 2, prefix: "/a"}, {magic: [][]byte{[]byte("#!")}}, {magic: [][]byte{[]byte("#!")}, maxSize: 3},
+		{types: execs, minSize: 2, prefix: "/a"},
+		{magic: [][]byte{[]byte("#!")}}, {magic: [][]byte{[]byte("#!")}, maxSize: 3},
 		{types: []pb.EventType{pb.EventType_EVENT_TYPE_CREATE}},
 	}
 	for i, p := range all {

@@ -19,8 +19,8 @@ func (d *Docket) Look(through Sight) {
 	d.sight = through
 }
 
-// SetMembers replaces who can be asked. Questions in flight keep theirs. The awaited types are those that somebody wants
-// who is not there now, but will be: their events go on arriving, so that it is counted how many pass unasked.
+// SetMembers replaces who can be asked. Questions in flight keep theirs. The awaited types are those that somebody may
+// want who is not there now, but will be: their events go on arriving, so that it is counted how many pass unasked.
 func (d *Docket) SetMembers(members []*Member, awaited ...event.Type) {
 	p := newPanel(members)
 	for _, t := range awaited {

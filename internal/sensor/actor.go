@@ -89,8 +89,8 @@ func inProc(into *[32]byte, pid int32, rest string) *byte {
 func ownerOf(pid int32) uint32 {
 	var name [32]byte
 	var st unix.Stat_t
-	_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(processes()), uintptr(unsafe.Pointer(inProc(&name, pid, ""))),
-		uintptr(unsafe.Pointer(&st)), 0, 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(processes()),
+		uintptr(unsafe.Pointer(inProc(&name, pid, ""))), uintptr(unsafe.Pointer(&st)), 0, 0, 0)
 	if errno != 0 {
 		return unknownUID
 	}
