@@ -32,9 +32,9 @@ type hop struct {
 
 // BenchmarkHop compares the time that a first open takes longer than an unwatched one: with the smallest responder in
 // C, with the platform and a provider that has not subscribed to such a file, so that the core answers ("passed"), and
-// with 0, 1 and 3 providers that get the descriptor. The variants take turns. "one-cpu" keeps everybody on one processor,
-// so that it measures work and not where the kernel wakes whom; "free" does not. Beside the medians over the rounds it
-// reports the least, which other work on the machine disturbs less.
+// with 0, 1 and 3 providers that get the descriptor. The variants take turns. "one-cpu" keeps everybody on one
+// processor, so that it measures work and not where the kernel wakes whom; "free" does not. Beside the medians over the
+// rounds it reports the least, which other work on the machine disturbs less.
 func BenchmarkHop(b *testing.B) {
 	testenv.Need(b, testenv.Root, testenv.Fanotify, testenv.MountNS, testenv.GCC)
 	b.Run("one-cpu", func(b *testing.B) {
