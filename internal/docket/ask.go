@@ -21,7 +21,17 @@ type question struct {
 	mayRead    bool // with digest: and may have the descriptor
 	byActor    bool
 	fresh      bool
+	anyType    bool
+	opener     bool // it wants to hear of opens
 	memory     recollection
+}
+
+// remembered is the type of the events for which its vote is remembered.
+func (a *question) remembered() event.Type {
+	if a.anyType {
+		return event.Open
+	}
+	return a.typ
 }
 
 // maxAsked is how many can be asked without allocating; more are possible.
@@ -57,6 +67,7 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 		}
 		asked = append(asked, question{
 			member: m, place: i, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor, fresh: f.Fresh,
+			anyType: f.AnyType, opener: f.Wants(event.Open),
 			digest: f.Digest, mayRead: f.Digest && m.Session.MayRead(),
 		})
 	}

@@ -93,14 +93,14 @@ func TestClassify(t *testing.T) {
 			s.self = raw.PID
 		}
 		if half := s.half(raw); half != nil && rapid.Bool().Draw(t, "second half") {
-			s.pairs.expect(half)
+			s.pairs.expect(half, now)
 			if q := s.classified(raw, typ, now); typ == event.Open && q != nil {
 				t.Fatalf("the second half is asked about: %+v", q)
 			}
 			return
 		}
 		if rapid.Bool().Draw(t, "another's half") {
-			s.pairs.expect(&event.Event{Actor: event.Process{PID: raw.PID}})
+			s.pairs.expect(&event.Event{Actor: event.Process{PID: raw.PID}}, now)
 		}
 		want, got := s.atOnce(raw, typ, now), s.classified(raw, typ, now)
 		if (want == nil) != (got == nil) || want != nil && *want != *got {

@@ -3,6 +3,7 @@ package sensor
 import (
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keepout-security/keepout/event"
 )
@@ -11,11 +12,17 @@ import (
 // room, and that exec's open half is simply asked again.
 const maxPairs = 1024
 
+// pairTime is how long after the answer to an exec its open half is expected. The kernel raises it at once; where it did
+// not come, because the caller was killed or the kernel remembers the object by then, nothing later may pass for it. On
+// a host so busy that it comes later still, it is asked about.
+const pairTime = time.Second
+
 // pairs remembers execs that were just allowed: the kernel raises OPEN_EXEC_PERM and then OPEN_PERM for one
 // execve(2), by the same process on the same file, and the second needs no second question.
 type pairs struct {
 	mu    sync.Mutex
 	ring  [maxPairs]pairKey
+	until [maxPairs]time.Time
 	next  int
 	index map[pairKey]int
 	of    map[int32]int // how many of them a process has
@@ -27,8 +34,8 @@ type pairKey struct {
 	version event.Version
 }
 
-// expect notes that ev, an exec, was allowed. It must be called before the kernel has its answer.
-func (p *pairs) expect(ev *event.Event) {
+// expect notes that ev, an exec, is allowed now. It must be called before the kernel has its answer.
+func (p *pairs) expect(ev *event.Event, now time.Time) {
 	key := pairKey{ev.Actor.PID, ev.Actor.Token, ev.File.Version}
 	key.version.Handle = strings.Clone(key.version.Handle) // it outlives the question
 	p.mu.Lock()
@@ -43,7 +50,7 @@ func (p *pairs) expect(ev *event.Event) {
 	if _, known := p.index[key]; !known {
 		p.of[key.pid]++
 	}
-	p.ring[p.next], p.index[key] = key, p.next
+	p.ring[p.next], p.until[p.next], p.index[key] = key, now.Add(pairTime), p.next
 	p.next = (p.next + 1) % maxPairs
 }
 
@@ -52,11 +59,12 @@ func (p *pairs) take(ev *event.Event) bool {
 	key := pairKey{ev.Actor.PID, ev.Actor.Token, ev.File.Version}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.index[key]; !ok {
+	i, ok := p.index[key]
+	if !ok {
 		return false
 	}
 	p.drop(key)
-	return true
+	return ev.Time.Before(p.until[i])
 }
 
 // expects reports whether there is any open that take would take for the process with this number.

@@ -149,3 +149,35 @@ func TestNobodyIsAskedFor(t *testing.T) {
 			len(s.Watching[0].Asks) == 2
 	})
 }
+
+// TestExecAgainIsOneEvent: the kernel remembers the open half of an exec that everybody has allowed, so that the next one
+// is one event; and only the open half.
+func TestExecAgainIsOneEvent(t *testing.T) {
+	need(t)
+	for name, dir := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			h := testhost.Start(t, testhost.Options{
+				Watch: dir(t), Providers: []testhost.Provider{{ID: "steady", Source: "steady"}},
+			})
+			program := copyOf(t, "/bin/true", filepath.Join(h.Dir, "program"))
+			time.Sleep(50 * time.Millisecond) // its times must be able to show a change
+			must(t, execute(t, program))
+			until(t, "its open half is remembered", func() bool { return h.Status().Memory.Kept == 1 })
+			before := h.Status()
+			const again = 5
+			for range again {
+				must(t, execute(t, program))
+			}
+			after := h.Status()
+			if n := after.Sensor.Unasked[event.ReasonPair] - before.Sensor.Unasked[event.ReasonPair]; n != 0 {
+				t.Errorf("%d of %d execs were two events", n, again)
+			}
+			if n := given(after) - given(before); n != again {
+				t.Errorf("%d verdicts on %d execs", n, again)
+			}
+			if after.Memory.Kept != 1 {
+				t.Errorf("%d objects are kept", after.Memory.Kept)
+			}
+		})
+	}
+}

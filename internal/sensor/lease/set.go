@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
 )
 
 // Bounds.
@@ -58,7 +60,8 @@ type Set struct {
 	mu     sync.Mutex
 	off    bool // nothing is kept
 	kept   map[int]object
-	order  []place // of the kept ones, the oldest first; may name some that are gone
+	where  sync.Map // id → its descriptor in kept; written with mu held
+	order  []place  // of the kept ones, the oldest first; may name some that are gone
 	bytes  int64
 	closed bool
 	done   chan struct{}
@@ -70,9 +73,13 @@ type Set struct {
 
 // object is one that the kernel remembers.
 type object struct {
+	id    id
 	size  int64
 	since time.Time
 }
+
+// id names an object while it is open.
+type id struct{ dev, ino uint64 }
 
 // place is a kept object's place in the order.
 type place struct {
@@ -131,9 +138,10 @@ func (s *Set) Release(file int) {
 // Keep makes the kernel remember that the object may be opened, and reports whether it does: not what was asked in an
 // earlier era. The lease is the set's from then on; the descriptor stays the caller's. After false the caller still has
 // to Release.
-func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
+func (s *Set) Keep(file int, of *event.Version, era uint64, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	size := of.Size
 	full := len(s.kept) >= s.c.MaxKept || size > MaxBytes || s.bytes+size > keptBytes
 	// Whether the lease is whole is asked at the end, when it counts; here it is enough that nothing was heard yet.
 	if s.closed || s.off || full || era != s.era.Load() || s.events[file].Load() != taken {
@@ -143,7 +151,7 @@ func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 	if err != nil {
 		return false
 	}
-	s.add(own, object{size, now})
+	s.add(own, object{id{of.Dev, of.Ino}, size, now})
 	// Taking it again makes the kernel name the new number when it is broken. If it was broken under the old one, it is
 	// given up by now, perhaps the writer has come and gone, and this is another lease: the old number's state tells.
 	if !setLease(own, unix.F_RDLCK) || s.c.Marker.Ignore(own) != nil || !s.Whole(file) {
@@ -154,7 +162,17 @@ func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 	}
 	s.events[file].Store(free)
 	s.marked.Add(1)
+	s.where.Store(s.kept[own].id, own)
 	return true
+}
+
+// Kept reports whether the kernel remembers the object now. It does not wait for anybody.
+func (s *Set) Kept(of *event.Version) bool {
+	if s.now.Load() == 0 {
+		return false
+	}
+	_, kept := s.where.Load(id{of.Dev, of.Ino})
+	return kept
 }
 
 // Switch says whether anything is kept; at first it is.
@@ -245,8 +263,10 @@ func (s *Set) attend(n int64) {
 }
 
 func (s *Set) remove(own int) {
-	s.bytes -= s.kept[own].size
+	o := s.kept[own]
+	s.bytes -= o.size
 	delete(s.kept, own)
+	s.where.CompareAndDelete(o.id, own) // another question may have kept it again
 	s.now.Add(-1)
 	s.attend(-1)
 }
