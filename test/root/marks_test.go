@@ -150,8 +150,8 @@ func TestNobodyIsAskedFor(t *testing.T) {
 	})
 }
 
-// TestExecAgainIsOneEvent: the kernel remembers the open half of an exec that everybody has allowed, so that the next one
-// is one event; and only the open half.
+// TestExecAgainIsOneEvent: the kernel remembers the open half of an exec that everybody has allowed, so that the next
+// one is one event; and only the open half.
 func TestExecAgainIsOneEvent(t *testing.T) {
 	need(t)
 	for name, dir := range kinds() {
