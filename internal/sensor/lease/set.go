@@ -60,11 +60,13 @@ type Set struct {
 	mu     sync.Mutex
 	off    bool // nothing is kept
 	kept   map[int]object
-	where  sync.Map // id → its descriptor in kept; written with mu held
-	order  []place  // of the kept ones, the oldest first; may name some that are gone
+	order  []place // of the kept ones, the oldest first; may name some that are gone
 	bytes  int64
 	closed bool
 	done   chan struct{}
+
+	seeing sync.RWMutex // locked last, and never while anything waits
+	where  map[id]int   // the kept ones that Kept tells of, by what they are
 
 	marked, broke atomic.Uint64
 	now           atomic.Int64 // kept objects
@@ -94,7 +96,8 @@ func New(c Config) (*Set, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	s := &Set{
-		c: c, wake: wake, events: make([]atomic.Uint32, c.MaxEvent), kept: map[int]object{}, done: make(chan struct{}),
+		c: c, wake: wake, events: make([]atomic.Uint32, c.MaxEvent), kept: map[int]object{}, where: map[id]int{},
+		done: make(chan struct{}),
 	}
 	ready := make(chan error)
 	go s.watch(ready)
@@ -162,7 +165,9 @@ func (s *Set) Keep(file int, of *event.Version, era uint64, now time.Time) bool 
 	}
 	s.events[file].Store(free)
 	s.marked.Add(1)
-	s.where.Store(s.kept[own].id, own)
+	s.seeing.Lock()
+	s.where[s.kept[own].id] = own
+	s.seeing.Unlock()
 	return true
 }
 
@@ -171,7 +176,9 @@ func (s *Set) Kept(of *event.Version) bool {
 	if s.now.Load() == 0 {
 		return false
 	}
-	_, kept := s.where.Load(id{of.Dev, of.Ino})
+	s.seeing.RLock()
+	defer s.seeing.RUnlock()
+	_, kept := s.where[id{of.Dev, of.Ino}]
 	return kept
 }
 
@@ -266,7 +273,11 @@ func (s *Set) remove(own int) {
 	o := s.kept[own]
 	s.bytes -= o.size
 	delete(s.kept, own)
-	s.where.CompareAndDelete(o.id, own) // another question may have kept it again
+	s.seeing.Lock()
+	if s.where[o.id] == own { // another question may have kept it again
+		delete(s.where, o.id)
+	}
+	s.seeing.Unlock()
 	s.now.Add(-1)
 	s.attend(-1)
 }
