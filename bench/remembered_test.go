@@ -25,7 +25,7 @@ func BenchmarkRemembered(b *testing.B) {
 	var hops []*hop
 	add := func(name string) (*hop, string) {
 		h, dir := &hop{name: name}, testenv.Tmpfs(b, "64m")
-		h.files(b, dir)
+		h.files(b, dir, "hello")
 		hops = append(hops, h)
 		return h, dir
 	}

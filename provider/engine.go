@@ -60,6 +60,9 @@ type Subscription struct {
 	Digest  bool
 	ByActor bool // the vote depends on who acts, so that it is not shared between processes
 	Fresh   bool // votes are not remembered: the engine is asked about an unchanged object again
+	// AnyType says that votes do not depend on the type of the event, as with an engine that only looks at the content.
+	// A vote on an exec then answers later opens of the same object, too, and the other way round.
+	AnyType bool
 }
 
 // Settings are what the administrator configured for this provider.

@@ -220,6 +220,7 @@ func (r *runner) subscribe() error {
 	m := &pb.Subscribe{
 		Generation: 1, SelectPrefix: s.Under, MutePrefix: s.Except, MinSize: s.MinSize, MaxSize: s.MaxSize,
 		Access: pb.Access_ACCESS_METADATA, ByActor: s.ByActor, Fresh: s.Fresh,
+		AnyType: s.AnyType,
 	}
 	switch {
 	case s.Digest && r.minor >= wire.MinorDigest:

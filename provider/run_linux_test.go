@@ -191,6 +191,7 @@ func TestHandshake(t *testing.T) {
 	e.Subscription = provider.Subscription{
 		Events: []event.Type{event.Exec, event.Rename}, Under: []string{"/srv"}, Except: []string{"/srv/x"},
 		MinSize: 1, MaxSize: 2, Magic: []string{"\x7fELF", "\xff"}, Content: true, ByActor: true, Fresh: true,
+		AnyType: true,
 	}
 	e.Load = func(_ context.Context, s provider.Settings) (string, error) { settings <- s; return "v1", nil }
 	p := begin(t, e)
@@ -202,7 +203,7 @@ func TestHandshake(t *testing.T) {
 	want := &pb.Subscribe{
 		Generation: 1, Events: []pb.EventType{2, 5}, SelectPrefix: []string{"/srv"}, MutePrefix: []string{"/srv/x"},
 		MinSize: 1, MaxSize: 2, Magic: [][]byte{[]byte("\x7fELF"), {0xff}}, Access: pb.Access_ACCESS_DESCRIPTOR,
-		ByActor: true, Fresh: true,
+		ByActor: true, Fresh: true, AnyType: true,
 	}
 	if !proto.Equal(s, want) {
 		t.Errorf("subscribed %v, want %v", s, want)

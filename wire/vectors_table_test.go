@@ -199,7 +199,7 @@ func subscribeVectors() []vector {
 			Generation: 2, Events: []pb.EventType{1, 2, 3, 4, 5, 6}, SelectPrefix: []string{"/srv", "/home"},
 			MutePrefix: []string{"/srv/cache"}, MinSize: 1, MaxSize: 1 << 32,
 			Magic: [][]byte{{0x7f, 'E', 'L', 'F'}, []byte("#!")}, Access: pb.Access_ACCESS_METADATA, ByActor: true,
-			Fresh: true,
+			Fresh: true, AnyType: true,
 		})),
 		from("subscribe-digest", "execs, with the digest first (minor 1)", subscribe(&pb.Subscribe{
 			Generation: 7, Events: []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}, Access: pb.Access_ACCESS_DIGEST,

@@ -28,7 +28,7 @@ MESSAGES = {
     "Welcome": "major:u32 minor:u32 provider:text content:text state_dir:text settings:map heartbeat_ms:u32 "
                "max_packet:u32 credit:u32",
     "Subscribe": "generation:u32 events:+EventType select_prefix:+text mute_prefix:+text min_size:u64 "
-                 "max_size:u64 magic:+bytes access:Access by_actor:bool fresh:bool",
+                 "max_size:u64 magic:+bytes access:Access by_actor:bool fresh:bool any_type:bool",
     "Subscribed": "generation:u32",
     "Mute": "actor_token:u64",
     "File": "dev:u64 handle:bytes ino:u64 size:i64 mtime_ns:i64 ctime_ns:i64 path:text mode:u32 uid:u32 "

@@ -14,9 +14,14 @@ import (
 	"github.com/keepout-security/keepout/internal/guard/link"
 )
 
+// provingTime is how long everything that is watched is marked after a checkup, whoever wants it: who asks for one is
+// about to see whether his own acts are noticed.
+const provingTime = 2 * time.Minute
+
 // checkup gathers what "keepout doctor" must know. It reads the configuration, the manifests and the self-test files
 // again, so it is for people's questions only.
 func (d *Daemon) checkup() control.Checkup {
+	d.sensor.Prove(provingTime)
 	c := d.config.Load()
 	out := control.Checkup{
 		Watch:     make([]control.CheckupWatch, 0, len(c.Watch)),

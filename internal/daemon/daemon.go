@@ -196,6 +196,7 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	if err != nil {
 		return sensorProblem(err)
 	}
+	d.docket.Look(d.sensor)
 	return nil
 }
 

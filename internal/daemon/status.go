@@ -46,6 +46,12 @@ func (d *Daemon) status() control.Status {
 	more := append(d.gapProblem(), d.roster.Problems()...)
 	more = append(more, d.boot.problems(d.command)...)
 	more = append(more, d.updates.problems()...)
+	if err := d.sensor.Unmarked(); err != nil {
+		more = append(more, health.Problem{
+			Code: "KO-1205", Severity: health.Failure, Title: fmt.Sprintf("not everything that is watched is marked: %v", err),
+			Fix: d.command("config reload"),
+		})
+	}
 	for i := range more { // they do not know where this daemon is found
 		more[i].Fix = strings.ReplaceAll(more[i].Fix, "keepout provider", d.command("provider"))
 	}

@@ -21,7 +21,17 @@ type question struct {
 	mayRead    bool // with digest: and may have the descriptor
 	byActor    bool
 	fresh      bool
+	anyType    bool
+	opener     bool // it wants to hear of opens
 	memory     recollection
+}
+
+// remembered is the type of the events for which its vote is remembered.
+func (a *question) remembered() event.Type {
+	if a.anyType {
+		return event.Open
+	}
+	return a.typ
 }
 
 // maxAsked is how many can be asked without allocating; more are possible.
@@ -40,7 +50,7 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 	var head []byte
 	looked := false
 	for i, m := range p.members {
-		if m.Absent[q.Event.Type] || q.WithOpen && m.Absent[event.Open] {
+		if m.absent(q.Event.Type, q.WithOpen) {
 			asked = append(asked, question{member: m, place: i, typ: q.Event.Type})
 			continue
 		}
@@ -51,19 +61,45 @@ func (p *panel) ask(q *sensor.Question, asked []question) []question {
 		if f.HasMagic() && !looked {
 			head, looked = firstBytes(q.File), true
 		}
-		typ := q.Event.Type
-		if !f.Matches(typ, &q.Event, head) {
-			if !q.WithOpen || !f.Matches(event.Open, &q.Event, head) {
-				continue
-			}
-			typ = event.Open
+		typ, wanted := askedAs(f, &q.Event, q.WithOpen, head)
+		if !wanted {
+			continue
 		}
 		asked = append(asked, question{
 			member: m, place: i, typ: typ, descriptor: f.Descriptor, byActor: f.ByActor, fresh: f.Fresh,
+			anyType: f.AnyType, opener: f.Wants(event.Open),
 			digest: f.Digest, mayRead: f.Digest && m.Session.MayRead(),
 		})
 	}
 	return asked
+}
+
+// askedAs returns the type as which a subscription wants an event, if it does.
+func askedAs(f *session.Filter, ev *event.Event, withOpen bool, head []byte) (t event.Type, wanted bool) {
+	if f.Matches(ev.Type, ev, head) {
+		return ev.Type, true
+	}
+	return event.Open, withOpen && f.Matches(event.Open, ev, head)
+}
+
+// absent reports whether the member is down, and its failure policy votes about such an event.
+func (m *Member) absent(t event.Type, withOpen bool) bool {
+	return m.Absent[t] || withOpen && m.Absent[event.Open]
+}
+
+// Could implements sensor.Judge: what ask would find if nobody muted the actor, and whatever the object begins with.
+func (d *Docket) Could(ev *event.Event, withOpen bool) bool {
+	for _, m := range d.panel.Load().members {
+		if m.absent(ev.Type, withOpen) {
+			return true
+		}
+		if f := m.filter(); f != nil {
+			if _, wanted := askedAs(f, ev, withOpen, nil); wanted {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // firstBytes reads the start of the object if the kernel has it in memory: a reader that waits for a disk would

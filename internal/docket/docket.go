@@ -73,6 +73,9 @@ type Docket struct {
 	panel  atomic.Pointer[panel]
 	counts Counts
 
+	convening sync.Mutex // one panel after the other; it is locked first
+	sight     Sight      // used with convening held
+
 	mu        sync.Mutex
 	cases     map[uint64]*entry
 	flights   map[flight]*entry
@@ -97,8 +100,9 @@ type Docket struct {
 // panel is who can be asked; it is replaced as a whole.
 type panel struct {
 	members []*Member
-	wanted  [event.Delete + 1]bool
-	openers int // members who can want to hear of opens
+	wanted  sensor.Types
+	awaited sensor.Types // members who are not there yet may want these
+	openers int          // members who can want to hear of opens
 }
 
 // entry is one case and the callers that wait for it.
@@ -176,34 +180,6 @@ func New(ruling Ruling, trail Trail, kernel Kernel, beat func()) *Docket {
 	return d
 }
 
-// SetMembers replaces who can be asked. Questions in flight keep theirs.
-func (d *Docket) SetMembers(members []*Member) {
-	p := &panel{members: members}
-	for _, m := range members {
-		if m.ID == "" && m.Session != nil {
-			m.ID = m.Session.Provider()
-		}
-		if f := m.filter(); m.Absent[event.Open] || f != nil && f.Wants(event.Open) {
-			p.openers++
-		}
-		for t := range m.Absent {
-			p.wanted[t] = true
-		}
-		if f := m.filter(); f != nil {
-			for _, t := range f.Types() {
-				p.wanted[t] = true
-			}
-		}
-	}
-	// The open half of an exec is judged with the exec.
-	p.wanted[event.Exec] = p.wanted[event.Exec] || p.wanted[event.Open]
-	d.panel.Store(p)
-	d.kernel.Flush() // what it remembers was decided by others
-}
-
-// Wants reports whether anybody would be asked about events of this type.
-func (d *Docket) Wants(t event.Type) bool { return d.panel.Load().wanted[t] }
-
 // Observe passes a notify event on to who subscribed.
 func (d *Docket) Observe(ev *event.Event) {
 	d.counts.Notified.Add(1)
@@ -251,7 +227,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 		return
 	}
 	e := d.newEntry(q, len(asked))
-	e.flight, e.unanimous = key, p.unanimous(asked)
+	e.flight, e.unanimous = key, p.unanimous(q, asked)
 	e.pinned = pinned
 	todo := d.open(e, asked)
 	todo.add(d.interrupt(q))

@@ -81,11 +81,11 @@ func (d *Docket) recollect(q *sensor.Question, asked []question) (all bool) {
 		if !q.Lasting() {
 			continue // the kernel may remember it under the lease, but its version proves nothing afterwards
 		}
-		if i > 0 && asked[i-1].memory.lasting && asked[i-1].typ == a.typ {
+		if i > 0 && asked[i-1].memory.lasting && asked[i-1].remembered() == a.remembered() {
 			r.key = asked[i-1].memory.key
 		} else {
 			r.key = d.seeds.Key(&verdictcache.Question{
-				Type: a.typ, Version: file.Version, Path: file.Path, Unsure: file.PathUnsure,
+				Type: a.remembered(), Version: file.Version, Path: file.Path, Unsure: file.PathUnsure,
 			})
 		}
 		r.vote, r.known = m.table.Get(r.key, q.Event.Time)
@@ -112,12 +112,16 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 		a := &asked[i]
 		d.passed(a.member, a.typ, a.byActor, a.memory.vote.Content, 1, q.Event.File.Version)
 	}
-	q.End(q.Keepable() && p.unanimous(asked) && q.Pin())
+	q.End(q.Keepable() && p.unanimous(q, asked) && !kept(q) && q.Pin())
 	if exec {
 		d.trail.Record(rec)
 	}
 	q.Free()
 }
+
+// kept reports whether the kernel needs not be made to remember the open half of an exec again. (An open that it
+// remembers raises no event; if one comes all the same, the mark is gone, and is set anew.)
+func kept(q *sensor.Question) bool { return q.Event.Type == event.Exec && q.Kept() }
 
 // recalled is the record of an exec that was answered from memory; opens are too many to be recorded again.
 func (d *Docket) recalled(q *sensor.Question, asked []question) event.Record {
@@ -135,17 +139,25 @@ func (d *Docket) recalled(q *sensor.Question, asked []question) event.Record {
 }
 
 // unanimous reports whether everybody who could ever want to hear of an open of this object was asked, by whatever path
-// and whoever opens it: only then may the kernel answer for all of them.
-func (p *panel) unanimous(asked []question) bool {
-	if len(asked) < p.openers {
+// and whoever opens it, and votes about opens: only then may the kernel answer for all of them.
+func (p *panel) unanimous(q *sensor.Question, asked []question) bool {
+	if q.Event.Type != event.Open && !q.WithOpen {
 		return false
 	}
+	openers := 0
 	for i := range asked {
-		if a := &asked[i]; a.typ != event.Open || !a.memory.lasting || a.member.Absent != nil {
+		a := &asked[i]
+		switch {
+		case a.member.Absent != nil:
+			return false
+		case !a.opener: // nor would it hear of any open
+			continue
+		case a.remembered() != event.Open, !a.memory.lasting:
 			return false
 		}
+		openers++
 	}
-	return true
+	return openers >= p.openers
 }
 
 // remember keeps the votes of a case that is closed, and reports whether the kernel may remember, too. Preconditions:
@@ -155,7 +167,7 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		return false
 	}
 	now := time.Now()
-	inKernel = v.Outcome == event.Allowed && v.Reason != event.ReasonAllowance && e.unanimous
+	inKernel = v.Outcome == event.Allowed && v.Reason != event.ReasonAllowance && e.unanimous && !kept(e.q)
 	for i := range e.seats {
 		x, b := &e.seats[i], &v.Ballots[i]
 		voted := b.Counted && (b.Reason == event.ReasonVoted || b.Reason == event.ReasonRemembered)

@@ -286,3 +286,58 @@ func TestRecallDoesNotAllocate(t *testing.T) {
 		t.Error("the provider was asked again")
 	}
 }
+
+// TestVotesForAnyType: who says that its votes do not depend on the type has voted on opening what it voted on to
+// execute, and the other way round, so that the kernel may remember the open half of an exec. Of others it may not, nor
+// where opens are not judged.
+func TestVotesForAnyType(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name        string
+		peers       []*peer
+		withOpen    bool
+		asked       int64 // of the first peer, for an exec and an open
+		keptByExec  bool
+		keptByOther bool // by the open, at the latest
+	}{
+		{"any type", []*peer{{anyType: true}}, true, 1, true, true},
+		{"opens are not judged there", []*peer{{anyType: true}}, false, 1, false, true},
+		{"each type for itself", []*peer{{}}, true, 2, false, true},
+		{"only one of two", []*peer{{anyType: true}, {}}, true, 1, false, true},
+		{"the other hears of no opens", []*peer{{anyType: true}, {types: []pb.EventType{2}}}, true, 1, true, true},
+		{"the other was not asked", []*peer{{anyType: true}, {prefix: "/elsewhere"}}, true, 1, false, false},
+		{
+			"who was asked hears of no opens, and who does was not asked",
+			[]*peer{{anyType: true, types: []pb.EventType{2}}, {prefix: "/elsewhere"}}, true, 1, false, false,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRemembering(t)
+			var members []*docket.Member
+			for i, p := range c.peers {
+				p.script = answering(allow)
+				members = append(members, r.with(string(rune('a'+i)), p).Member)
+			}
+			r.d.SetMembers(members)
+			q, id := r.opened(t)
+			q.Event.Type, q.WithOpen = event.Exec, c.withOpen
+			r.d.Judge(q)
+			r.verdict(id) // the record comes last
+			if got := r.pins.inKernel() > 0; got != c.keptByExec {
+				t.Errorf("the exec: kept %v, want %v", got, c.keptByExec)
+			}
+			if !r.ask(t, nil) {
+				t.Error("denied")
+			}
+			if c.keptByOther {
+				r.until("the open is kept", func() bool { return r.pins.inKernel() > 0 })
+			} else if r.pins.inKernel() > 0 {
+				t.Error("the open is kept")
+			}
+			if got := c.peers[0].asked.Load(); got != c.asked {
+				t.Errorf("asked %d times, want %d", got, c.asked)
+			}
+		})
+	}
+}

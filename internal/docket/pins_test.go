@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepout-security/keepout/event"
 )
 
 // pins is a keeper whose object is one file. It remembers what the docket wanted it to.
@@ -36,7 +38,7 @@ func (p *pins) Whole(file int) bool {
 	return p.since[file] == p.changes && !p.broken.Load()
 }
 
-func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
+func (p *pins) Keep(_ int, _ *event.Version, era uint64, _ time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if era == p.era {
@@ -44,6 +46,9 @@ func (p *pins) Keep(_ int, _ int64, era uint64, _ time.Time) bool {
 	}
 	return era == p.era
 }
+
+// Kept implements sensor.Keeper.
+func (p *pins) Kept(*event.Version) bool { return p.inKernel() > 0 }
 
 // Hold implements sensor.Keeper.
 func (p *pins) Hold(bool) {}

@@ -134,9 +134,12 @@ type peer struct {
 	types       []pb.EventType
 	byActor     bool
 	fresh       bool
+	anyType     bool
 	prefix      string // it looks at what is below, or everywhere
 	magic       [][]byte
-	lean        bool // it allows everything, and allocates nothing
+	minSize     uint64
+	maxSize     uint64 // 0: no bound
+	lean        bool   // it allows everything, and allocates nothing
 	onSubscribe sync.Once
 }
 
@@ -228,6 +231,7 @@ func (p *peer) join(r *rig, name string) *peer {
 
 func (p *peer) subscription() *pb.Subscribe {
 	m := &pb.Subscribe{Events: p.types, Access: p.access, ByActor: p.byActor, Fresh: p.fresh, Magic: p.magic}
+	m.MinSize, m.MaxSize, m.AnyType = p.minSize, p.maxSize, p.anyType
 	if p.prefix != "" {
 		m.SelectPrefix = []string{p.prefix}
 	}

@@ -380,6 +380,7 @@ func (l *lineage) enable(on bool) {
 				m.enable(on)
 			}
 		}
+		l.r.changed() // what it may want is awaited, or no longer
 	})
 }
 

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -42,6 +43,18 @@ func (l *lineage) panel(b config.Budgets) (out []*docket.Member) {
 		out = append(out, &candidate)
 	}
 	return out
+}
+
+// awaited returns the types of events that a provider may ask for which is not up and shall be: all that its manifest
+// names.
+func (l *lineage) awaited() []event.Type {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	up := l.active != nil && l.active.votes()
+	if up || l.off || l.stopping || l.configured.Manifest == nil {
+		return nil
+	}
+	return slices.Collect(maps.Keys(grantOf(l.configured.Manifest).Types))
 }
 
 // absent returns what this provider's failure policy denies while it is down: all that its manifest lets it ask for,

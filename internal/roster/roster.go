@@ -28,7 +28,7 @@ import (
 
 // Court is who asks the providers; the docket.
 type Court interface {
-	SetMembers(members []*docket.Member)
+	SetMembers(members []*docket.Member, awaited ...event.Type)
 	Voted(s *session.Session, id uint64, vote event.Vote, reason event.Reason)
 	Ended(s *session.Session)
 	Forget(m *docket.Memory)
@@ -154,12 +154,14 @@ func (r *Roster) rules() rollback.Config { return r.settings.Load().rules }
 // convene tells the court who can be asked. Preconditions: mu is held.
 func (r *Roster) convene() {
 	var out []*docket.Member
+	var awaited []event.Type
 	for _, id := range r.order {
 		if of := r.lineages[id]; of != nil {
+			awaited = append(awaited, of.awaited()...)
 			out = append(out, of.panel(r.settings.Load().budgets)...)
 		}
 	}
-	r.c.Court.SetMembers(out)
+	r.c.Court.SetMembers(out, awaited...)
 }
 
 // changed is called when a member becomes ready or stops being so.

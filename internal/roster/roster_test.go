@@ -94,16 +94,24 @@ func spin() {
 type court struct {
 	mu      sync.Mutex
 	members []*docket.Member
+	awaited []event.Type
 	ended   int
 }
 
 func (c *court) Forget(*docket.Memory)        {}
 func (c *court) Heard(*docket.Memory, string) {}
 
-func (c *court) SetMembers(m []*docket.Member) {
+func (c *court) SetMembers(m []*docket.Member, awaited ...event.Type) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.members = m
+	c.members, c.awaited = m, awaited
+}
+
+// expects reports whether events go on arriving for who is not up.
+func (c *court) expects() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.awaited) > 0
 }
 
 func (*court) Voted(*session.Session, uint64, event.Vote, event.Reason) {}
@@ -379,6 +387,24 @@ func TestCrash(t *testing.T) {
 	if g.court.ended != 1 {
 		t.Errorf("%d sessions have ended, want 1", g.court.ended)
 	}
+}
+
+// TestAwaited: what the manifest of a provider names is awaited until it votes, and again while it is away, and not of
+// one that an administrator switched off.
+func TestAwaited(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.apply(g.install("p", config.Provider{}))
+	if len(g.court.panel()) == 0 && !g.court.expects() {
+		t.Error("nothing is awaited of a provider that starts")
+	}
+	pid := g.runs("p", 0)
+	g.until("it votes", func() bool { return len(g.court.panel()) == 1 && !g.court.expects() })
+	must(t, unix.Kill(pid, unix.SIGKILL))
+	g.until("it is awaited again", func() bool { return len(g.court.panel()) == 0 && g.court.expects() })
+	g.runs("p", pid)
+	must(t, g.r.SetEnabled("p", false))
+	g.until("nobody is awaited", func() bool { return len(g.court.panel()) == 0 && !g.court.expects() })
 }
 
 // TestRefusesToStart: a provider that cannot load is tried three times and then left alone for a while, and says why.

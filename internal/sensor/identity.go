@@ -4,11 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -60,16 +57,24 @@ func statx(fd int, into *unix.Statx_t) unix.Errno {
 
 func nanoseconds(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
 
-// identify names the object behind an open descriptor; the handle is in into. It opens nothing.
-func identify(fd int, into *names) (object, error) {
+// look sees what lies behind an open descriptor, all but its names. It opens nothing.
+func look(fd int) (object, error) {
 	var st unix.Statx_t
 	if errno := statx(fd, &st); errno != 0 {
 		return object{}, fmt.Errorf("statx: %w", errno)
 	}
-	o := object{mount: st.Mnt_id, File: event.File{Mode: uint32(st.Mode), UID: st.Uid, Version: event.Version{
+	return object{mount: st.Mnt_id, File: event.File{Mode: uint32(st.Mode), UID: st.Uid, Version: event.Version{
 		Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Size: int64(st.Size),
 		MtimeNS: nanoseconds(st.Mtime), CtimeNS: nanoseconds(st.Ctime),
-	}}}
+	}}}, nil
+}
+
+// identify is look with the handle, which is in into.
+func identify(fd int, into *names) (object, error) {
+	o, err := look(fd)
+	if err != nil {
+		return object{}, err
+	}
 	handle, err := fileHandle(fd, into)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return object{}, err
@@ -98,22 +103,32 @@ func settled(v *event.Version, now time.Time) bool {
 func fileHandle(fd int, into *names) (string, error) {
 	// struct file_handle: handle_bytes, handle_type, then the handle itself.
 	b := &into.handle
-	var mount int32
-	for _, flags := range []uintptr{unix.AT_EMPTY_PATH | atHandleFID, unix.AT_EMPTY_PATH} {
-		binary.NativeEndian.PutUint32(b[:], maxHandle)
-		_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(fd), uintptr(unsafe.Pointer(&empty[0])),
-			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&mount)), flags, 0)
-		switch errno {
-		case 0:
-			size := min(binary.NativeEndian.Uint32(b[:]), maxHandle)
-			return text(b[4 : 8+size]), nil
-		case unix.EINVAL: // a kernel without AT_HANDLE_FID
-		default:
-			return "", fmt.Errorf("name_to_handle_at: %w", errno)
-		}
+	if errno := nameToHandle(fd, &empty[0], b, handleFlags()); errno != 0 {
+		return "", fmt.Errorf("name_to_handle_at: %w", errno)
 	}
-	return "", unix.EOPNOTSUPP
+	size := min(binary.NativeEndian.Uint32(b[:]), maxHandle)
+	return text(b[4 : 8+size]), nil
 }
+
+func nameToHandle(dir int, path *byte, b *[8 + maxHandle]byte, flags uintptr) unix.Errno {
+	var mount int32
+	binary.NativeEndian.PutUint32(b[:], maxHandle)
+	_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(dir), uintptr(unsafe.Pointer(path)),
+		uintptr(unsafe.Pointer(b)), uintptr(unsafe.Pointer(&mount)), flags, 0)
+	return errno
+}
+
+// handleFlags are how this kernel is asked for a handle. One without AT_HANDLE_FID says so with EINVAL, which is found
+// out once and not at each event.
+var handleFlags = sync.OnceValue(func() uintptr {
+	const flags = unix.AT_EMPTY_PATH | atHandleFID
+	var b [8 + maxHandle]byte
+	root := [2]byte{'/'}
+	if nameToHandle(unix.AT_FDCWD, &root[0], &b, flags) == unix.EINVAL {
+		return unix.AT_EMPTY_PATH
+	}
+	return flags
+})
 
 // pathHint returns the path as seen from the platform, for people and prefixes; it is read from a link, so
 // nothing is opened. It may be empty. It is in into.
@@ -129,86 +144,13 @@ func pathHint(fd int, into *names) string {
 }
 
 // ownFiles is /proc/self/fd, held open because walking there costs more than reading the link.
-var ownFiles = sync.OnceValue(func() int {
-	fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+var ownFiles = sync.OnceValue(func() int { return openFolder("/proc/self/fd") })
+
+// openFolder returns a descriptor below which names can be looked up, or -1: without /proc there are no hints.
+func openFolder(path string) int {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1 // without /proc there are no hints
+		return -1
 	}
 	return fd
-})
-
-// actor describes the process behind a pidfd. Without one (already reaped) only the number is known.
-func actor(pid int32, pidfd int) event.Process {
-	p := event.Process{PID: pid, UID: unknownUID, GID: unknownUID}
-	if pidfd < 0 {
-		return p
-	}
-	var info unix.PidfdInfo
-	info.Mask = unix.PIDFD_INFO_CREDS
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), uintptr(unix.PIDFD_GET_INFO),
-		uintptr(unsafe.Pointer(&info)))
-	if errno == 0 {
-		p.PPID, p.UID, p.GID = int32(info.Ppid), info.Ruid, info.Rgid
-	} else {
-		p.UID = ownerOf(pid) // before Linux 6.13
-	}
-	var st unix.Stat_t
-	if hasPidfs(pidfd) && unix.Fstat(pidfd, &st) == nil {
-		p.Token = st.Ino // unique for the boot
-	}
-	return p
-}
-
-// pidfsMagic is PID_FS_MAGIC of linux/magic.h.
-const pidfsMagic = 0x50494446
-
-// pidfs is 0 until the first pidfd was looked at, then 1 or 2.
-var pidfs atomic.Int32
-
-// hasPidfs reports whether pidfds have inode numbers of their own (Linux 6.9). Before, all of them share one, which
-// would make all processes the same.
-func hasPidfs(pidfd int) bool {
-	if known := pidfs.Load(); known != 0 {
-		return known == 1
-	}
-	var fs unix.Statfs_t
-	known := int32(2)
-	if unix.Fstatfs(pidfd, &fs) == nil && fs.Type == pidfsMagic {
-		known = 1
-	}
-	pidfs.Store(known)
-	return known == 1
-}
-
-// unknownUID is the kernel's invalid user id; no process has it.
-const unknownUID = ^uint32(0)
-
-// ownerOf reads the owner of /proc/PID, which is the effective user of a process that can be dumped.
-func ownerOf(pid int32) uint32 {
-	var st unix.Stat_t
-	if unix.Stat("/proc/"+strconv.Itoa(int(pid)), &st) != nil {
-		return unknownUID
-	}
-	return st.Uid
-}
-
-// Comm returns the command name of a process for people, or "". It opens a file in /proc, so it is only for use
-// after the verdict.
-func Comm(pid int32) string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/comm")
-	if err != nil || len(b) == 0 {
-		return ""
-	}
-	return string(b[:len(b)-1])
-}
-
-// Program returns the file name of what a process runs, or "". Unlike Comm it only reads a link, so it may be used
-// while a caller waits.
-func Program(pid int32) string {
-	var buf [4096]byte
-	n, err := unix.Readlink("/proc/"+strconv.Itoa(int(pid))+"/exe", buf[:])
-	if err != nil {
-		return ""
-	}
-	return filepath.Base(string(buf[:n]))
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -32,9 +33,16 @@ func TestPairs(t *testing.T) {
 		for range rapid.IntRange(0, 200).Draw(t, "acts") {
 			who := [2]int{rapid.IntRange(1, 4).Draw(t, "pid"), rapid.IntRange(1, 4).Draw(t, "ino")}
 			if rapid.Bool().Draw(t, "expect") {
-				p.expect(actOf(who[0], who[1]))
+				p.expect(actOf(who[0], who[1]), time.Time{})
 				waiting[who] = true
 				continue
+			}
+			expected := false
+			for ino := 1; ino <= 4; ino++ {
+				expected = expected || waiting[[2]int{who[0], ino}]
+			}
+			if got := p.expects(int32(who[0])); got != expected {
+				t.Fatalf("process %d: expected %v, want %v", who[0], got, expected)
 			}
 			if got := p.take(actOf(who[0], who[1])); got != waiting[who] {
 				t.Fatalf("process %d, file %d: taken %v, want %v", who[0], who[1], got, waiting[who])
@@ -50,7 +58,7 @@ func TestPairsAreExact(t *testing.T) {
 	if p.take(actOf(1, 1)) {
 		t.Error("an empty table gives something away")
 	}
-	p.expect(actOf(1, 1))
+	p.expect(actOf(1, 1), time.Time{})
 	for name, change := range map[string]func(*event.Event){
 		"another process": func(e *event.Event) { e.Actor.PID = 2 },
 		"a reused number": func(e *event.Event) { e.Actor.Token = 7 },
@@ -65,6 +73,14 @@ func TestPairsAreExact(t *testing.T) {
 	if !p.take(actOf(1, 1)) {
 		t.Error("the second half is not known")
 	}
+	p.expect(actOf(1, 1), time.Time{}.Add(-pairTime))
+	if p.take(actOf(1, 1)) {
+		t.Error("what comes long afterwards passes for the second half")
+	}
+	p.expect(actOf(1, 1), time.Time{})
+	if !p.take(actOf(1, 1)) {
+		t.Error("the second half is not known after one that came late")
+	}
 	if p.take(actOf(1, 1)) {
 		t.Error("the second half counts twice")
 	}
@@ -76,10 +92,10 @@ func TestPairsAreBounded(t *testing.T) {
 	p := new(pairs)
 	const n = 3*maxPairs + 5
 	for i := range n {
-		p.expect(actOf(1, i))
+		p.expect(actOf(1, i), time.Time{})
 	}
-	if len(p.index) > maxPairs {
-		t.Errorf("%d entries, bound %d", len(p.index), maxPairs)
+	if len(p.index) > maxPairs || p.of[1] != maxPairs {
+		t.Errorf("%d entries, %d of process 1; bound %d", len(p.index), p.of[1], maxPairs)
 	}
 	taken := 0
 	for i := range n {
@@ -94,10 +110,10 @@ func TestPairsAreBounded(t *testing.T) {
 	}
 	// The same exec again and again: its older places in the ring do not push out the newest.
 	for range 2*maxPairs + 1 {
-		p.expect(actOf(2, 2))
+		p.expect(actOf(2, 2), time.Time{})
 	}
 	for i := range maxPairs - 1 {
-		p.expect(actOf(3, i))
+		p.expect(actOf(3, i), time.Time{})
 	}
 	if !p.take(actOf(2, 2)) {
 		t.Error("the newest place of a repeated exec was forgotten with an older one")

@@ -22,7 +22,8 @@ type Keeper interface {
 	Room(size int64) bool
 	Take(file int) (era uint64, ok bool)
 	Whole(file int) bool
-	Keep(file int, size int64, era uint64, now time.Time) bool
+	Keep(file int, of *event.Version, era uint64, now time.Time) bool
+	Kept(of *event.Version) bool
 	Release(file int)
 	Hold(on bool)
 }
@@ -124,7 +125,7 @@ func (q *Question) NobodyWaits() { q.did(told) }
 func (q *Question) Drop() { q.did(dropped) }
 
 func (q *Question) close() {
-	if q.pinned && (!q.remember || !q.keeper.Keep(q.File, q.Event.File.Size, q.era, time.Now())) {
+	if q.pinned && (!q.remember || !q.keeper.Keep(q.File, &q.Event.File.Version, q.era, time.Now())) {
 		q.keeper.Release(q.File)
 	}
 	closeFD(q.File)
@@ -179,6 +180,13 @@ func (q *Question) Unchanged() bool { return q.pinned && q.keeper.Whole(q.File) 
 // Version returns the version that the object has now; that of the event where it cannot be told.
 func (q *Question) Version() event.Version {
 	now := q.Event.File.Version // the object behind a descriptor is always the same one
+	if q.keeper != nil {        // a local file system: nobody has to be told not to ask a server
+		var st unix.Stat_t
+		if unix.Fstat(q.File, &st) == nil { // without the path that statx(2) first looks for
+			now.Size, now.MtimeNS, now.CtimeNS = st.Size, st.Mtim.Nano(), st.Ctim.Nano()
+		}
+		return now
+	}
 	var st unix.Statx_t
 	if statx(q.File, &st) == 0 {
 		now.Size = int64(st.Size)
@@ -187,16 +195,20 @@ func (q *Question) Version() event.Version {
 	return now
 }
 
-// Keepable reports whether End can make the kernel remember this object, as far as is known before Pin.
+// Keepable reports whether End can make the kernel remember that this object may be opened, as far as is known before
+// Pin. Of an exec that is its open half, where opens are judged.
 func (q *Question) Keepable() bool {
-	return q.keeper != nil && q.Event.Type == event.Open && q.keeper.Room(q.Event.File.Size)
+	return q.keeper != nil && (q.Event.Type == event.Open || q.WithOpen) && q.keeper.Room(q.Event.File.Size)
 }
+
+// Kept reports whether the kernel remembers that already.
+func (q *Question) Kept() bool { return q.keeper != nil && q.keeper.Kept(&q.Event.File.Version) }
 
 // Tell gives the kernel the answer. It must be called exactly once, from any goroutine, and before End. An error means
 // that it was answered before, which nothing here does.
 func (q *Question) Tell(allow bool) error {
-	if allow && q.WithOpen {
-		q.pairs.expect(&q.Event)
+	if allow && q.WithOpen && !q.Kept() { // of what is kept there is no second event
+		q.pairs.expect(&q.Event, time.Now())
 	}
 	err := q.group.Answer(q.File, allow)
 	q.did(told)

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/sensor/fanotify"
 )
 
@@ -22,6 +21,13 @@ const (
 	standBackFor = 10 * time.Millisecond
 )
 
+// yieldEvery is how long a reader keeps its thread's processor slot at most. It never ends a goroutine's turn by itself,
+// because it only makes system calls; after 10 ms of that Go's monitor takes the slot away in each of them (retake in
+// runtime/proc.go), looks again 20 µs later, and the reader has to find another slot each time it comes back: on one
+// processor that was 12,000 instructions for each event. To yield, on a thread of its own, costs as much as two of
+// those.
+const yieldEvery = 5 * time.Millisecond
+
 // read is one reader thread; cpu is the processor it keeps to, or negative for any.
 func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 	runtime.LockOSThread() // the thread ends with the goroutine, so its affinity needs no undoing
@@ -33,9 +39,10 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 		_ = unix.SchedSetaffinity(0, &set)
 	}
 	buf := make([]byte, readBuffer)
-	taken := 0
+	taken, yielded := 0, time.Now()
 	for {
 		n, err := g.ReadBlocking(buf)
+		now := time.Now()
 		if errors.Is(err, fanotify.ErrTaken) {
 			if taken++; taken >= standBack {
 				time.Sleep(standBackFor)
@@ -52,7 +59,6 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 			s.counts.readEnded(err)
 			return
 		}
-		now := time.Now()
 		for rest := buf[:n]; len(rest) > 0; {
 			var raw fanotify.Event
 			raw, rest, err = fanotify.Parse(rest)
@@ -65,6 +71,10 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 				continue
 			}
 			do(g, raw, now)
+		}
+		if now.Sub(yielded) > yieldEvery {
+			runtime.Gosched()
+			yielded = now
 		}
 	}
 }
@@ -83,74 +93,4 @@ func closeFD(fd int) {
 	if fd >= 0 {
 		_ = unix.Close(fd)
 	}
-}
-
-// question looks at one permission event and answers it or asks the judge.
-func (s *Sensor) question(g *fanotify.Group, raw fanotify.Event, now time.Time) {
-	if raw.File < 0 {
-		// The kernel could not give us the file and has already refused the opener.
-		s.counts.noFile.Add(1)
-		closeFD(raw.PIDFD)
-		return
-	}
-	q := newQuestion()
-	q.pairs, q.group, q.File = &s.pairs, g, raw.File
-	q.Event.Type, q.Event.Time = event.Open, now
-	if raw.Mask&fanotify.OpenExecPerm != 0 {
-		q.Event.Type = event.Exec
-	}
-	reason := s.classify(q, raw)
-	if reason != "" {
-		s.counts.unasked[reason].Add(1)
-		release(g, raw)
-		q.Free()
-		return
-	}
-	closeFD(raw.PIDFD)
-	q.Event.ID = s.nextID.Add(1)
-	s.judge.Judge(q)
-}
-
-// classify fills in q and returns the reason for which it needs no question, or "". The cheap and common cases
-// are first.
-func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
-	ev := &q.Event
-	if raw.PID == s.self {
-		return event.ReasonSelf
-	}
-	if !s.judge.Wants(ev.Type) {
-		return event.ReasonNobody
-	}
-	ev.Actor = actor(raw.PID, raw.PIDFD)
-	if s.provider(ev.Actor.UID) {
-		return event.ReasonProvider
-	}
-	obj, err := identify(raw.File, q.names)
-	if err != nil {
-		return event.ReasonVanished
-	}
-	ev.File = obj.File
-	if obj.Mode&unix.S_IFMT != unix.S_IFREG {
-		return event.ReasonKind
-	}
-	ev.File.Path = pathHint(raw.File, q.names)
-	f := s.scope.Load().find(&ev.File)
-	if f == nil || !f.covers(ev.Type, ev.File.Path, obj.mount) {
-		return event.ReasonScope
-	}
-	ev.File.PathUnsure = !f.knows(ev.File.Path, obj.mount)
-	if s.vital.has(&ev.File) {
-		return event.ReasonVital
-	}
-	if ev.Type == event.Open && s.pairs.take(ev) {
-		return event.ReasonPair
-	}
-	if f.stable && settled(&ev.File.Version, ev.Time) {
-		q.keeper, q.timed = s.keeper, f.timed
-	}
-	if ev.Type == event.Exec {
-		q.WithOpen = f.covers(event.Open, ev.File.Path, obj.mount)
-		ev.Actor.Comm = Program(raw.PID) // whoever starts the program is often gone when the record is written
-	}
-	return ""
 }

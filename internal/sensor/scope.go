@@ -125,11 +125,11 @@ var (
 	}
 )
 
-// mask gathers the bits that this file system's watches need out of one of the tables above.
-func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
+// mask gathers the bits that this file system's watches need for events of these types, out of one of the tables above.
+func (f *filesystem) mask(bits map[event.Type]uint64, types *Types) (mask uint64) {
 	for _, w := range f.watch {
 		for t, bit := range bits {
-			if w.events[t] {
+			if w.events[t] && types[t] {
 				mask |= bit
 			}
 		}
@@ -137,10 +137,10 @@ func (f *filesystem) mask(bits map[event.Type]uint64) (mask uint64) {
 	return mask
 }
 
-// notifyMask is what the notify group must see.
-func (f *filesystem) notifyMask() uint64 {
-	mask := f.mask(notifyBits)
-	if f.prescanned() {
+// notifyMask is what the notify group must see if these types are wanted.
+func (f *filesystem) notifyMask(types *Types) uint64 {
+	mask := f.mask(notifyBits, types)
+	if f.prescanned() && (types[event.Open] || types[event.Exec]) {
 		mask |= fanotify.CloseWrite
 	}
 	return mask
@@ -212,8 +212,9 @@ func (s *scope) find(file *event.File) *filesystem {
 
 // notifies reports whether anything is watched for acts that have already happened.
 func (s *scope) notifies() bool {
+	all := allTypes()
 	for _, f := range s.filesystems {
-		if f.mask(notifyBits) != 0 {
+		if f.mask(notifyBits, &all) != 0 {
 			return true
 		}
 	}

@@ -136,11 +136,12 @@ func TestNewScope(t *testing.T) {
 			t.Errorf("by its id: %+v", got)
 		}
 	}
+	all := allTypes()
 	for _, f := range s.filesystems {
-		if got, want := f.mask(permBits), uint64(unix.FAN_OPEN_PERM|unix.FAN_OPEN_EXEC_PERM); got != want {
+		if got, want := f.mask(permBits, &all), uint64(unix.FAN_OPEN_PERM|unix.FAN_OPEN_EXEC_PERM); got != want {
 			t.Errorf("permission mask %#x, want %#x", got, want)
 		}
-		if got, want := f.mask(notifyBits), uint64(unix.FAN_CREATE); got != want {
+		if got, want := f.mask(notifyBits, &all), uint64(unix.FAN_CREATE); got != want {
 			t.Errorf("notify mask %#x, want %#x", got, want)
 		}
 		if f.remote || f.kind != "local" {

@@ -19,6 +19,10 @@ type Judge interface {
 	// Wants reports whether anybody would be asked about events of this type; it is checked first, so that
 	// an unwatched type costs next to nothing.
 	Wants(t event.Type) bool
+	// Could reports whether anybody would be asked about ev, by its type, the object's size and its path: false is
+	// sure, also of what ev does not say. Where PathUnsure is set the path may be anything. With withOpen, ev is an
+	// exec whose open half is judged with it.
+	Could(ev *event.Event, withOpen bool) bool
 	// Judge takes over q and sees to it that q.Answer is called exactly once.
 	Judge(q *Question)
 	// Observe sees one notify event.
@@ -55,9 +59,14 @@ type Sensor struct {
 
 	perm, notify *fanotify.Group
 
-	mu      sync.Mutex // serialises changes of the watches
+	mu      sync.Mutex // serialises changes of what is marked
 	scope   atomic.Pointer[scope]
-	remotes map[uint64]*remote // by device; a hung server holds up nobody else
+	remotes map[uint64]*remote    // by device; a hung server holds up nobody else
+	wanted  Types                 // somebody may be asked about these; used with mu held
+	marked  atomic.Pointer[Types] // these are marked where they are watched; written with mu held
+	proving time.Time             // until then all types are marked; used with mu held
+	failed  atomic.Pointer[error] // why not all that is wanted is marked
+	stopped bool                  // nothing is marked any more; used with mu held
 
 	vital   vitalSet
 	pairs   pairs
@@ -94,6 +103,7 @@ func New(c Config) (*Sensor, error) {
 		offers: make(chan offer, offerQueue), ended: make(chan struct{}),
 	}
 	s.scope.Store(&scope{})
+	s.marked.Store(&Types{})
 	s.vital.protect(c.Own)
 	s.ResolveVital(c.Vital)
 	// Event ids go on from the clock, so that those of two runs do not collide in the journal: there is room for
@@ -112,85 +122,17 @@ func (s *Sensor) Start(watches []Watch) error {
 	if s.scanner != nil && s.keeper != nil {
 		s.scanning.Go(s.prescan)
 	}
+	s.mu.Lock()
+	for _, t := range event.Types() {
+		s.wanted[t] = s.wanted[t] || s.judge.Wants(t)
+	}
+	s.mu.Unlock()
 	return s.SetWatches(watches)
 }
 
 // SetPrescan says whether what a writer closes is offered to the Prescanner, from the next SetWatches on; at first it
 // is not.
 func (s *Sensor) SetPrescan(on bool) { s.scans.Store(on && s.scanner != nil && s.keeper != nil) }
-
-// SetWatches replaces the watches. New marks are set before old ones are taken away, so that nothing that stays
-// watched is unwatched for a moment. On an error the old watches stay.
-func (s *Sensor) SetWatches(watches []Watch) error {
-	next, err := within(func() (*scope, error) { return newScope(watches) })
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range next.filesystems {
-		f.scans = s.scans.Load()
-	}
-	old := s.scope.Load()
-	// Readers look at the scope when an event arrives, and an unknown file system is allowed unasked; so the
-	// new scope is in place before its marks.
-	s.scope.Store(next)
-	if err := s.addMarks(next); err != nil {
-		s.scope.Store(old)
-		s.dropMarks(next, old)
-		return err
-	}
-	s.dropMarks(old, next)
-	return nil
-}
-
-func (s *Sensor) addMarks(sc *scope) error {
-	for _, f := range sc.filesystems {
-		if f.remote {
-			if err := s.watchRemote(f); err != nil {
-				return err
-			}
-			continue
-		}
-		if mask := f.mask(permBits); mask != 0 {
-			if err := s.perm.MarkFilesystem(f.path, mask); err != nil {
-				return err
-			}
-		}
-		if mask := f.notifyMask(); mask != 0 {
-			if err := s.notify.MarkFilesystem(f.path, mask); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// dropMarks takes away what from needed and to does not. Errors are expected: the file system may be gone.
-func (s *Sensor) dropMarks(from, to *scope) {
-	for dev, f := range from.filesystems {
-		n := to.filesystems[dev]
-		if f.remote {
-			if n == nil {
-				s.leaveRemote(dev)
-			}
-			continue
-		}
-		if !f.leads() {
-			continue // its marks stay; it is in no scope any more, so its events are allowed unasked
-		}
-		var keepPerm, keepNotify uint64
-		if n != nil {
-			keepPerm, keepNotify = n.mask(permBits), n.notifyMask()
-		}
-		if drop := f.mask(permBits) &^ keepPerm; drop != 0 {
-			_ = s.perm.UnmarkFilesystem(f.path, drop)
-		}
-		if drop := f.notifyMask() &^ keepNotify; drop != 0 {
-			_ = s.notify.UnmarkFilesystem(f.path, drop)
-		}
-	}
-}
 
 // ResolveVital looks the vital set up again, with extra paths beside DefaultVital; for the start, and for after a
 // package upgrade.
@@ -204,9 +146,10 @@ func (s *Sensor) ResolveVital(extra []string) {
 func (s *Sensor) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stopped = true
 	close(s.ended)
 	s.scanning.Wait() // while the readers still answer what it opens
-	s.dropMarks(s.scope.Load(), &scope{})
+	s.dropMarks(s.scope.Load(), &scope{}, &Types{})
 	s.perm.Stop()
 	s.notify.Stop()
 	s.readers.Wait()
@@ -216,19 +159,27 @@ func (s *Sensor) Stop() error {
 // Health reports what a person must know about the sensor, or nil.
 func (s *Sensor) Health() error { return s.counts.failure() }
 
-// Filesystem describes one marked file system.
+// Filesystem describes one watched file system.
 type Filesystem struct {
 	Path   string `json:"path"`
 	Kind   string `json:"kind"`   // of a remote one, otherwise "local"
 	Remote bool   `json:"remote"` // its files are allowed unasked
+	// Asks are the types of events of which the kernel tells us now: of those that are watched, what somebody may want.
+	Asks []event.Type `json:"asks"`
 }
 
-// Filesystems lists the marked file systems, sorted by path.
+// Filesystems lists the watched file systems, sorted by path.
 func (s *Sensor) Filesystems() []Filesystem {
-	marked := s.scope.Load().filesystems
-	out := make([]Filesystem, 0, len(marked))
-	for _, f := range marked {
-		out = append(out, Filesystem{Path: f.path, Kind: f.kind, Remote: f.remote})
+	watched, marked := s.scope.Load().filesystems, s.marked.Load()
+	out := make([]Filesystem, 0, len(watched))
+	for _, f := range watched {
+		fs := Filesystem{Path: f.path, Kind: f.kind, Remote: f.remote, Asks: []event.Type{}}
+		for _, t := range event.Types() {
+			if marked[t] && !f.remote && f.watches(t) {
+				fs.Asks = append(fs.Asks, t)
+			}
+		}
+		out = append(out, fs)
 	}
 	slices.SortFunc(out, func(a, b Filesystem) int { return strings.Compare(a.Path, b.Path) })
 	return out

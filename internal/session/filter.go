@@ -15,6 +15,7 @@ type Filter struct {
 	Descriptor bool // the object's descriptor is wanted
 	Digest     bool // the digest is wanted, and the descriptor only where there is none or when asked for
 	Fresh      bool // votes are not remembered
+	AnyType    bool // votes do not depend on the event's type
 	ByActor    bool // votes depend on the actor, so they are not shared between processes
 
 	types          [event.Delete + 1]bool
@@ -30,7 +31,7 @@ func newFilter(m *pb.Subscribe) *Filter {
 		selects: newPrefixSet(m.GetSelectPrefix()), mutes: newPrefixSet(m.GetMutePrefix()),
 		minSize: clampSize(m.GetMinSize()), maxSize: clampSize(m.GetMaxSize()), magic: m.GetMagic(),
 		Descriptor: m.GetAccess() == pb.Access_ACCESS_DESCRIPTOR, ByActor: m.GetByActor(),
-		Fresh: m.GetFresh(), Digest: m.GetAccess() == pb.Access_ACCESS_DIGEST,
+		Fresh: m.GetFresh(), AnyType: m.GetAnyType(), Digest: m.GetAccess() == pb.Access_ACCESS_DIGEST,
 	}
 	for _, t := range m.GetEvents() {
 		if t > 0 && int(t) < len(f.types) {

@@ -80,3 +80,37 @@ func TestPrefixSet(t *testing.T) {
 		}
 	})
 }
+
+// TestMatchesWithLess: what is wanted with everything known is wanted while the path and the first bytes are not known
+// yet, and while only the latter are not. So whoever finds out things one after the other may stop at the first no.
+func TestMatchesWithLess(t *testing.T) {
+	t.Parallel()
+	dirs := rapid.SliceOfN(rapid.SampledFrom([]string{"/", "/a", "/a/b", "/c"}), 0, 2)
+	size := rapid.Uint64Range(0, 4)
+	rapid.Check(t, func(t *rapid.T) {
+		m := &pb.Subscribe{
+			SelectPrefix: dirs.Draw(t, "select"), MutePrefix: dirs.Draw(t, "mute"),
+			MinSize: size.Draw(t, "min"), MaxSize: size.Draw(t, "max"),
+		}
+		for _, typ := range event.Types() {
+			if rapid.Bool().Draw(t, typ.String()) {
+				m.Events = append(m.Events, pb.EventType(typ))
+			}
+		}
+		if rapid.Bool().Draw(t, "magic") {
+			m.Magic = [][]byte{[]byte("#!")}
+		}
+		f := newFilter(m)
+		typ := rapid.SampledFrom(event.Types()).Draw(t, "type")
+		head := rapid.SampledFrom([][]byte{nil, {}, []byte("#!"), []byte("text")}).Draw(t, "head")
+		full := event.Event{Type: typ}
+		full.File.Path = rapid.SampledFrom([]string{"", "/a", "/a/b/x", "/c/x", "/d"}).Draw(t, "path")
+		full.File.PathUnsure = rapid.Bool().Draw(t, "unsure")
+		full.File.Size = int64(size.Draw(t, "size"))
+		unplaced := full
+		unplaced.File.Path, unplaced.File.PathUnsure = "", true
+		if f.Matches(typ, &full, head) && (!f.Matches(typ, &full, nil) || !f.Matches(typ, &unplaced, nil)) {
+			t.Fatalf("%+v wants %+v, and would not with less known", m, full)
+		}
+	})
+}

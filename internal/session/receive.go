@@ -223,12 +223,12 @@ func (s *Session) subscribe(m *pb.Subscribe) error {
 	}
 	// In force before it is confirmed: after the confirmation the provider may rely on it.
 	s.filter.Store(f)
+	s.sink.Subscribed(s)
 	err := s.tell(&pb.ToProvider{Body: &pb.ToProvider_Subscribed{
 		Subscribed: &pb.Subscribed{Generation: m.GetGeneration()},
 	}})
 	if err != nil {
 		return fmt.Errorf("confirm subscription: %w", err)
 	}
-	s.sink.Subscribed(s)
 	return nil
 }

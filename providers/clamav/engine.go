@@ -57,6 +57,7 @@ func newEngine(a *antivirus) provider.Engine {
 			MinSize: 1,
 			MaxSize: maxContent,
 			Content: true,
+			AnyType: true,
 		},
 		Load:    a.load,
 		Vote:    a.vote,

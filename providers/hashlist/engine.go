@@ -55,6 +55,7 @@ func newEngine() provider.Engine {
 			MinSize: 1, // whoever creates a file opens an empty one, and there is nothing to judge
 			Content: true,
 			Digest:  true,
+			AnyType: true,
 		},
 		Load:    j.load,
 		Vote:    j.vote,

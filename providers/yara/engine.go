@@ -62,6 +62,7 @@ func newEngine(j *judge) provider.Engine {
 			MinSize: 1, // whoever creates a file opens an empty one, and there is nothing to judge
 			MaxSize: maxContent,
 			Content: true,
+			AnyType: true,
 		},
 		Load:    j.load,
 		Vote:    j.vote,

@@ -182,8 +182,9 @@ type gallery struct {
 	seen []event.Event
 }
 
-func (g *gallery) Wants(event.Type) bool    { return true }
-func (g *gallery) Judge(q *sensor.Question) { _ = q.Answer(true) }
+func (g *gallery) Wants(event.Type) bool         { return true }
+func (g *gallery) Could(*event.Event, bool) bool { return true }
+func (g *gallery) Judge(q *sensor.Question)      { _ = q.Answer(true) }
 func (g *gallery) Observe(ev *event.Event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -718,8 +718,9 @@ type Subscribe struct {
 	MaxSize       uint64                 `protobuf:"varint,6,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"` // bytes, inclusive; 0 means no bound
 	Magic         [][]byte               `protobuf:"bytes,7,rep,name=magic,proto3" json:"magic,omitempty"`                     // first bytes of the content, 1 to 16 each; empty matches everything
 	Access        Access                 `protobuf:"varint,8,opt,name=access,proto3,enum=keepout.v1.Access" json:"access,omitempty"`
-	ByActor       bool                   `protobuf:"varint,9,opt,name=by_actor,json=byActor,proto3" json:"by_actor,omitempty"` // the vote depends on who acts, not only on the object
-	Fresh         bool                   `protobuf:"varint,10,opt,name=fresh,proto3" json:"fresh,omitempty"`                   // votes must not be remembered: ask about an unchanged object again
+	ByActor       bool                   `protobuf:"varint,9,opt,name=by_actor,json=byActor,proto3" json:"by_actor,omitempty"`  // the vote depends on who acts, not only on the object
+	Fresh         bool                   `protobuf:"varint,10,opt,name=fresh,proto3" json:"fresh,omitempty"`                    // votes must not be remembered: ask about an unchanged object again
+	AnyType       bool                   `protobuf:"varint,11,opt,name=any_type,json=anyType,proto3" json:"any_type,omitempty"` // votes do not depend on the event's type: one on an exec holds for an open, too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -820,6 +821,13 @@ func (x *Subscribe) GetByActor() bool {
 func (x *Subscribe) GetFresh() bool {
 	if x != nil {
 		return x.Fresh
+	}
+	return false
+}
+
+func (x *Subscribe) GetAnyType() bool {
+	if x != nil {
+		return x.AnyType
 	}
 	return false
 }
@@ -1598,7 +1606,7 @@ const file_keepout_proto_rawDesc = "" +
 	"\x06credit\x18\t \x01(\rR\x06credit\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe4\x02\n" +
 	"\tSubscribe\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -1613,7 +1621,8 @@ const file_keepout_proto_rawDesc = "" +
 	"\x06access\x18\b \x01(\x0e2\x12.keepout.v1.AccessR\x06access\x12\x19\n" +
 	"\bby_actor\x18\t \x01(\bR\abyActor\x12\x14\n" +
 	"\x05fresh\x18\n" +
-	" \x01(\bR\x05fresh\",\n" +
+	" \x01(\bR\x05fresh\x12\x19\n" +
+	"\bany_type\x18\v \x01(\bR\aanyType\",\n" +
 	"\n" +
 	"Subscribed\x12\x1e\n" +
 	"\n" +

@@ -50,9 +50,24 @@ func (s *status) events() (n uint64) {
 	return n
 }
 
-// ask asks the core for its status. Only what this program needs of the protocol is here: the package that speaks all
-// of it links the core's parts.
+// ask asks the core for its status.
 func ask(ctx context.Context, runDir string) (*status, error) {
+	s, err := request(ctx, runDir, "status")
+	if err == nil && s == nil {
+		err = errors.New("the core sent no status")
+	}
+	return s, err
+}
+
+// prove tells the core that canaries are about to be touched.
+func prove(ctx context.Context, runDir string) error {
+	_, err := request(ctx, runDir, "checkup")
+	return err
+}
+
+// request sends one request and returns the status in the reply, if there is one. Only what this program needs of the
+// protocol is here: the package that speaks all of it links the core's parts.
+func request(ctx context.Context, runDir, what string) (*status, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var dialer net.Dialer
@@ -65,7 +80,7 @@ func ask(ctx context.Context, runDir string) (*status, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	if _, err := io.WriteString(conn, `{"do":"status"}`+"\n"); err != nil {
+	if _, err := io.WriteString(conn, `{"do":"`+what+`"}`+"\n"); err != nil {
 		return nil, fmt.Errorf("ask the core: %w", err)
 	}
 	lines := bufio.NewScanner(io.LimitReader(conn, maxReply))
@@ -85,5 +100,5 @@ func ask(ctx context.Context, runDir string) (*status, error) {
 			break
 		}
 	}
-	return nil, errors.Join(errors.New("the core sent no status"), lines.Err())
+	return nil, lines.Err()
 }

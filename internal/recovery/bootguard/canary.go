@@ -32,6 +32,12 @@ func (c *canary) fine() bool {
 // after. A file that is no program is enough: the kernel asks before it looks at what it is, and then says ENOEXEC.
 func touch(ctx context.Context, runDir string, before *status, limit time.Duration) *canary {
 	c := &canary{}
+	// Where nobody subscribes the kernel asks about nothing. A checkup makes it ask all the same.
+	if err := prove(ctx, runDir); err != nil {
+		c.open = boot.Canary{Tried: true, Wrong: err.Error()}
+		c.exec = c.open
+		return c
+	}
 	for i, w := range before.Watching {
 		if i == maxWatches || w.Remote {
 			continue

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/event"
 )
 
 // Bounds.
@@ -63,6 +65,9 @@ type Set struct {
 	closed bool
 	done   chan struct{}
 
+	seeing sync.RWMutex // locked last, and never while anything waits
+	where  map[id]int   // the kept ones that Kept tells of, by what they are
+
 	marked, broke atomic.Uint64
 	now           atomic.Int64 // kept objects
 	watched       atomic.Int64 // and what is held without an event
@@ -70,9 +75,13 @@ type Set struct {
 
 // object is one that the kernel remembers.
 type object struct {
+	id    id
 	size  int64
 	since time.Time
 }
+
+// id names an object while it is open.
+type id struct{ dev, ino uint64 }
 
 // place is a kept object's place in the order.
 type place struct {
@@ -87,7 +96,8 @@ func New(c Config) (*Set, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	s := &Set{
-		c: c, wake: wake, events: make([]atomic.Uint32, c.MaxEvent), kept: map[int]object{}, done: make(chan struct{}),
+		c: c, wake: wake, events: make([]atomic.Uint32, c.MaxEvent), kept: map[int]object{}, where: map[id]int{},
+		done: make(chan struct{}),
 	}
 	ready := make(chan error)
 	go s.watch(ready)
@@ -131,18 +141,20 @@ func (s *Set) Release(file int) {
 // Keep makes the kernel remember that the object may be opened, and reports whether it does: not what was asked in an
 // earlier era. The lease is the set's from then on; the descriptor stays the caller's. After false the caller still has
 // to Release.
-func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
+func (s *Set) Keep(file int, of *event.Version, era uint64, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	size := of.Size
 	full := len(s.kept) >= s.c.MaxKept || size > MaxBytes || s.bytes+size > keptBytes
-	if s.closed || s.off || full || era != s.era.Load() || !s.Whole(file) {
+	// Whether the lease is whole is asked at the end, when it counts; here it is enough that nothing was heard yet.
+	if s.closed || s.off || full || era != s.era.Load() || s.events[file].Load() != taken {
 		return false
 	}
 	own, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, len(s.events))
 	if err != nil {
 		return false
 	}
-	s.add(own, object{size, now})
+	s.add(own, object{id{of.Dev, of.Ino}, size, now})
 	// Taking it again makes the kernel name the new number when it is broken. If it was broken under the old one, it is
 	// given up by now, perhaps the writer has come and gone, and this is another lease: the old number's state tells.
 	if !setLease(own, unix.F_RDLCK) || s.c.Marker.Ignore(own) != nil || !s.Whole(file) {
@@ -153,7 +165,21 @@ func (s *Set) Keep(file int, size int64, era uint64, now time.Time) bool {
 	}
 	s.events[file].Store(free)
 	s.marked.Add(1)
+	s.seeing.Lock()
+	s.where[s.kept[own].id] = own
+	s.seeing.Unlock()
 	return true
+}
+
+// Kept reports whether the kernel remembers the object now. It does not wait for anybody.
+func (s *Set) Kept(of *event.Version) bool {
+	if s.now.Load() == 0 {
+		return false
+	}
+	s.seeing.RLock()
+	defer s.seeing.RUnlock()
+	_, kept := s.where[id{of.Dev, of.Ino}]
+	return kept
 }
 
 // Switch says whether anything is kept; at first it is.
@@ -244,8 +270,14 @@ func (s *Set) attend(n int64) {
 }
 
 func (s *Set) remove(own int) {
-	s.bytes -= s.kept[own].size
+	o := s.kept[own]
+	s.bytes -= o.size
 	delete(s.kept, own)
+	s.seeing.Lock()
+	if s.where[o.id] == own { // another question may have kept it again
+		delete(s.where, o.id)
+	}
+	s.seeing.Unlock()
 	s.now.Add(-1)
 	s.attend(-1)
 }

@@ -18,7 +18,9 @@ func main() {
 	provider.Main(provider.Engine{
 		Name: "steady", Version: "1", Load: s.load, Vote: s.vote, Workers: 2,
 		// Whoever creates a file opens an empty one, in which an engine that looks at the content has nothing to judge.
-		Subscription: provider.Subscription{Events: []event.Type{event.Open, event.Exec}, MinSize: 1, Content: true},
+		Subscription: provider.Subscription{
+			Events: []event.Type{event.Open, event.Exec}, MinSize: 1, Content: true, AnyType: true,
+		},
 	})
 }
 
