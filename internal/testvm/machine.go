@@ -315,9 +315,10 @@ func (m *Machine) where() string {
 		if err != nil {
 			return fmt.Sprintf("registers: %v", err)
 		}
-		for line := range strings.Lines(registers) {
-			if strings.HasPrefix(line, "RIP=") || strings.HasPrefix(line, "EIP=") {
-				b.WriteString(line)
+		const upToItsFlags = 5 // lines
+		for i, line := range strings.SplitN(registers, "\n", upToItsFlags+3) {
+			if i > 1 && i < upToItsFlags+2 { // it begins with an empty line and the processor's number
+				b.WriteString(line + "\n")
 			}
 		}
 		time.Sleep(50 * time.Millisecond)
