@@ -180,8 +180,8 @@ func TestNothingIsUsedThatCannotBeRemembered(t *testing.T) {
 	}
 }
 
-// TestStolenDirectorKey: whoever has the operator's director key, and the fetcher besides, activates nothing that vendor
-// and operator have not both signed, and makes no host go back to what it never ran and is no older.
+// TestStolenDirectorKey: whoever has the operator's director key, and the fetcher besides, activates nothing that
+// vendor and operator have not both signed, and makes no host go back to what it never ran and is no older.
 func TestStolenDirectorKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, true)

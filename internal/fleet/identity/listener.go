@@ -89,8 +89,8 @@ func ClientTLS(root *x509.Certificate) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
 }
 
-// HostTLS is ClientTLS for a host, whose clock may be years off: a certificate that has ended, or has not begun, by that
-// clock is good nevertheless. Else a wrong clock would keep the host from hearing of a halt, and a fix from the host.
+// HostTLS is ClientTLS for a host, whose clock may be years off: a certificate that has ended, or has not begun, by
+// that clock is good nevertheless. Else a wrong clock would keep the host from hearing of a halt, and a fix from it.
 // What a host activates does not rest on it: that is signed, and its time floor never falls.
 func HostTLS(root *x509.Certificate, serverName string) *tls.Config {
 	pool := x509.NewCertPool()
