@@ -101,7 +101,10 @@ func installed(st *rollback.State, well bool) (out []update.Installed) {
 			slot string
 			rollback.Version
 		}{
-			{"active", slots.Active}, {"candidate", slots.Candidate}, {"lkg", slots.LKG}, {"former", slots.Former},
+			{"active", slots.Active},
+			{"candidate", slots.Candidate},
+			{"lkg", slots.LKG},
+			{"former", slots.Former},
 			{"factory", slots.Factory},
 		} {
 			if !v.None() {

@@ -114,8 +114,10 @@ func (s *Server) enrol(
 	}
 	host.Serial, host.CertEnds, token.UsedBy = issued.Serial, issued.NotAfter, host.ID
 	err = errors.Join(tx.PutHost(host), tx.PutEnrolToken(token), s.note(tx, "host:"+host.ID, "host.enrol", host.ID,
-		map[string]any{"token": token.ID, "hostname": host.Hostname, "state": host.State, "reason": host.Reason,
-			"labels": host.Labels, "scope": host.Scope}))
+		map[string]any{
+			"token": token.ID, "hostname": host.Hostname, "state": host.State, "reason": host.Reason,
+			"labels": host.Labels, "scope": host.Scope,
+		}))
 	return host, issued, err
 }
 

@@ -179,3 +179,30 @@ func TestNothingIsUsedThatCannotBeRemembered(t *testing.T) {
 		t.Errorf("with room again: offered %v, refused %v", w.offered, w.taker.refusals())
 	}
 }
+
+// TestStolenDirectorKey: whoever has the operator's director key, and the fetcher besides, activates nothing that
+// vendor and operator have not both signed, and makes no host go back to what it never ran and is no older.
+func TestStolenDirectorKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, true)
+	runs := w.publish("1", 1, "acme", "ops")
+	w.look(nil, runs)
+	w.look([][]byte{w.grant(directorKey, runs.Digest, w.taker.Asks()[0].Nonce, 3)}, runs)
+	w.state.Content = rollback.Slots{Active: w.offered[0], LKG: w.offered[0]}
+	half := w.publish("2", 2, "acme")
+	w.look(nil, half)
+	if asks := w.taker.Asks(); len(asks) > 0 {
+		t.Fatalf("it asks for %v", asks)
+	}
+	for _, nonce := range [][]byte{nil, make([]byte, nonceSize)} {
+		w.look([][]byte{w.grant(directorKey, half.Digest, nonce, 1<<40)}, half)
+	}
+	newer := w.publish("3", 3, "acme", "ops")
+	for _, o := range []Order{half, newer} {
+		o.Act, o.Rollout, o.Reason = RollBack, "r1", "so"
+		w.look([][]byte{w.grant(directorKey, o.Digest, nil, 1<<40)}, o)
+	}
+	if len(w.offered) != 1 || w.state.Content.Active.Digest != w.offered[0].Digest {
+		t.Errorf("offered %v, active %v", w.offered, w.state.Content.Active)
+	}
+}

@@ -143,7 +143,11 @@ func newHost(id *Identity, http1 bool) (*Host, error) {
 	if _, err := h.certificate(nil); err != nil {
 		return nil, err
 	}
-	config := identity.ClientTLS(root)
+	server, err := url.Parse(id.Server)
+	if err != nil {
+		return nil, fmt.Errorf("the server: %w", err)
+	}
+	config := identity.HostTLS(root, server.Hostname())
 	config.GetClientCertificate = h.certificate
 	h.base = &http.Transport{
 		TLSClientConfig: config, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, MaxIdleConns: 2,

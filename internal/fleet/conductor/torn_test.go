@@ -1,6 +1,7 @@
 package conductor
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -16,18 +17,20 @@ func content(name, digest string) spec.Spec {
 }
 
 // rewrite changes what is stored of a state.
-func rewrite(t *testing.T, r *store.Rollout, change func(*rollout.State)) {
-	t.Helper()
-	var s rollout.State
-	if err := json.Unmarshal(r.State, &s); err != nil {
-		t.Fatal(err)
+func rewrite(change func(*rollout.State)) func(*testing.T, *store.Rollout) {
+	return func(t *testing.T, r *store.Rollout) {
+		t.Helper()
+		var s rollout.State
+		if err := json.Unmarshal(r.State, &s); err != nil {
+			t.Fatal(err)
+		}
+		change(&s)
+		text, err := json.Marshal(&s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.State = text
 	}
-	change(&s)
-	text, err := json.Marshal(&s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.State = text
 }
 
 // TestTornRollout: a state that is torn, or that no step can have made, halts its rollout with a code and is left as it
@@ -35,27 +38,15 @@ func rewrite(t *testing.T, r *store.Rollout, change func(*rollout.State)) {
 func TestTornRollout(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, r *store.Rollout){
-		"half a state":  func(_ *testing.T, r *store.Rollout) { r.State = r.State[:len(r.State)/2] },
-		"no state":      func(_ *testing.T, r *store.Rollout) { r.State = nil },
-		"another state": func(_ *testing.T, r *store.Rollout) { r.State = []byte("{}") },
-		"more than W": func(t *testing.T, r *store.Rollout) {
-			rewrite(t, r, func(s *rollout.State) { s.Rings[0].Granted += 5; s.Rings[0].Soaking += 5 })
-		},
-		"counts that do not add up": func(t *testing.T, r *store.Rollout) {
-			rewrite(t, r, func(s *rollout.State) { s.Rings[0].Granted++ })
-		},
-		"rings that are not there": func(t *testing.T, r *store.Rollout) {
-			rewrite(t, r, func(s *rollout.State) { s.Open = len(s.Rings) })
-		},
-		"an unknown status": func(t *testing.T, r *store.Rollout) {
-			rewrite(t, r, func(s *rollout.State) { s.Status = "fine" })
-		},
-		"another package": func(t *testing.T, r *store.Rollout) {
-			rewrite(t, r, func(s *rollout.State) { s.Spec.Digest = rollout.Digest(digestOf("f")) })
-		},
-		"numbers that stop nothing": func(t *testing.T, r *store.Rollout) {
-			rewrite(t, r, func(s *rollout.State) { s.Numbers.Alpha = 2 })
-		},
+		"half a state":              func(_ *testing.T, r *store.Rollout) { r.State = r.State[:len(r.State)/2] },
+		"no state":                  func(_ *testing.T, r *store.Rollout) { r.State = nil },
+		"another state":             func(_ *testing.T, r *store.Rollout) { r.State = []byte("{}") },
+		"more than W":               rewrite(func(s *rollout.State) { s.Rings[0].Granted += 5; s.Rings[0].Soaking += 5 }),
+		"counts that do not add up": rewrite(func(s *rollout.State) { s.Rings[0].Granted++ }),
+		"rings that are not there":  rewrite(func(s *rollout.State) { s.Open = len(s.Rings) }),
+		"an unknown status":         rewrite(func(s *rollout.State) { s.Status = "fine" }),
+		"another package":           rewrite(func(s *rollout.State) { s.Spec.Digest = rollout.Digest(digestOf("f")) }),
+		"numbers that stop nothing": rewrite(func(s *rollout.State) { s.Numbers.Alpha = 2 }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -120,7 +111,7 @@ func (w *world) stays(rec *store.Rollout, granted int) {
 	if len(w.holds) != granted {
 		w.t.Errorf("%d hosts were granted, %d before", len(w.holds), granted)
 	}
-	if now := w.only(); string(now.State) != string(rec.State) || string(now.Spec) != string(rec.Spec) {
+	if now := w.only(); !bytes.Equal(now.State, rec.State) || !bytes.Equal(now.Spec, rec.Spec) {
 		w.t.Error("what was damaged was written over")
 	}
 }
@@ -181,7 +172,7 @@ func TestTornRow(t *testing.T) {
 			granted := 0
 			err := w.lead(w.db, func(c *Conductor) error {
 				_, err := c.Create(t.Context(), content("torn", "b"), "ann")
-				if err = errors.Join(err, w.minute(c)); err != nil {
+				if err := errors.Join(err, w.minute(c)); err != nil {
 					return err
 				}
 				bad := store.Row{Rollout: w.only().ID, Host: w.hosts[0], Data: []byte(row)}
