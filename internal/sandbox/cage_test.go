@@ -185,6 +185,37 @@ func TestLeftovers(t *testing.T) {
 	after.Close()
 }
 
+// TestWeight: groups weigh together what they would weigh beside each other.
+func TestWeight(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	g := NewGroups(stateDir(t))
+	t.Cleanup(g.Close)
+	weighs := func(groups int) {
+		t.Helper()
+		path, want := filepath.Join(cgroupRoot, g.unified, g.name, "cpu.weight"), groups*unifiedWeight
+		if dir, err := g.splitDir(cpuController); g.unified == "" && err == nil {
+			path, want = filepath.Join(dir, "cpu.shares"), groups*splitWeight
+		}
+		if g.usable[cpuController] != nil {
+			t.Logf("no cpu controller here: %v", g.usable[cpuController])
+			return
+		}
+		if got := readNumber(path); got != uint64(want) {
+			t.Errorf("%s is %d, want %d", filepath.Base(path), got, want)
+		}
+	}
+	one, err := g.create(4, Limits{})
+	must(t, err)
+	two, err := g.create(5, Limits{})
+	must(t, err)
+	weighs(2)
+	two.remove()
+	two.remove() // once more changes nothing
+	weighs(1)
+	one.remove()
+	weighs(1)
+}
+
 // TestDeadAndAlive: a daemon removes the groups of others that are dead, and those only.
 func TestDeadAndAlive(t *testing.T) {
 	testenv.Need(t, testenv.Root)

@@ -2,9 +2,7 @@ package sandbox
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -201,42 +199,6 @@ func (p *Process) MakeWay(way bool) (err error) {
 
 // Yields reports whether it makes way. It is safe for concurrent use.
 func (p *Process) Yields() bool { return p.yields.Load() }
-
-// idle makes the group one that runs when its neighbours, the other providers' groups, do not want to (cpu.idle, since
-// Linux 5.15), or else gives it the least weight beside them. A group that is gone needs neither.
-func (g *group) idle(on bool) error {
-	err := set(filepath.Join(g.cpu, "cpu.idle"), on, "1", "0")
-	switch {
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	case g.unified != nil:
-		err = set(filepath.Join(g.cpu, "cpu.weight"), on, "1", "100")
-	default:
-		err = set(filepath.Join(g.cpu, "cpu.shares"), on, "2", "1024")
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func set(path string, on bool, yes, no string) error {
-	value := no
-	if on {
-		value = yes
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0) // never made: a control group has the files that the kernel gives it
-	if err != nil {
-		return fmt.Errorf("control group: %w", err)
-	}
-	if _, err := f.WriteString(value); err != nil {
-		return errors.Join(fmt.Errorf("control group: %w", err), f.Close())
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("control group: %w", err)
-	}
-	return nil
-}
 
 // setSlice gives an ordinary thread a slice, in nanoseconds, and leaves the rest as it is. One that has ended is none.
 // Between a look at a thread and this its number can have gone to another one: that one computes in other parts then,

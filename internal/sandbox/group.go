@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
@@ -45,6 +47,9 @@ type Groups struct {
 	unified string // version 2: the folder of our own group, below the mount point; empty: version 1
 	usable  map[controller]error
 	lock    *os.File // of the folder, as long as this process lives; nil: there is none, or it cannot be locked
+
+	mu   sync.Mutex
+	live int // groups in the folder
 }
 
 // NewGroups looks what this host allows, and removes what a daemon that was killed has left. owner tells daemons of
@@ -170,6 +175,8 @@ func moveSelf(dir string) error {
 type group struct {
 	split   cgroup1.Cgroup
 	unified *cgroup2.Manager
+	of      *Groups
+	gone    atomic.Bool
 	why     string   // what of the limits it does not hold
 	dirs    []string // where its counters are: one in version 2, one for each controller in version 1
 	cpu     string   // of these the one of the cpu controller; empty: it is not usable
@@ -178,7 +185,7 @@ type group struct {
 // create makes the group of a slot with its limits. What the host does not allow is left out and said in why.
 func (g *Groups) create(slot int, limits Limits) (*group, error) {
 	name := "slot-" + strconv.Itoa(slot)
-	out := &group{}
+	out := &group{of: g}
 	var missing []string
 	var usable []controller
 	for _, c := range controllers {
@@ -214,6 +221,7 @@ func (g *Groups) create(slot int, limits Limits) (*group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
 	}
+	g.weigh(1)
 	return out, nil
 }
 
@@ -296,8 +304,11 @@ func (g *group) add(pid int) (err error) {
 
 // remove removes the group. Preconditions: its processes have ended. An error leaves it to the next start's sweep.
 func (g *group) remove() {
+	if g.empty() || g.gone.Swap(true) {
+		return
+	}
+	g.of.weigh(-1)
 	switch {
-	case g.empty():
 	case g.unified != nil:
 		_ = g.unified.Delete()
 	default:
