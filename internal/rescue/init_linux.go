@@ -55,6 +55,7 @@ func Init() {
 	m.Dir, err = openDir(ctx, config.Volume)
 	if err != nil {
 		log("boot file system: %v", err)
+		m.Absent = err.Error()
 	}
 	m.Uptime, m.Drawn = uptime, drawn
 	if m.Left, err = left(ctx, m.Dir, &config); err != nil {

@@ -1,6 +1,7 @@
 package rescue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 type Machine struct {
 	Config  settings.Config
 	Dir     *esp.Dir // on a file system that is mounted for writing; nil when there is none
+	Absent  string   // why Dir is nil; empty: it was not found
 	BootID  string   // the kernel's, of this boot
 	Panics  fs.FS    // a mounted pstore, or nil
 	Forget  func(record string) error
@@ -91,7 +93,7 @@ func Open(m Machine) (*Visit, plan.Facts) {
 	}
 	v.facts.Alone = m.Server == nil
 	if m.Dir == nil {
-		v.facts.Unusable = "it was not found"
+		v.facts.Unusable = cmp.Or(m.Absent, "it was not found")
 		v.state = boot.New()
 		return v, v.facts
 	}

@@ -430,8 +430,10 @@ func TestUnusableDisks(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, answerWith(func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }))
-		r.m.Dir = nil
-		r.wantOutcome(r.visit(), plan.Menu)
+		r.m.Dir, r.m.Absent = nil, "mount /dev/vda2: permission denied"
+		if r.wantOutcome(r.visit(), plan.Menu); !r.told("cannot be written: mount /dev/vda2: permission denied") {
+			t.Error("the screen does not say why")
+		}
 	})
 	t.Run("cannot be written", func(t *testing.T) {
 		t.Parallel()

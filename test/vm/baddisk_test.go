@@ -35,12 +35,13 @@ func TestRecoveryFullBadDisks(t *testing.T) {
 			[]string{"Next start: start without ACME AV - .*could not be written down.*no space left"}, true},
 		"takes nothing": {func(d *testvm.Disk, s *testvm.Spec) {
 			s.Disk, s.Extra = "", []string{"-drive", "file=" + d.File + ",format=raw,if=virtio,readonly=on"}
-		}, []string{"read-only", atTheMenu}, false},
+		}, []string{"boot file system: mount ", atTheMenu, "cannot be written: mount "}, false},
 		"damaged": {func(d *testvm.Disk, _ *testvm.Spec) {
 			d.Put("keepout/"+esp.StateA, make([]byte, boot.Size))
 			d.Put("keepout/"+esp.StateB, []byte("garbage"))
 		}, []string{"begun anew", "Next start: fix fix-disk"}, true},
-		"missing": {func(_ *testvm.Disk, s *testvm.Spec) { s.Disk = "" }, []string{"no disk has", atTheMenu}, false},
+		"missing": {func(_ *testvm.Disk, s *testvm.Spec) { s.Disk = "" },
+			[]string{"boot file system: no disk has", atTheMenu, "cannot be written: no disk has"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := espFiles(t, worn())
@@ -53,12 +54,12 @@ func TestRecoveryFullBadDisks(t *testing.T) {
 			for _, want := range c.told {
 				m.ExpectWithin(want, storyTime)
 			}
-			testvm.WantPicture(t, story.Show("told", "it says so"))
 			if c.leaves {
-				m.ExpectWithin("keepout-rescue: restart", storyTime)
+				story.Wait("keepout-rescue: restart", storyTime, "it says so, and restarts")
 				m.WaitExit(storyTime)
 				return
 			}
+			testvm.WantPicture(t, story.Show("told", "it says so, and waits for a person"))
 			m.Press("f10")
 			m.ExpectWithin("keepout-rescue: power-off", storyTime)
 			m.WaitExit(storyTime)

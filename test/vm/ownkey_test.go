@@ -85,6 +85,9 @@ func (o *owner) sign(program []byte) []byte {
 	return o.run("signed.efi", "sbsign", "--key", o.key, "--cert", o.cert, file)
 }
 
+// attributes are those that systemd-boot writes the firmware's keys with; the signature covers them.
+const attributes = "NON_VOLATILE,BOOTSERVICE_ACCESS,RUNTIME_ACCESS,TIME_BASED_AUTHENTICATED_WRITE_ACCESS"
+
 // enrolment is what systemd-boot puts into firmware that has no keys yet: from then on, nothing is started that this
 // owner has not signed.
 func (o *owner) enrolment() map[string][]byte {
@@ -93,7 +96,7 @@ func (o *owner) enrolment() map[string][]byte {
 	files := map[string][]byte{}
 	for _, variable := range []string{"db", "KEK", "PK"} {
 		files["loader/keys/auto/"+variable+".auth"] = o.run(variable+".auth", "sbvarsign", "--key", o.key, "--cert", o.cert,
-			variable, filepath.Join(o.dir, "owner.esl"))
+			"--attr", attributes, variable, filepath.Join(o.dir, "owner.esl"))
 	}
 	return files
 }

@@ -229,6 +229,7 @@ func (m *move) applied(in Applied) {
 	case in.Trouble == "":
 		m.finish(m.s.Remedy)
 	case m.s.Remedy.Source == Server:
+		m.s.Trouble = in.Trouble
 		m.local("fix " + m.s.Remedy.ID + " could not be written down: " + in.Trouble)
 	default:
 		m.s.Trouble, m.s.Remedy, m.s.Phase = in.Trouble, Remedy{}, Menu
