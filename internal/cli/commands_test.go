@@ -150,9 +150,12 @@ func cannedStatus() control.Status {
 		Verdicts: docket.Totals{
 			Allowed: 1000, Denied: 2, WouldDeny: 3, Timeout: 4, Unavailable: 5, Unmatched: 6, Notified: 7, InFlight: 8,
 		},
-		Sensor:   sensor.Counters{Unasked: map[event.Reason]uint64{event.ReasonVital: 3, event.ReasonSelf: 1}},
-		Watching: []sensor.Filesystem{{Path: "/mnt/share", Kind: "nfs", Remote: true}, {Path: "/srv", Kind: "local"}},
-		Allowed:  []control.Allowance{{SHA256: digest, Until: since.Add(time.Hour), Reason: "needed", Used: 2}},
+		Sensor: sensor.Counters{Unasked: map[event.Reason]uint64{event.ReasonVital: 3, event.ReasonSelf: 1}},
+		Watching: []sensor.Filesystem{
+			{Path: "/mnt/share", Kind: "nfs", Remote: true, Asks: []event.Type{}},
+			{Path: "/srv", Kind: "local", Asks: []event.Type{event.Open, event.Exec}},
+		},
+		Allowed: []control.Allowance{{SHA256: digest, Until: since.Add(time.Hour), Reason: "needed", Used: 2}},
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 const maxPairs = 1024
 
 // pairTime is how long after the answer to an exec its open half is expected. The kernel raises it at once; where it
-// did not come, because the caller was killed or the kernel remembers the object by then, nothing later may pass for it.
-// On a host so busy that it comes later still, it is asked about.
+// did not come, because the caller was killed or the kernel remembers the object by then, nothing later may pass for
+// it. On a host so busy that it comes later still, it is asked about.
 const pairTime = time.Second
 
 // pairs remembers execs that were just allowed: the kernel raises OPEN_EXEC_PERM and then OPEN_PERM for one

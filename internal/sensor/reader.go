@@ -21,11 +21,10 @@ const (
 	standBackFor = 10 * time.Millisecond
 )
 
-// yieldEvery is how long a reader keeps its thread's processor slot at most. It never ends a goroutine's turn by itself,
-// because it only makes system calls; after 10 ms of that Go's monitor takes the slot away in each of them (retake in
-// runtime/proc.go), looks again 20 µs later, and the reader has to find another slot each time it comes back: on one
-// processor that was 12,000 instructions for each event. To yield, on a thread of its own, costs as much as two of
-// those.
+// yieldEvery is how long a reader's turn lasts at most. By itself a turn would never end, because a reader only makes
+// system calls; after 10 ms of one, Go's monitor takes the processor slot away in every call that waits (retake in
+// runtime/proc.go), looks again 20 µs later, and the reader has to find another slot when it comes back. At first opens
+// that was nearly one hand-over an event, and two wake-ups of the monitor.
 const yieldEvery = 5 * time.Millisecond
 
 // read is one reader thread; cpu is the processor it keeps to, or negative for any.

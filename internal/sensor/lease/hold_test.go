@@ -58,8 +58,8 @@ func TestHoldIsSeen(t *testing.T) {
 	}
 }
 
-// TestKept: what is kept is known, until it is given up: because everything is, because a writer wants it, or because it
-// was kept again and both are.
+// TestKept: what is kept is known, until it is given up: because everything is, or because a writer wants it, however
+// often it was kept.
 func TestKept(t *testing.T) {
 	t.Parallel()
 	s, err := lease.New(lease.Config{

@@ -170,8 +170,8 @@ func work(dir string, execsOnly bool) error {
 	return json.NewEncoder(os.Stdout).Encode(out)
 }
 
-// openOne opens and closes without telling Go's scheduler: what that does while the kernel holds the caller is no part of
-// an open.
+// openOne opens and closes without telling Go's scheduler: what that does while the kernel holds the caller is no part
+// of an open.
 func openOne(path string) error {
 	name, err := unix.BytePtrFromString(path)
 	if err != nil {
