@@ -33,9 +33,15 @@ func TestCould(t *testing.T) {
 	opens := []pb.EventType{pb.EventType_EVENT_TYPE_OPEN}
 	execs := []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}
 	all := []*peer{
-		{types: opens}, {types: execs}, {prefix: "/a"}, {types: opens, prefix: "/b"}, {minSize: 1}, {maxSize: 3},
+		{types: opens},
+		{types: execs},
+		{prefix: "/a"},
+		{types: opens, prefix: "/b"},
+		{minSize: 1},
+		{maxSize: 3},
 		{types: execs, minSize: 2, prefix: "/a"},
-		{magic: [][]byte{[]byte("#!")}}, {magic: [][]byte{[]byte("#!")}, maxSize: 3},
+		{magic: [][]byte{[]byte("#!")}},
+		{magic: [][]byte{[]byte("#!")}, maxSize: 3},
 		{types: []pb.EventType{pb.EventType_EVENT_TYPE_CREATE}},
 	}
 	for i, p := range all {

@@ -308,7 +308,8 @@ func TestVotesForAnyType(t *testing.T) {
 		{"the other was not asked", []*peer{{anyType: true}, {prefix: "/elsewhere"}}, true, 1, false, false},
 		{
 			"who was asked hears of no opens, and who does was not asked",
-			[]*peer{{anyType: true, types: []pb.EventType{2}}, {prefix: "/elsewhere"}}, true, 1, false, false,
+			[]*peer{{anyType: true, types: []pb.EventType{2}}, {prefix: "/elsewhere"}},
+			true, 1, false, false,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

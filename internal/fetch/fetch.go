@@ -359,7 +359,7 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		}
 	}
 	unfinished, err := f.obey(ctx, out.GetOrders(), out.GetGrants())
-	if err = errors.Join(f.revoke(out), err); err != nil {
+	if err := errors.Join(f.revoke(out), err); err != nil {
 		return 0, err
 	}
 	if f.revision = out.GetRevision(); unfinished {

@@ -263,15 +263,15 @@ func (g *Guard) bury() (code int, over bool) {
 func (g *Guard) pass() {
 	var b [1]byte
 	_, _ = unix.Read(int(g.poll[onSignal].Fd), b[:])
-	switch s := syscall.Signal(b[0]); {
-	case s == unix.SIGHUP:
-		g.reload = true
-	case s == unix.SIGTERM || s == unix.SIGINT:
-		if g.leaving && g.core != 0 {
-			g.kill(link.Killed, now())
-		} else if g.core != 0 {
-			_ = unix.Kill(g.core, s)
-		}
-		g.leaving = true
+	s := syscall.Signal(b[0])
+	g.reload = g.reload || s == unix.SIGHUP
+	if s != unix.SIGTERM && s != unix.SIGINT {
+		return
 	}
+	if g.leaving && g.core != 0 {
+		g.kill(link.Killed, now())
+	} else if g.core != 0 {
+		_ = unix.Kill(g.core, s)
+	}
+	g.leaving = true
 }

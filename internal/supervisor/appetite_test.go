@@ -27,16 +27,16 @@ func TestAppetite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var a supervisor.Appetite
-			got := ""
+			var got []byte
 			for i, share := range tt.shares {
 				a = a.Look(c, time.Unix(int64(i), 0), share)
 				if _, yields := a.Yields(); yields {
-					got += "y"
+					got = append(got, 'y')
 				} else {
-					got += "."
+					got = append(got, '.')
 				}
 			}
-			if got != tt.want {
+			if string(got) != tt.want {
 				t.Errorf("%v: %s, want %s", tt.shares, got, tt.want)
 			}
 		})

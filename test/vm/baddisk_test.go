@@ -31,8 +31,11 @@ func TestRecoveryFullBadDisks(t *testing.T) {
 		told   []string // in this order
 		leaves bool
 	}{
-		"full": {func(d *testvm.Disk, _ *testvm.Spec) { d.Fill() },
-			[]string{"Next start: start without ACME AV - .*could not be written down.*no space left"}, true},
+		"full": {
+			func(d *testvm.Disk, _ *testvm.Spec) { d.Fill() },
+			[]string{"Next start: start without ACME AV - .*could not be written down.*no space left"},
+			true,
+		},
 		"takes nothing": {func(d *testvm.Disk, s *testvm.Spec) {
 			s.Disk, s.Extra = "", []string{"-drive", "file=" + d.File + ",format=raw,if=virtio,readonly=on"}
 		}, []string{"boot file system: mount ", atTheMenu, "cannot be written: mount "}, false},
@@ -40,10 +43,14 @@ func TestRecoveryFullBadDisks(t *testing.T) {
 			d.Put("keepout/"+esp.StateA, make([]byte, boot.Size))
 			d.Put("keepout/"+esp.StateB, []byte("garbage"))
 		}, []string{"begun anew", "Next start: fix fix-disk"}, true},
-		"missing": {func(_ *testvm.Disk, s *testvm.Spec) { s.Disk = "" },
-			[]string{"boot file system: no disk has", atTheMenu, "cannot be written: no disk has"}, false},
+		"missing": {
+			func(_ *testvm.Disk, s *testvm.Spec) { s.Disk = "" },
+			[]string{"boot file system: no disk has", atTheMenu, "cannot be written: no disk has"},
+			false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			files := espFiles(t, worn())
 			files["keepout/"+esp.CrumbFile] = crumb
 			disk := testvm.NewDisk(t, files)

@@ -83,8 +83,8 @@ func hangs(d *debian) {
 	d.counted()
 }
 
-// crashes: PID 1 crashes, and restarts the machine instead of standing still. What it says then goes to the journal, and
-// is lost; who has crashed keeps no deadline either, so that a restart can only be what arming asked for.
+// crashes: PID 1 crashes, and restarts the machine instead of standing still. What it says then goes to the journal,
+// and is lost; who has crashed keeps no deadline either, so that a restart can only be what arming asked for.
 func crashes(d *debian) {
 	d.disk.Put("fault.txt", []byte("crash\n"))
 	d.start("debian")

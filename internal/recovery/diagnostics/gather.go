@@ -224,8 +224,9 @@ var recordHead = regexp.MustCompile(`^(Panic|Oops|Emergency|Shutdown|Unknown)#(\
 // kilobyte, ERST and ramoops in larger ones. A panic is preferred to an oops. Compressed records that the kernel could
 // not read (.enc.z) are left out.
 func Pstore(root fs.FS, dir string) []byte {
-	var records []record
-	for _, name := range newestNames(root, dir) {
+	names := newestNames(root, dir)
+	records := make([]record, 0, len(names))
+	for _, name := range names {
 		text := bounded(root, path.Join(dir, name), maxRecord)
 		r := record{name: name, text: text}
 		if m := recordHead.FindSubmatch(text); m != nil {

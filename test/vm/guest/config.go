@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -52,7 +53,7 @@ func configured() error {
 	if err := healthy(); err != nil {
 		return err
 	}
-	if _, err := os.Stat(ruinMark); err != nil {
+	if _, err := os.Stat(ruinMark); errors.Is(err, fs.ErrNotExist) {
 		return nil // it was ruined, and given back
 	}
 	if err := errors.Join(os.WriteFile(configFile, []byte(ruined+"\n"), 0o644), os.Remove(ruinMark)); err != nil {
