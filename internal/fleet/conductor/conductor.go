@@ -256,6 +256,8 @@ func (c *Conductor) transact(ctx context.Context, jobs []*job) error {
 			err = errors.Join(err, again)
 		}
 		t.wake = false
+	} else {
+		c.show() // before anybody hears that it was done
 	}
 	for _, j := range jobs {
 		if err != nil {
@@ -268,7 +270,6 @@ func (c *Conductor) transact(ctx context.Context, jobs []*job) error {
 	if err != nil {
 		return err
 	}
-	c.show()
 	if t.wake {
 		c.opt.Bus.Publish(bus.Hint{Topic: Topic})
 	}

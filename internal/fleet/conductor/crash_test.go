@@ -119,7 +119,10 @@ func (w *world) lead(s store.Store, body func(*Conductor) error) error {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	err := body(c)
+	var err error
+	if c.Leads(ctx) { // before that, a check-in is answered with nothing, and nobody is heard
+		err = body(c)
+	}
 	cancel()
 	return errors.Join(err, <-done)
 }
