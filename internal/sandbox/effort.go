@@ -15,8 +15,8 @@ import (
 
 // How a provider's threads are looked at.
 const (
-	// longStretch is a time on a processor, without a pause, for which others notice that they wait. A vote takes some
-	// 0.05 ms; whoever computes is interrupted by the kernel's ticks, each 1 to 10 ms.
+	// longStretch is a time on a processor from one pause to the next, for which others notice that they wait. A vote
+	// takes some 0.05 ms; whoever computes is interrupted by the kernel's ticks alone, each 1 to 10 ms.
 	longStretch = 500 * time.Microsecond
 
 	// worthALook is the percentage of a processor that all threads together take for somebody to look closer.
@@ -34,7 +34,7 @@ const longSlice = 10_000_000
 // turns is what a thread has had of the processors.
 type turns struct {
 	ran time.Duration
-	n   uint64 // times that it was put on one
+	n   uint64 // times that it left one by itself, not because it was interrupted: on a busy host everybody is
 }
 
 // effort is what is known of a provider's threads. One goroutine at a time uses it.
@@ -81,8 +81,8 @@ func percentOf(part, whole time.Duration) int {
 	return int(100 * max(part, 0) / whole)
 }
 
-// stretches compares two looks: which threads ran in long stretches between them, and for how long in all. A thread
-// that is new, or that was never put on a processor anew because it never left it, counts from its first turn on.
+// stretches compares two looks: which threads ran in long stretches between them, and for how long in all. One that is
+// new counts from its first turn on.
 func stretches(before, after map[int]turns) (took time.Duration, burning []int) {
 	for tid, now := range after {
 		was := before[tid]
@@ -102,16 +102,15 @@ func stretches(before, after map[int]turns) (took time.Duration, burning []int) 
 func (p *Process) turns() map[int]turns {
 	all := map[int]turns{}
 	for _, tid := range p.threads() {
-		// Documentation/scheduler/sched-stats.rst: nanoseconds on a processor, those waiting for one, turns.
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", tid))
-		if err != nil {
+		// Documentation/scheduler/sched-stats.rst: the first number is the nanoseconds on a processor.
+		times := readWords(fmt.Sprintf("/proc/%d/schedstat", tid))
+		if len(times) == 0 {
 			continue // it has ended
 		}
-		var ran, waited int64
-		var t turns
-		if n, _ := fmt.Sscan(string(text), &ran, &waited, &t.n); n == 3 {
-			t.ran = time.Duration(ran)
-			all[tid] = t
+		ran, _ := strconv.ParseInt(times[0], 10, 64) // 0 for what is none
+		all[tid] = turns{
+			ran: time.Duration(ran),
+			n:   readKey(fmt.Sprintf("/proc/%d/status", tid), "voluntary_ctxt_switches"),
 		}
 	}
 	return all

@@ -1,6 +1,7 @@
 package supervisor_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -27,17 +28,17 @@ func TestAppetite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var a supervisor.Appetite
-			var got []byte
+			var got strings.Builder
 			for i, share := range tt.shares {
 				a = a.Look(c, time.Unix(int64(i), 0), share)
 				if _, yields := a.Yields(); yields {
-					got = append(got, 'y')
+					got.WriteByte('y')
 				} else {
-					got = append(got, '.')
+					got.WriteByte('.')
 				}
 			}
-			if string(got) != tt.want {
-				t.Errorf("%v: %s, want %s", tt.shares, got, tt.want)
+			if got.String() != tt.want {
+				t.Errorf("%v: %s, want %s", tt.shares, got.String(), tt.want)
 			}
 		})
 	}
