@@ -263,15 +263,15 @@ func (g *Guard) bury() (code int, over bool) {
 func (g *Guard) pass() {
 	var b [1]byte
 	_, _ = unix.Read(int(g.poll[onSignal].Fd), b[:])
-	s := syscall.Signal(b[0])
-	g.reload = g.reload || s == unix.SIGHUP
-	if s != unix.SIGTERM && s != unix.SIGINT {
-		return
+	switch b[0] {
+	case byte(unix.SIGHUP):
+		g.reload = true
+	case byte(unix.SIGTERM), byte(unix.SIGINT):
+		if g.leaving && g.core != 0 {
+			g.kill(link.Killed, now())
+		} else if g.core != 0 {
+			_ = unix.Kill(g.core, syscall.Signal(b[0]))
+		}
+		g.leaving = true
 	}
-	if g.leaving && g.core != 0 {
-		g.kill(link.Killed, now())
-	} else if g.core != 0 {
-		_ = unix.Kill(g.core, s)
-	}
-	g.leaving = true
 }

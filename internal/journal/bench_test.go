@@ -26,6 +26,9 @@ func (f countedFile) Write(data []byte) (int, error) {
 	return f.file.Write(data)
 }
 
+// plainPath has no tab in it, as the samples have, which is written the long way.
+const plainPath = "/srv/upload/eicar.com"
+
 // BenchmarkAppend is the whole way of a record to the page cache: queue, encode, chain, write. As the trail does, it
 // hands over what a moment has brought, here 16 records, and waits while too much is queued, so that nothing is lost
 // and the drain's pace is measured. writes/op is what of a write(2) a record costs.
@@ -42,13 +45,14 @@ func BenchmarkAppend(b *testing.B) {
 			var batch [16]event.Record
 			for i := range batch {
 				batch[i] = sample()[rec]
+				batch[i].Event.File.Path = plainPath
 			}
 			b.ReportAllocs()
 			for n := 0; b.Loop(); n++ {
 				if n%len(batch) > 0 {
 					continue
 				}
-				for j.queued() > QueueLen/2 {
+				for j.queued() > keptItems/2 {
 					time.Sleep(50 * time.Microsecond)
 				}
 				j.Append(batch[:]...)
@@ -92,7 +96,7 @@ func BenchmarkAppendFlood(b *testing.B) {
 // BenchmarkEncodeLine is an activity's line: by hand, beside what encoding/json needs for the same, and its hash.
 func BenchmarkEncodeLine(b *testing.B) {
 	r := sample()[0]
-	r.Event.File.Path = "/srv/upload/eicar.com" // without a tab in it, which is written the long way
+	r.Event.File.Path = plainPath
 	e := newEncoder(testOrigin)
 	end := Head{Seq: 7, Hash: noHash}.link()
 	var buf []byte
