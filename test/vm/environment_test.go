@@ -20,7 +20,7 @@ func TestRecoveryEnvironmentAlone(t *testing.T) {
 	disk := testvm.NewDisk(t, espFiles(t, boot.New()))
 	m := testvm.Start(t, "bios", testvm.Spec{
 		Kernel: testvm.DebianKernel(t, testvm.Cloud).Image, Initramfs: inFile(t, "recovery.cpio", img.Archive),
-		Cmdline: consoles, Disk: disk.File, Offline: true,
+		Cmdline: image.A.Parameters() + " " + consoles, Disk: disk.File, Offline: true,
 	})
 	story := testvm.Tell(m, "The recovery environment alone, without a server")
 	screen := testvm.SecondsAfter(t, m.Expect("keepout-rescue: screen: "))
