@@ -19,7 +19,6 @@ const (
 	flushEvery  = 20 * time.Millisecond // while records come in
 	restAfter   = 50                    // flushes without a record before the goroutine rests
 	maxFollower = 16
-	maxSpare    = 512 // records in a queue that is used again
 	syncTries   = 100 // milliseconds; under a flood there is always something queued
 )
 
@@ -45,7 +44,6 @@ type Trail struct {
 
 	mu      sync.Mutex
 	queue   []event.Record
-	spare   []event.Record // an empty queue, for the next batch
 	resting bool
 	working bool // a batch is being kept
 	closed  bool
@@ -120,7 +118,9 @@ func (t *Trail) work() {
 	for idle := 0; ; {
 		batch, closed := t.takeQueue()
 		t.keep(batch)
-		t.giveBack(batch)
+		t.mu.Lock()
+		t.working = false
+		t.mu.Unlock()
 		if closed {
 			return
 		}
@@ -155,20 +155,9 @@ func (t *Trail) rest() bool {
 func (t *Trail) takeQueue() (batch []event.Record, closed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	batch, t.queue, t.spare = t.queue, t.spare, nil
+	batch, t.queue = t.queue, nil
 	t.working = len(batch) > 0
 	return batch, t.closed
-}
-
-// giveBack ends the work on a batch, whose memory is used again unless it was a rare flood's.
-func (t *Trail) giveBack(batch []event.Record) {
-	clear(batch) // what the records name is not kept alive for the next ones
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.working = false
-	if cap(batch) <= maxSpare {
-		t.spare = batch[:0]
-	}
 }
 
 // keep puts records where people and programs find them.
