@@ -79,10 +79,11 @@ func (j *judge) load(ctx context.Context, s provider.Settings) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if old := j.inForce.Swap(next); old != nil {
+	what := fmt.Sprintf("deny %d, allow %d, %s", next.deny.len(), next.allow.len(), digest)
+	if old := j.inForce.Swap(next); old != nil { // from here on the next load may close these, too
 		old.close()
 	}
-	return fmt.Sprintf("deny %d, allow %d, %s", next.deny.len(), next.allow.len(), digest), nil
+	return what, nil
 }
 
 // vote answers one event.
