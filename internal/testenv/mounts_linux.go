@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"testing"
 
@@ -47,7 +48,18 @@ func rerun() (int, error) {
 	cmd.Env = append(os.Environ(), parentVariable+"="+here)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = privateMounts()
-	err = cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("tests in a private mount namespace: %w", err)
+	}
+	// Where -test.timeout did not work, "go test" asks with SIGQUIT for stacks: those worth seeing are the child's.
+	quit := make(chan os.Signal, 1)
+	signal.Notify(quit, unix.SIGQUIT)
+	defer signal.Stop(quit)
+	go func() {
+		<-quit
+		_ = cmd.Process.Signal(unix.SIGQUIT) // gone: its end is what Wait tells
+	}()
+	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

@@ -24,6 +24,8 @@ func perform(act string, args []string) int {
 		err = open(args[0])
 	case "open-together":
 		err = openTogether(args)
+	case "exec":
+		err = unix.Exec(args[0], args, os.Environ())
 	case "fexec":
 		err = executeFromMemory(args[0])
 	case "small-table":
