@@ -94,20 +94,21 @@ func (d *diners) look() (busy bool) {
 	all := maps.Clone(d.all)
 	d.mu.Unlock()
 	for proc, one := range all {
-		share, works := proc.Burned()
-		d.judge(proc, one, share, time.Now())
-		busy = busy || works
+		burn := proc.Burned()
+		d.judge(proc, one, burn, time.Now())
+		busy = busy || burn.Works || burn.Starves
 	}
 	return busy
 }
 
 // judge lets a process make way, or no longer.
-func (d *diners) judge(proc *sandbox.Process, one *diner, share int, now time.Time) {
+func (d *diners) judge(proc *sandbox.Process, one *diner, burn sandbox.Burn, now time.Time) {
+	numbers := supervisor.DefaultAppetite()
 	_, did := one.appetite.Yields()
-	one.appetite = one.appetite.Look(supervisor.DefaultAppetite(), now, share)
+	one.appetite = one.appetite.Look(numbers, now, burn.Percent, burn.Starves)
 	since, does := one.appetite.Yields()
 	if did || does {
-		if err := proc.MakeWay(does); err != nil {
+		if err := proc.MakeWay(does, one.appetite.Last(numbers, now)); err != nil {
 			d.log.Warn("processors", slog.String("provider", one.id), slog.Any("error", err))
 		}
 	}
@@ -115,7 +116,7 @@ func (d *diners) judge(proc *sandbox.Process, one *diner, share int, now time.Ti
 	case does && !one.told && now.Sub(since) >= noteBurn:
 		one.told = true
 		d.note(one.id, "provider.yields", "provider burns processor time and makes way for the others",
-			fmt.Sprintf("%s: %d %% of a processor without a pause", one.id, share))
+			fmt.Sprintf("%s: %d %% of a processor without a pause", one.id, burn.Percent))
 	case !does && one.told:
 		one.told = false
 		d.note(one.id, "provider.rested", "provider leaves the processors to others again", "")

@@ -88,12 +88,13 @@ func groupFiles(t *testing.T, g *Groups, slot int, pattern string) []string {
 	t.Helper()
 	var found []string
 	for _, c := range controllers {
+		name := "slot-" + strconv.Itoa(slot)
 		dir, err := g.splitDir(c)
-		if g.unified != "" {
-			dir, err = filepath.Join(cgroupRoot, g.unified, g.name), nil
+		if dir = slotDir(c, dir, name); g.unified != "" {
+			dir, err = filepath.Join(cgroupRoot, g.unified, g.name, name), nil
 		}
 		if err == nil {
-			files, _ := filepath.Glob(filepath.Join(dir, "slot-"+strconv.Itoa(slot), pattern))
+			files, _ := filepath.Glob(filepath.Join(dir, pattern))
 			found = append(found, files...)
 		}
 	}
@@ -185,23 +186,30 @@ func TestLeftovers(t *testing.T) {
 	after.Close()
 }
 
-// TestWeight: groups weigh together what they would weigh beside each other.
+// TestWeight: groups weigh together what they would weigh beside each other, whether or not they share a folder.
 func TestWeight(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	g := NewGroups(stateDir(t))
 	t.Cleanup(g.Close)
+	if g.usable[cpuController] != nil {
+		t.Logf("no cpu controller here: %v", g.usable[cpuController])
+		return
+	}
 	weighs := func(groups int) {
 		t.Helper()
-		path, want := filepath.Join(cgroupRoot, g.unified, g.name, "cpu.weight"), groups*unifiedWeight
-		if dir, err := g.splitDir(cpuController); g.unified == "" && err == nil {
-			path, want = filepath.Join(dir, "cpu.shares"), groups*splitWeight
+		path, want, got := filepath.Join(cgroupRoot, g.unified, g.name, "cpu.weight"), groups*unifiedWeight, uint64(0)
+		if g.unified != "" {
+			got = readNumber(path)
+		} else {
+			want = groups * splitWeight
+			for _, slot := range []int{4, 5} {
+				for _, path := range groupFiles(t, g, slot, "cpu.shares") {
+					got += readNumber(path)
+				}
+			}
 		}
-		if g.usable[cpuController] != nil {
-			t.Logf("no cpu controller here: %v", g.usable[cpuController])
-			return
-		}
-		if got := readNumber(path); got != uint64(want) {
-			t.Errorf("%s is %d, want %d", filepath.Base(path), got, want)
+		if got != uint64(want) {
+			t.Errorf("%d groups weigh %d, want %d", groups, got, want)
 		}
 	}
 	one, err := g.create(4, Limits{})
@@ -213,7 +221,6 @@ func TestWeight(t *testing.T) {
 	two.remove() // once more changes nothing
 	weighs(1)
 	one.remove()
-	weighs(1)
 }
 
 // TestDeadAndAlive: a daemon removes the groups of others that are dead, and those only.

@@ -22,6 +22,9 @@ const (
 	// worthALook is the percentage of a processor that all threads together take for somebody to look closer.
 	worthALook = 2
 
+	// starving is the percentage of a processor below which a thread that wants to run, and goes last, is kept from it.
+	starving = 4
+
 	glance     = 100 * time.Millisecond // the first look, when there is none before to compare with
 	mostLooked = 1024                   // threads
 )
@@ -44,34 +47,66 @@ type effort struct {
 	seenAt  time.Time
 	seen    map[int]turns  // by thread, at seenAt; nil: nobody looked closer
 	burning []int          // threads with long stretches
+	last    bool           // it runs when nobody else wants to, as MakeWay said
 	slices  map[int]uint64 // what threads were given, while it makes way
 }
 
-// Burned returns how much of a processor, in percent, the provider and all that it started took in long stretches
-// since the last call: what its neighbours had to wait for. Many short ones are no burden and count nothing; busy says
-// whether there was work at all. The first call that finds some takes 0.1 s; one that finds none reads a file or two.
-// One goroutine at a time may call it.
-func (p *Process) Burned() (percent int, busy bool) {
+// Burn is what one look at a provider's processor time found.
+type Burn struct {
+	Percent int  // of a processor, taken in long stretches: what its neighbours had to wait for
+	Works   bool // it had some time at all
+	Starves bool // it wants to run, goes last, and hardly gets to: others do not leave it enough
+}
+
+// Burned says what the provider and all that it started took of the processors since the last call. Many short
+// stretches are no burden and count nothing. The first call that finds some work takes 0.1 s; one that finds none reads
+// a file or two. One goroutine at a time may call it.
+func (p *Process) Burned() (b Burn) {
 	e := &p.effort
 	now, spent := time.Now(), p.group.spent(p.PID)
 	if e.at.IsZero() {
 		e.at = p.begun
 	}
 	total := percentOf(spent-e.spent, now.Sub(e.at))
+	b.Starves = e.last && total < starving && anyRunnable(e.slices)
 	e.at, e.spent, e.burning = now, spent, nil
 	if total < worthALook {
 		e.seen = nil
-		return 0, false
+		return b
 	}
+	b.Works = true
 	if e.seen == nil {
 		e.seen, e.seenAt = p.turns(), time.Now()
 		time.Sleep(glance)
 	}
 	after, at := p.turns(), time.Now()
 	took, burning := stretches(e.seen, after)
-	percent = percentOf(took, at.Sub(e.seenAt))
+	b.Percent = percentOf(took, at.Sub(e.seenAt))
 	e.seen, e.seenAt, e.burning = after, at, burning
-	return percent, true
+	return b
+}
+
+// anyRunnable reports whether one of the threads that made way wants to run.
+func anyRunnable(threads map[int]uint64) bool {
+	for tid := range threads {
+		if readState(tid) == "R" {
+			return true
+		}
+	}
+	return false
+}
+
+// readState is the state of a thread: "R" runs or waits for a processor (proc(5), /proc/pid/status).
+func readState(tid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := bytes.Cut(text, []byte("\nState:"))
+	if words := bytes.Fields(rest); len(words) > 0 {
+		return string(words[0])
+	}
+	return ""
 }
 
 func percentOf(part, whole time.Duration) int {
@@ -167,18 +202,22 @@ func (g *group) spent(pid int) (sum time.Duration) {
 	return sum
 }
 
-// MakeWay lets the other providers, and whoever wakes on the same processor, go first, or no longer. Its share of the
-// processors on a host where all want to run stays what it was, except beside other providers: among them it gets what
-// they leave. Called again, it finds the threads that Burned has seen since. One goroutine at a time may call Burned
-// and MakeWay. An error means that the other providers do not go first.
-func (p *Process) MakeWay(way bool) (err error) {
+// MakeWay lets whoever wakes on the same processor go first, or no longer. Its share of the processors on a host where
+// all want to run stays what it was, unless it goes last: then it gets what its neighbours leave, which are all that
+// runs on the host with control groups of version 1, and the other providers with version 2. Called again, it finds the
+// threads that Burned has seen since. One goroutine at a time may call Burned and MakeWay. An error means that its
+// place among the others did not change.
+func (p *Process) MakeWay(way, last bool) (err error) {
 	if p.used.Load() != nil {
 		return nil // it has ended, and its group may be another one's by now
 	}
-	if p.yields.Swap(way) != way && p.group != nil && p.group.cpu != "" {
-		err = p.group.idle(way)
-	}
+	p.yields.Store(way)
 	e := &p.effort
+	if last = way && last; e.last != last {
+		if e.last = last; p.group != nil && p.group.cpu != "" {
+			err = p.group.idle(last)
+		}
+	}
 	now := map[int]uint64{}
 	for _, tid := range p.threads() {
 		// A thread inherits the slice of the one that made it, so those that are new are set, too.

@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -55,14 +57,14 @@ func TestMakeWay(t *testing.T) {
 		Only: AllLayers &^ LayerLimits, // the race detector reserves more memory than it uses
 	}, program(t))
 	receive(t, p)
-	eventually(t, "it is idle", func() bool { time.Sleep(glance); _, busy := p.Burned(); return !busy })
+	eventually(t, "it is idle", func() bool { time.Sleep(glance); return !p.Burned().Works })
 	must(t, p.Control.Send([]byte("spin"), -1))
 	eventually(t, "it is seen to burn", func() bool {
 		time.Sleep(glance)
-		percent, busy := p.Burned()
-		return busy && percent >= 2
+		b := p.Burned()
+		return b.Works && b.Percent >= 2
 	})
-	must(t, p.MakeWay(true))
+	must(t, p.MakeWay(true, true))
 	longest := func() (longest uint64) {
 		for _, tid := range p.threads() {
 			if attr, err := unix.SchedGetAttr(tid, 0); err == nil {
@@ -89,15 +91,58 @@ func TestMakeWay(t *testing.T) {
 		}
 	}
 	idle("1")
-	must(t, p.MakeWay(false))
+	must(t, p.MakeWay(true, false))
+	idle("0")
+	must(t, p.MakeWay(true, true))
+	idle("1")
+	must(t, p.MakeWay(false, true))
 	idle("0")
 	if after := longest(); p.Yields() || before != 0 && after != slice {
 		t.Errorf("afterwards it yields: %v, and the longest slice is %d", p.Yields(), after)
 	}
 	p.Kill()
 	wait(t, p)
-	must(t, p.MakeWay(true)) // too late is no error
+	must(t, p.MakeWay(true, true)) // too late is no error
 	if left := groupFiles(t, g, 6, "cgroup.procs"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestStarves: who goes last where others leave nothing is seen to starve, and does not when it keeps its share.
+func TestStarves(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	state := stateDir(t)
+	g := NewGroups(state)
+	t.Cleanup(g.Close)
+	if g.unified != "" || g.usable[cpuController] != nil {
+		t.Log("here it goes last only beside other providers")
+		return
+	}
+	p := start(t, Spec{
+		Slot: 7, StateDir: state, Groups: g, Limits: Limits{Memory: 512 << 20, CPU: 50, Processes: 90},
+		Only: AllLayers &^ LayerLimits, // the race detector reserves more memory than it uses
+	}, program(t))
+	receive(t, p)
+	must(t, p.Control.Send([]byte("spin"), -1))
+	burns := func() bool { time.Sleep(glance); return p.Burned().Percent > 0 }
+	eventually(t, "it is seen to burn", burns)
+	must(t, p.MakeWay(true, false))
+	if p.Burned().Starves {
+		t.Error("it starves without going last")
+	}
+	must(t, p.MakeWay(true, true))
+	crowd(t)
+	eventually(t, "it starves", func() bool { time.Sleep(glance); return p.Burned().Starves })
+	must(t, p.MakeWay(true, false))
+	eventually(t, "it has its share again", burns)
+}
+
+// crowd keeps all processors busy until the test ends.
+func crowd(t *testing.T) {
+	t.Helper()
+	for range 2 * runtime.NumCPU() {
+		one := exec.CommandContext(t.Context(), "/bin/sh", "-c", "while :; do :; done")
+		must(t, one.Start())
+		t.Cleanup(func() { _ = one.Wait() }) // after the context has ended it
 	}
 }

@@ -92,6 +92,19 @@ func (g *Groups) splitDir(c controller) (string, error) {
 	return filepath.Join(dir, g.name), nil
 }
 
+// slotDir is a slot's folder, from this daemon's in the hierarchy of a controller of version 1. That of the cpu
+// controller lies beside the daemon's: providers that share a parent share its turns on a processor, so that whoever
+// wakes when one of them goes to sleep waits for the one that computes.
+func slotDir(c controller, dir, slot string) string {
+	if c == cpuController {
+		return dir + flatMark + slot
+	}
+	return filepath.Join(dir, slot)
+}
+
+// flatMark stands between the name of a daemon's folder and that of a slot beside it.
+const flatMark = "."
+
 // ownGroup is this process's group in the hierarchy of a controller, or of version 2 for "".
 func ownGroup(controller string) (string, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
@@ -210,9 +223,9 @@ func (g *Groups) create(slot int, limits Limits) (*group, error) {
 	} else {
 		for _, c := range usable {
 			if dir, err := g.splitDir(c); err == nil {
-				out.dirs = append(out.dirs, filepath.Join(dir, name))
+				out.dirs = append(out.dirs, slotDir(c, dir, name))
 				if c == cpuController {
-					out.cpu = filepath.Join(dir, name)
+					out.cpu = slotDir(c, dir, name)
 				}
 			}
 		}
@@ -228,7 +241,7 @@ func (g *Groups) create(slot int, limits Limits) (*group, error) {
 func (g *Groups) splitPath(name string) cgroup1.Path {
 	return func(c cgroup1.Name) (string, error) {
 		own, err := ownGroup(string(c))
-		return filepath.Join(own, g.name, name), err
+		return slotDir(controller(c), filepath.Join(own, g.name), name), err
 	}
 }
 

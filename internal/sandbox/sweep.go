@@ -75,7 +75,7 @@ func (g *Groups) sweep() {
 	others, _ := filepath.Glob(filepath.Join(filepath.Dir(own[0]), groupPrefix+"*")) // the pattern is well-formed
 	for _, dir := range others {
 		name := filepath.Base(dir)
-		if name == g.name {
+		if name == g.name || strings.Contains(name, flatMark) {
 			continue
 		}
 		f := lockFolder(dir)
@@ -96,8 +96,9 @@ func (g *Groups) sweep() {
 // empty ends who is left in the groups of a folder and removes them. A group that is not empty yet stays for the next
 // time; its limits are set anew when it is used.
 func empty(top string) {
-	slots, _ := filepath.Glob(filepath.Join(top, "slot-*")) // the pattern is well-formed
-	for _, slot := range slots {
+	slots, _ := filepath.Glob(filepath.Join(top, "slot-*")) // the patterns are well-formed
+	beside, _ := filepath.Glob(top + flatMark + "slot-*")
+	for _, slot := range append(slots, beside...) {
 		killAll(slot)
 		_ = unix.Rmdir(slot)
 	}

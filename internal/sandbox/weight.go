@@ -16,28 +16,22 @@ const (
 	mostUnifiedWeight = 10_000
 )
 
-// weigh gives the folder the weight that its groups would have beside each other: in one that weighs as much as one of
-// them, all providers would pay for what one of them burns. An error leaves it as it was.
+// weigh gives the folder of version 2 the weight that its groups would have beside each other: in one that weighs as
+// much as one of them, all providers would pay for what one of them burns. An error leaves it as it was.
 func (g *Groups) weigh(more int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.live += more
 	groups := max(g.live, 1)
-	if g.usable[cpuController] != nil {
-		return
-	}
-	if g.unified != "" {
+	if g.usable[cpuController] == nil && g.unified != "" {
 		weight := strconv.Itoa(min(groups*unifiedWeight, mostUnifiedWeight))
 		_ = write(filepath.Join(cgroupRoot, g.unified, g.name, "cpu.weight"), weight)
-		return
-	}
-	if dir, err := g.splitDir(cpuController); err == nil {
-		_ = write(filepath.Join(dir, "cpu.shares"), strconv.Itoa(groups*splitWeight))
 	}
 }
 
-// idle makes the group one that runs when its neighbours, the other providers' groups, do not want to (cpu.idle, since
-// Linux 5.15), or else gives it the least weight beside them. A group that is gone needs neither.
+// idle makes the group one that runs when its neighbours do not want to (cpu.idle, since Linux 5.15), or else gives it
+// the least weight beside them. With version 1 these are all that runs on the host, with version 2 the other providers.
+// A group that is gone needs neither.
 func (g *group) idle(on bool) error {
 	choose := func(yes, no string) string {
 		if on {
