@@ -12,18 +12,87 @@ import (
 	"github.com/keepout-security/keepout/event"
 )
 
-// actor describes the process behind a pidfd. Without one (already reaped) only the number is known.
-func actor(pid int32, pidfd int) event.Process {
-	p := event.Process{PID: pid, UID: unknownUID, GID: unknownUID}
-	if pidfd < 0 {
-		return p
+// actors knows the processes behind events. It holds a pidfd of those that it saw last: while the kernel can say whose
+// the process behind it is, its number is nobody else's. So one system call describes a process that was seen
+// before, in place of four. It is for one goroutine; the zero value is ready, and close gives up what it holds.
+//
+// The process behind an event waits in the kernel until it is answered, so that its number is its own, unless it is
+// killed meanwhile: then nobody gets the file, and at worst a record names another process (decision 13).
+type actors struct {
+	seen [actorSlots]seenActor // by process number
+}
+
+// actorSlots is how many are held. A build has more processes, but few that open files at one time.
+const actorSlots = 64
+
+// seenActor is one of them; fd is valid where pid is not 0.
+type seenActor struct {
+	pid   int32
+	fd    int
+	token uint64
+}
+
+// of describes the process pid. Of one that is gone, or is not in our pid namespace, only the number is known.
+func (a *actors) of(pid int32) event.Process {
+	if pid <= 0 {
+		return stranger(pid)
 	}
-	if info, ok := credentials(pidfd); ok {
+	x := &a.seen[pid%actorSlots]
+	if x.pid == pid {
+		if p, ok := describe(x); ok {
+			return p
+		}
+	}
+	x.letGo()
+	fd, err := unix.PidfdOpen(int(pid), 0)
+	if err != nil {
+		return stranger(pid)
+	}
+	*x = seenActor{pid: pid, fd: fd, token: tokenOf(fd)}
+	p, ok := describe(x)
+	if !ok {
+		x.letGo()
+		return stranger(pid)
+	}
+	return p
+}
+
+func (a *actors) close() {
+	for i := range a.seen {
+		a.seen[i].letGo()
+	}
+}
+
+func (x *seenActor) letGo() {
+	if x.pid != 0 {
+		closeFD(x.fd)
+	}
+	*x = seenActor{}
+}
+
+// describe reports whether the process still has its number, and if so whose it is.
+func describe(x *seenActor) (event.Process, bool) {
+	p := stranger(x.pid)
+	p.Token = x.token
+	if info, ok := credentials(x.fd); ok {
 		p.PPID, p.UID, p.GID = int32(info.Ppid), info.Ruid, info.Rgid
-	} else {
-		p.UID = ownerOf(pid)
+		return p, true
 	}
-	p.Token = tokenOf(pidfd)
+	p.UID = ownerOf(x.pid)
+	return p, unix.PidfdSendSignal(x.fd, 0, nil, 0) == nil // after the look at what the number stands for
+}
+
+func stranger(pid int32) event.Process {
+	return event.Process{PID: pid, UID: unknownUID, GID: unknownUID}
+}
+
+// actorBehind describes the process behind a pidfd that an event came with. Without one (already reaped) only the
+// number is known.
+func actorBehind(pid int32, pidfd int) event.Process {
+	if pidfd < 0 {
+		return stranger(pid)
+	}
+	p, _ := describe(&seenActor{pid: pid, fd: pidfd, token: tokenOf(pidfd)})
 	return p
 }
 

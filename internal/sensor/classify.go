@@ -11,11 +11,10 @@ import (
 )
 
 // question looks at one permission event and answers it or asks the judge.
-func (s *Sensor) question(g *fanotify.Group, raw fanotify.Event, now time.Time) {
+func (s *Sensor) question(g *fanotify.Group, raw fanotify.Event, now time.Time, who *actors) {
 	if raw.File < 0 {
 		// The kernel could not give us the file and has already refused the opener.
 		s.counts.noFile.Add(1)
-		closeFD(raw.PIDFD)
 		return
 	}
 	q := newQuestion()
@@ -24,21 +23,20 @@ func (s *Sensor) question(g *fanotify.Group, raw fanotify.Event, now time.Time) 
 	if raw.Mask&fanotify.OpenExecPerm != 0 {
 		q.Event.Type = event.Exec
 	}
-	reason := s.classify(q, raw)
+	reason := s.classify(q, raw, who)
 	if reason != "" {
 		s.counts.unasked[reason].Add(1)
 		release(g, raw)
 		q.Free()
 		return
 	}
-	closeFD(raw.PIDFD)
 	q.Event.ID = s.nextID.Add(1)
 	s.judge.Judge(q)
 }
 
 // classify fills in q and returns the reason for which it needs no question, or "". What takes more system calls is
 // looked at later, and only while somebody can still be asked: most events that concern nobody end after one or two.
-func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
+func (s *Sensor) classify(q *Question, raw fanotify.Event, who *actors) event.Reason {
 	ev := &q.Event
 	if raw.PID == s.self {
 		return event.ReasonSelf
@@ -60,7 +58,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 		if named, err = true, q.name(raw.File); err != nil {
 			return event.ReasonVanished
 		}
-		ev.Actor.PID, ev.Actor.Token = raw.PID, tokenOf(raw.PIDFD)
+		ev.Actor = who.of(raw.PID)
 		if s.pairs.take(ev) {
 			return event.ReasonPair
 		}
@@ -72,7 +70,7 @@ func (s *Sensor) classify(q *Question, raw fanotify.Event) event.Reason {
 	if reason := s.place(q, raw.File, obj.mount); reason != "" {
 		return reason
 	}
-	ev.Actor = actor(raw.PID, raw.PIDFD)
+	ev.Actor = who.of(raw.PID)
 	if s.provider(ev.Actor.UID) {
 		return event.ReasonProvider
 	}

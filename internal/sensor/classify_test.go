@@ -36,7 +36,7 @@ func (s *Sensor) atOnce(raw fanotify.Event, t event.Type, now time.Time) *event.
 		return nil
 	}
 	obj.Path = pathHint(raw.File, &room)
-	ev := &event.Event{Type: t, Time: now, Actor: actor(raw.PID, raw.PIDFD), File: obj.File}
+	ev := &event.Event{Type: t, Time: now, Actor: actorBehind(raw.PID, raw.PIDFD), File: obj.File}
 	f := s.scope.Load().find(&ev.File)
 	if s.provider(ev.Actor.UID) || f == nil || !f.covers(t, ev.File.Path, obj.mount) || s.vital.has(&ev.File) ||
 		t == event.Open && s.pairs.take(ev) {
@@ -115,14 +115,16 @@ func (s *Sensor) half(raw fanotify.Event) *event.Event {
 	if err != nil {
 		return nil
 	}
-	return &event.Event{Type: event.Exec, Actor: actor(raw.PID, raw.PIDFD), File: obj.File}
+	return &event.Event{Type: event.Exec, Actor: actorBehind(raw.PID, raw.PIDFD), File: obj.File}
 }
 
 // classified is the question that classify leaves, or nil.
 func (s *Sensor) classified(raw fanotify.Event, t event.Type, now time.Time) *event.Event {
 	q := newQuestion()
 	q.Event.Type, q.Event.Time = t, now
-	if s.classify(q, raw) != "" {
+	var who actors
+	defer who.close()
+	if s.classify(q, raw, &who) != "" {
 		return nil
 	}
 	ev := q.Event

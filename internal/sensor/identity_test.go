@@ -1,6 +1,8 @@
 package sensor
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,7 +148,9 @@ func TestOpenHandle(t *testing.T) {
 	}
 }
 
-func TestActor(t *testing.T) {
+// TestActors: who is behind an event is the same whether it is looked at through a pidfd of the kernel's, for the first
+// time, or again; and a number stands for nobody as soon as its process is reaped.
+func TestActors(t *testing.T) {
 	t.Parallel()
 	self := int32(os.Getpid())
 	fd, err := unix.PidfdOpen(int(self), 0)
@@ -154,15 +158,21 @@ func TestActor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeFD(fd)
-	p := actor(self, fd)
+	var who actors
+	defer who.close()
+	p := who.of(self)
 	if p.PID != self || int(p.UID) != os.Getuid() {
 		t.Errorf("this process is %+v", p)
 	}
 	if p.PPID != 0 && (int(p.PPID) != os.Getppid() || int(p.GID) != os.Getgid()) { // since Linux 6.13
 		t.Errorf("parent and group: %+v, want %d and %d", p, os.Getppid(), os.Getgid())
 	}
-	if again := actor(self, fd); again != p {
+	held := who.seen[self%actorSlots].fd
+	if again := who.of(self); again != p || who.seen[self%actorSlots].fd != held {
 		t.Errorf("looked at twice: %+v, %+v", p, again)
+	}
+	if behind := actorBehind(self, fd); behind != p {
+		t.Errorf("behind a pidfd: %+v, want %+v", behind, p)
 	}
 
 	child := exec.CommandContext(t.Context(), "cat")
@@ -173,20 +183,53 @@ func TestActor(t *testing.T) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	other, err := unix.PidfdOpen(child.Process.Pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeFD(other)
-	if q := actor(int32(child.Process.Pid), other); q.Token == p.Token && p.Token != 0 {
-		t.Errorf("two processes share the token %d", q.Token)
+	pid := int32(child.Process.Pid)
+	q := who.of(pid)
+	if q.UID == unknownUID || q.Token == p.Token && p.Token != 0 {
+		t.Errorf("the child is %+v, its parent %+v", q, p)
 	}
 	in.Close()
 	if err := child.Wait(); err != nil {
 		t.Error(err)
 	}
-	if q := actor(7, fanotify.NoFD); q != (event.Process{PID: 7, UID: unknownUID, GID: unknownUID}) {
-		t.Errorf("a process that was reaped: %+v", q)
+	for _, gone := range []int32{pid, 0, -1} {
+		if q := who.of(gone); q != (event.Process{PID: gone, UID: unknownUID, GID: unknownUID}) {
+			t.Errorf("nobody is %+v", q)
+		}
+	}
+	if left := who.seen[pid%actorSlots]; left.pid == pid {
+		t.Error("a process that was reaped is still held")
+	}
+	if q := actorBehind(7, fanotify.NoFD); q != (event.Process{PID: 7, UID: unknownUID, GID: unknownUID}) {
+		t.Errorf("without a pidfd: %+v", q)
+	}
+}
+
+// TestActorsAreBounded: another process takes the place, and the descriptor, of the one before it.
+func TestActorsAreBounded(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	before, err := unix.FcntlInt(w.Fd(), unix.F_DUPFD_CLOEXEC, 0) // in place of a pidfd: its end can be seen
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	var who actors
+	self := int32(os.Getpid())
+	place := &who.seen[self%actorSlots]
+	*place = seenActor{pid: self + actorSlots, fd: before}
+	if p := who.of(self); p.UID == unknownUID || place.pid != self {
+		t.Errorf("it is %+v, and held is %+v", p, *place)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("the descriptor of the one before is still open: %d, %v", n, err)
+	}
+	if who.close(); *place != (seenActor{}) {
+		t.Errorf("%+v is still held", *place)
 	}
 }
 

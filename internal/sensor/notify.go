@@ -27,7 +27,7 @@ func (s *Sensor) observe(_ *fanotify.Group, raw fanotify.Event, now time.Time) {
 	if raw.PID == s.self {
 		return
 	}
-	who := actor(raw.PID, raw.PIDFD)
+	who := actorBehind(raw.PID, raw.PIDFD)
 	if s.provider(who.UID) {
 		return
 	}

@@ -81,11 +81,11 @@ func (s *Sensor) read(g *fanotify.Group, cpu int, do act) {
 // release lets go of an event without a question: nobody may wait for it. It is all that is ever done with a
 // descriptor on a remote file system, where even a look at the file may wait for its server.
 func release(g *fanotify.Group, raw fanotify.Event) {
-	closeFD(raw.PIDFD)
 	if raw.File >= 0 {
 		_ = g.Answer(raw.File, true) // it cannot have been answered before
 		closeFD(raw.File)
 	}
+	closeFD(raw.PIDFD)
 }
 
 func closeFD(fd int) {

@@ -116,7 +116,11 @@ func New(c Config) (*Sensor, error) {
 // every opener wait.
 func (s *Sensor) Start(watches []Watch) error {
 	for cpu := range min(runtime.NumCPU(), maxReaders) {
-		s.readers.Go(func() { s.read(s.perm, cpu, s.question) })
+		s.readers.Go(func() {
+			var who actors
+			defer who.close()
+			s.read(s.perm, cpu, func(g *fanotify.Group, raw fanotify.Event, now time.Time) { s.question(g, raw, now, &who) })
+		})
 	}
 	s.readers.Go(func() { s.read(s.notify, -1, s.observe) })
 	if s.scanner != nil && s.keeper != nil {

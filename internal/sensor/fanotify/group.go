@@ -34,14 +34,15 @@ type Group struct {
 
 // NewPermission makes the group that holds callers until they are answered: content class, because the file is
 // read before the answer; unlimited queue and marks, because a permission event that overflows the default
-// queue is silently allowed; a pidfd, because process numbers are reused. It needs CAP_SYS_ADMIN.
+// queue is silently allowed. No pidfd comes with an event: the caller waits, and keeps its number. It needs
+// CAP_SYS_ADMIN.
 func NewPermission() (*Group, error) {
 	return newGroup(unix.FAN_CLASS_CONTENT | unix.FAN_UNLIMITED_QUEUE | unix.FAN_UNLIMITED_MARKS |
-		unix.FAN_REPORT_PIDFD | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK)
+		unix.FAN_CLOEXEC | unix.FAN_NONBLOCK)
 }
 
-// NewNotify makes the group for acts that have already happened. Its queue is bounded by the kernel
-// (fs.fanotify.max_queued_events); what overflows is reported as one Overflow event.
+// NewNotify makes the group for acts that have already happened, with a pidfd, because process numbers are reused. Its
+// queue is bounded by the kernel (fs.fanotify.max_queued_events); what overflows is reported as one Overflow event.
 func NewNotify() (*Group, error) {
 	return newGroup(unix.FAN_CLASS_NOTIF | unix.FAN_UNLIMITED_MARKS | unix.FAN_REPORT_DFID_NAME_TARGET |
 		unix.FAN_REPORT_PIDFD | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK)
