@@ -11,8 +11,13 @@ import (
 	"github.com/keepout-security/keepout/internal/verdictcache"
 )
 
-// denyFor is how long a DENY is remembered: whoever mends its cause shall not have to wait.
-const denyFor = 30 * time.Second
+// How long a vote is remembered that allows nothing: whoever mends its cause shall not have to wait.
+const (
+	denyFor = 30 * time.Second
+	// An ABSTAIN may only mean that an engine is starting again, which nothing else would tell: the provider's process
+	// and its content are the same ones. The kernel may remember it for lease.KeptFor more, which makes denyFor, too.
+	abstainFor = 20 * time.Second
+)
 
 // Kernel is what remembers verdicts before anything is asked; *lease.Set is one.
 type Kernel interface {
@@ -175,14 +180,10 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		if !x.memory.lasting || x.memory.known || !voted || !e.q.Lasting() {
 			continue
 		}
-		life := time.Duration(0)
-		if b.Vote.Action == event.Deny {
-			if e.scan != nil {
-				continue
-			}
-			life = denyFor
+		if e.scan != nil && b.Vote.Action == event.Deny {
+			continue
 		}
-		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)
+		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, lifeOf(b.Vote.Action))
 	}
 	for i := range e.seats {
 		if x := &e.seats[i]; inKernel && x.member.Standing != nil { // nobody sees how often it is opened from now on
@@ -191,6 +192,18 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		}
 	}
 	return inKernel
+}
+
+// lifeOf is how long a vote is remembered; 0: until something ends it.
+func lifeOf(a event.Action) time.Duration {
+	switch a {
+	case event.Allow:
+		return 0
+	case event.Deny:
+		return denyFor
+	default:
+		return abstainFor
+	}
 }
 
 // lasting reports whether anybody's vote may be remembered.

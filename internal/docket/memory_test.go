@@ -252,6 +252,36 @@ func TestRememberedDenial(t *testing.T) {
 	}
 }
 
+// TestRememberedAbstention: an engine that cannot tell now, because it is starting again for one, can soon: what it
+// abstained on is asked again before half a minute is over, of which the kernel may keep the last ten seconds. Until
+// then it answers for events of any type, as every vote of such a provider.
+func TestRememberedAbstention(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	p := r.with("p", &peer{script: answering(pb.Action_ACTION_ABSTAIN), anyType: true})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	began := time.Now()
+	for _, tt := range []struct {
+		name  string
+		typ   event.Type
+		at    func() time.Time
+		asked int64 // so far
+	}{
+		{"the first time", event.Open, time.Now, 1},
+		{"soon", event.Open, func() time.Time { return began.Add(15 * time.Second) }, 1},
+		{"soon, as a program", event.Exec, func() time.Time { return began.Add(15 * time.Second) }, 1},
+		{"later", event.Open, func() time.Time { return time.Now().Add(20 * time.Second) }, 2},
+		{"later, as a program", event.Exec, func() time.Time { return time.Now().Add(20 * time.Second) }, 3},
+	} {
+		if !r.ask(t, func(ev *event.Event) { ev.Type, ev.Time = tt.typ, tt.at() }) {
+			t.Errorf("%s: denied", tt.name)
+		}
+		if got := p.asked.Load(); got != tt.asked {
+			t.Fatalf("%s: asked %d times, want %d", tt.name, got, tt.asked)
+		}
+	}
+}
+
 // A host that only monitors answers first; the votes are remembered when they come.
 func TestRememberedInMonitorMode(t *testing.T) {
 	t.Parallel()
