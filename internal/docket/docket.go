@@ -227,7 +227,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 		return
 	}
 	e := d.newEntry(q, len(asked))
-	e.flight, e.unanimous = key, p.unanimous(q, asked)
+	e.flight, e.unanimous = key, pinned && p.unanimous(q, asked) && d.current(p, asked)
 	e.pinned = pinned
 	todo := d.open(e, asked)
 	todo.add(d.interrupt(q))

@@ -117,11 +117,23 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 		a := &asked[i]
 		d.passed(a.member, a.typ, a.byActor, a.memory.vote.Content, 1, q.Event.File.Version)
 	}
-	q.End(q.Keepable() && p.unanimous(q, asked) && !kept(q) && q.Pin())
+	q.End(q.Keepable() && p.unanimous(q, asked) && !kept(q) && q.Pin() && d.current(p, asked))
 	if exec {
 		d.trail.Record(rec)
 	}
 	q.Free()
+}
+
+// current reports whether the panel is still p, and nothing that was looked up for asked is forgotten. Whoever changes
+// either flushes the kernel afterwards: asked after Pin, it leaves no change that the kernel could miss.
+func (d *Docket) current(p *panel, asked []question) bool {
+	for i := range asked {
+		a := &asked[i]
+		if a.memory.lasting && a.memory.epoch != a.member.Memory.table.Epoch() {
+			return false
+		}
+	}
+	return d.panel.Load() == p
 }
 
 // kept reports whether the kernel needs not be made to remember the open half of an exec again. (An open that it

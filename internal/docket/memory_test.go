@@ -1,6 +1,7 @@
 package docket_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -209,6 +210,43 @@ func TestKernelRemembersUnanimity(t *testing.T) {
 				t.Errorf("kept %v, want %v", kept, tt.kept)
 			}
 		})
+	}
+}
+
+// TestKernelKeepsNothingOfBefore: what was looked up before the kernel forgot is not kept by it afterwards, though the
+// object was pinned only then.
+func TestKernelKeepsNothingOfBefore(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(r *remembering, p *peer){
+		"nothing":       nil,
+		"other content": func(r *remembering, p *peer) { r.d.Heard(p.Memory, "2") },
+		"another panel": func(r *remembering, p *peer) {
+			again := *p.Member // as when one is no longer waited for
+			r.d.SetMembers([]*docket.Member{&again})
+		},
+	} {
+		for _, remembered := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, remembered %v", name, remembered), func(t *testing.T) {
+				t.Parallel()
+				r := newRemembering(t)
+				p := r.with("p", &peer{script: answering(allow)})
+				r.d.SetMembers([]*docket.Member{p.Member})
+				if remembered {
+					r.ask(t, nil)
+					r.until("it is kept", func() bool { return r.pins.inKernel() == 1 })
+					r.pins.Flush()
+				}
+				if change != nil {
+					r.pins.meanwhile(func() { change(r, p) })
+				}
+				before := r.pins.ended()
+				r.ask(t, nil)
+				r.until("its object is let go or kept", func() bool { return r.pins.ended() > before })
+				if got, want := r.pins.inKernel() > 0, change == nil; got != want {
+					t.Errorf("kept %v, want %v", got, want)
+				}
+			})
+		}
 	}
 }
 
