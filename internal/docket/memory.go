@@ -174,7 +174,7 @@ func (p *panel) unanimous(q *sensor.Question, asked []question) bool {
 		}
 		openers++
 	}
-	return openers >= p.openers
+	return openers > 0 && openers >= p.openers
 }
 
 // remember keeps the votes of a case that is closed, and reports whether the kernel may remember, too. Preconditions:

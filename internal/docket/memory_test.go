@@ -373,6 +373,7 @@ func TestVotesForAnyType(t *testing.T) {
 		{"each type for itself", []*peer{{}}, true, 2, false, true},
 		{"only one of two", []*peer{{anyType: true}, {}}, true, 1, false, true},
 		{"the other hears of no opens", []*peer{{anyType: true}, {types: []pb.EventType{2}}}, true, 1, true, true},
+		{"nobody hears of opens", []*peer{{anyType: true, types: onlyExec}}, true, 1, false, false},
 		{"the other was not asked", []*peer{{anyType: true}, {prefix: "/elsewhere"}}, true, 1, false, false},
 		{
 			"who was asked hears of no opens, and who does was not asked",
