@@ -198,9 +198,10 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, lifeOf(b.Vote.Action))
 	}
 	for i := range e.seats {
-		if x := &e.seats[i]; inKernel && x.member.Standing != nil { // nobody sees how often it is opened from now on
+		// Nobody sees how often it is opened from now on, of an exec, too.
+		if x := &e.seats[i]; inKernel && x.opener && x.member.Standing != nil {
 			popular := x.member.Standing.w.Numbers.Storm.Popular
-			d.passed(x.member, x.typ, x.byActor, v.Ballots[i].Vote.Content, popular, e.q.Event.File.Version)
+			d.passed(x.member, event.Open, x.byActor, v.Ballots[i].Vote.Content, popular, e.q.Event.File.Version)
 		}
 	}
 	return inKernel
