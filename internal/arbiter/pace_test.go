@@ -38,7 +38,7 @@ func TestPaceSoon(t *testing.T) {
 					if k < part[1] {
 						took = budget * 60 / 100
 					}
-					turn := p.Vote(c, time.Duration(i)*c.Soon+time.Duration(k), took, budget)
+					turn := p.Vote(c, time.Duration(i)*c.Soon+time.Duration(k)*c.Soon/time.Duration(part[0]), took, budget)
 					want := arbiter.PaceTurn(0)
 					if i > 0 && k == 0 {
 						want = tt.want[i-1]
@@ -47,6 +47,35 @@ func TestPaceSoon(t *testing.T) {
 						t.Fatalf("part %d, vote %d: turn %d, want %d", i, k, turn, want)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestPaceOfOneStall: slow votes that all come at one time, as when a disk stands still for a moment, tell of the host
+// and not of the engine, within ten seconds and within a minute.
+func TestPaceOfOneStall(t *testing.T) {
+	t.Parallel()
+	c := arbiter.DefaultPace()
+	for name, tt := range map[string]struct {
+		over time.Duration // from the first slow vote to the last
+		want bool          // it is put in audit
+	}{
+		"at one time":     {0, false},
+		"one after other": {c.Spread, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var p arbiter.Pace
+			const votes = 12
+			for i := range time.Duration(votes) {
+				p.Vote(c, c.Soon+i*tt.over/(votes-1), time.Second, time.Second)
+			}
+			for now := 2 * c.Soon; now < 3*c.Window; now += c.Soon {
+				p.Vote(c, now, 0, time.Second)
+			}
+			if p.Slow() != tt.want {
+				t.Errorf("in audit: %v, want %v", p.Slow(), tt.want)
 			}
 		})
 	}

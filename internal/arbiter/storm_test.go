@@ -285,9 +285,21 @@ func TestPace(t *testing.T) {
 		{"too few to tell", [][2]int{{20, 9}}, []arbiter.PaceTurn{0}, false},
 		{
 			"recovers",
-			[][2]int{{10, 10}, {20, 0}, {19, 0}, {20, 0}, {20, 0}},
-			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, arbiter.FastAgain},
+			[][2]int{{10, 10}, {20, 0}, {20, 0}, {20, 0}},
+			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, arbiter.FastAgain},
 			false,
+		},
+		{
+			"recovers on a quiet host",
+			[][2]int{{10, 10}, {19, 0}, {1, 0}, {20, 0}, {7, 0}, {7, 0}, {6, 0}},
+			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, 0, 0, arbiter.FastAgain},
+			false,
+		},
+		{
+			"not while it is slow there",
+			[][2]int{{10, 10}, {5, 5}, {5, 5}, {20, 0}, {20, 0}},
+			[]arbiter.PaceTurn{arbiter.TooSlow, 0, 0, 0, 0},
+			true,
 		},
 		{
 			"three in a row",
@@ -303,10 +315,10 @@ func TestPace(t *testing.T) {
 				start := time.Duration(i) * c.Window
 				for k := range m[0] {
 					took := time.Millisecond
-					if k < m[1] {
+					if (k+1)*m[1]/m[0] > k*m[1]/m[0] { // the slow ones come now and then
 						took = budget * 60 / 100
 					}
-					turn := p.Vote(c, start+time.Duration(k), took, budget)
+					turn := p.Vote(c, start+time.Duration(k)*c.Window/time.Duration(m[0]), took, budget)
 					if k > 0 && turn != 0 {
 						t.Fatalf("turn %d in the middle of a minute", turn)
 					}
@@ -331,7 +343,7 @@ func TestPaceRelapses(t *testing.T) {
 	now := time.Duration(0)
 	minute := func(took time.Duration) (turn arbiter.PaceTurn) {
 		for i := range c.Calm {
-			if got := p.Vote(c, now, took, time.Second); i == 0 {
+			if got := p.Vote(c, now+time.Duration(i)*c.Window/time.Duration(c.Calm), took, time.Second); i == 0 {
 				turn = got
 			}
 		}

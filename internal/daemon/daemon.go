@@ -182,7 +182,7 @@ func (d *Daemon) openSensor(loaded *config.Loaded) error {
 	beat := func() { pulse.Beat.Add(1) }
 	d.leases, err = lease.New(lease.Config{
 		Marker: group, MaxEvent: link.MaxFiles, MaxKept: kept, Beat: beat,
-		Held: func(kept int) { pulse.Held.Store(kept > 0) },
+		Held: func(kept int) { d.guard.Hold(kept > 0) },
 	})
 	if err != nil {
 		return sensorProblem(err)

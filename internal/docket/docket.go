@@ -146,6 +146,7 @@ type seat struct {
 	memory  recollection
 	digest  bool // as in question
 	mayRead bool
+	opener  bool // as in question
 	late    bool // it waits for the digest
 	reads   bool // it has asked for the content, which is on its way
 	read    bool // it has got the content, or will
@@ -227,7 +228,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 		return
 	}
 	e := d.newEntry(q, len(asked))
-	e.flight, e.unanimous = key, p.unanimous(q, asked)
+	e.flight, e.unanimous = key, pinned && p.unanimous(q, asked) && d.current(p, asked)
 	e.pinned = pinned
 	todo := d.open(e, asked)
 	todo.add(d.interrupt(q))
@@ -243,7 +244,7 @@ func (d *Docket) open(e *entry, asked []question) actions {
 	voters := append(e.voterRoom[:0], make([]arbiter.Voter, len(asked))...)
 	for i, a := range asked {
 		x := seat{member: a.member, typ: a.typ, byActor: a.byActor, budget: a.budget(), memory: a.memory}
-		x.digest, x.mayRead = a.digest, a.mayRead
+		x.digest, x.mayRead, x.opener = a.digest, a.mayRead, a.opener
 
 		if st := a.member.Standing; st != nil && a.member.Session != nil && !a.memory.known && e.scan == nil {
 			var news []Change

@@ -11,8 +11,13 @@ import (
 	"github.com/keepout-security/keepout/internal/verdictcache"
 )
 
-// denyFor is how long a DENY is remembered: whoever mends its cause shall not have to wait.
-const denyFor = 30 * time.Second
+// How long a vote is remembered that allows nothing: whoever mends its cause shall not have to wait.
+const (
+	denyFor = 30 * time.Second
+	// An ABSTAIN may only mean that an engine is starting again, which nothing else would tell: the provider's process
+	// and its content are the same ones. The kernel may remember it for lease.KeptFor more, which makes denyFor, too.
+	abstainFor = 20 * time.Second
+)
 
 // Kernel is what remembers verdicts before anything is asked; *lease.Set is one.
 type Kernel interface {
@@ -112,11 +117,23 @@ func (d *Docket) recall(p *panel, q *sensor.Question, asked []question) {
 		a := &asked[i]
 		d.passed(a.member, a.typ, a.byActor, a.memory.vote.Content, 1, q.Event.File.Version)
 	}
-	q.End(q.Keepable() && p.unanimous(q, asked) && !kept(q) && q.Pin())
+	q.End(q.Keepable() && p.unanimous(q, asked) && !kept(q) && q.Pin() && d.current(p, asked))
 	if exec {
 		d.trail.Record(rec)
 	}
 	q.Free()
+}
+
+// current reports whether the panel is still p, and nothing that was looked up for asked is forgotten. Whoever changes
+// either flushes the kernel afterwards: asked after Pin, it leaves no change that the kernel could miss.
+func (d *Docket) current(p *panel, asked []question) bool {
+	for i := range asked {
+		a := &asked[i]
+		if a.memory.lasting && a.memory.epoch != a.member.Memory.table.Epoch() {
+			return false
+		}
+	}
+	return d.panel.Load() == p
 }
 
 // kept reports whether the kernel needs not be made to remember the open half of an exec again. (An open that it
@@ -157,7 +174,7 @@ func (p *panel) unanimous(q *sensor.Question, asked []question) bool {
 		}
 		openers++
 	}
-	return openers >= p.openers
+	return openers > 0 && openers >= p.openers
 }
 
 // remember keeps the votes of a case that is closed, and reports whether the kernel may remember, too. Preconditions:
@@ -175,22 +192,31 @@ func (d *Docket) remember(e *entry, v *event.Verdict) (inKernel bool) {
 		if !x.memory.lasting || x.memory.known || !voted || !e.q.Lasting() {
 			continue
 		}
-		life := time.Duration(0)
-		if b.Vote.Action == event.Deny {
-			if e.scan != nil {
-				continue
-			}
-			life = denyFor
+		if e.scan != nil && b.Vote.Action == event.Deny {
+			continue
 		}
-		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, life)
+		x.member.Memory.table.Put(x.memory.key, b.Vote, x.memory.epoch, now, lifeOf(b.Vote.Action))
 	}
 	for i := range e.seats {
-		if x := &e.seats[i]; inKernel && x.member.Standing != nil { // nobody sees how often it is opened from now on
+		// Nobody sees how often it is opened from now on, of an exec, too.
+		if x := &e.seats[i]; inKernel && x.opener && x.member.Standing != nil {
 			popular := x.member.Standing.w.Numbers.Storm.Popular
-			d.passed(x.member, x.typ, x.byActor, v.Ballots[i].Vote.Content, popular, e.q.Event.File.Version)
+			d.passed(x.member, event.Open, x.byActor, v.Ballots[i].Vote.Content, popular, e.q.Event.File.Version)
 		}
 	}
 	return inKernel
+}
+
+// lifeOf is how long a vote is remembered; 0: until something ends it.
+func lifeOf(a event.Action) time.Duration {
+	switch a {
+	case event.Allow:
+		return 0
+	case event.Deny:
+		return denyFor
+	default:
+		return abstainFor
+	}
 }
 
 // lasting reports whether anybody's vote may be remembered.

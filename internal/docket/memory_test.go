@@ -1,6 +1,7 @@
 package docket_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -212,6 +213,43 @@ func TestKernelRemembersUnanimity(t *testing.T) {
 	}
 }
 
+// TestKernelKeepsNothingOfBefore: what was looked up before the kernel forgot is not kept by it afterwards, though the
+// object was pinned only then.
+func TestKernelKeepsNothingOfBefore(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(r *remembering, p *peer){
+		"nothing":       nil,
+		"other content": func(r *remembering, p *peer) { r.d.Heard(p.Memory, "2") },
+		"another panel": func(r *remembering, p *peer) {
+			again := *p.Member // as when one is no longer waited for
+			r.d.SetMembers([]*docket.Member{&again})
+		},
+	} {
+		for _, remembered := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, remembered %v", name, remembered), func(t *testing.T) {
+				t.Parallel()
+				r := newRemembering(t)
+				p := r.with("p", &peer{script: answering(allow)})
+				r.d.SetMembers([]*docket.Member{p.Member})
+				if remembered {
+					r.ask(t, nil)
+					r.until("it is kept", func() bool { return r.pins.inKernel() == 1 })
+					r.pins.Flush()
+				}
+				if change != nil {
+					r.pins.meanwhile(func() { change(r, p) })
+				}
+				before := r.pins.ended()
+				r.ask(t, nil)
+				r.until("its object is let go or kept", func() bool { return r.pins.ended() > before })
+				if got, want := r.pins.inKernel() > 0, change == nil; got != want {
+					t.Errorf("kept %v, want %v", got, want)
+				}
+			})
+		}
+	}
+}
+
 var onlyExec = []pb.EventType{pb.EventType_EVENT_TYPE_EXEC}
 
 func inAudit(m *docket.Member) { m.Mode = event.Audit }
@@ -249,6 +287,36 @@ func TestRememberedDenial(t *testing.T) {
 	r.d.SetMembers([]*docket.Member{p.Member, q.Member})
 	if r.ask(t, nil) || p.asked.Load() != 2 {
 		t.Errorf("the denial is forgotten because another provider came")
+	}
+}
+
+// TestRememberedAbstention: an engine that cannot tell now, because it is starting again for one, can soon: what it
+// abstained on is asked again before half a minute is over, of which the kernel may keep the last ten seconds. Until
+// then it answers for events of any type, as every vote of such a provider.
+func TestRememberedAbstention(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	p := r.with("p", &peer{script: answering(pb.Action_ACTION_ABSTAIN), anyType: true})
+	r.d.SetMembers([]*docket.Member{p.Member})
+	began := time.Now()
+	for _, tt := range []struct {
+		name  string
+		typ   event.Type
+		at    func() time.Time
+		asked int64 // so far
+	}{
+		{"the first time", event.Open, time.Now, 1},
+		{"soon", event.Open, func() time.Time { return began.Add(15 * time.Second) }, 1},
+		{"soon, as a program", event.Exec, func() time.Time { return began.Add(15 * time.Second) }, 1},
+		{"later", event.Open, func() time.Time { return time.Now().Add(20 * time.Second) }, 2},
+		{"later, as a program", event.Exec, func() time.Time { return time.Now().Add(20 * time.Second) }, 3},
+	} {
+		if !r.ask(t, func(ev *event.Event) { ev.Type, ev.Time = tt.typ, tt.at() }) {
+			t.Errorf("%s: denied", tt.name)
+		}
+		if got := p.asked.Load(); got != tt.asked {
+			t.Fatalf("%s: asked %d times, want %d", tt.name, got, tt.asked)
+		}
 	}
 }
 
@@ -305,6 +373,7 @@ func TestVotesForAnyType(t *testing.T) {
 		{"each type for itself", []*peer{{}}, true, 2, false, true},
 		{"only one of two", []*peer{{anyType: true}, {}}, true, 1, false, true},
 		{"the other hears of no opens", []*peer{{anyType: true}, {types: []pb.EventType{2}}}, true, 1, true, true},
+		{"nobody hears of opens", []*peer{{anyType: true, types: onlyExec}}, true, 1, false, false},
 		{"the other was not asked", []*peer{{anyType: true}, {prefix: "/elsewhere"}}, true, 1, false, false},
 		{
 			"who was asked hears of no opens, and who does was not asked",

@@ -12,17 +12,26 @@ import (
 type pins struct {
 	full    atomic.Bool
 	broken  atomic.Bool // each lease is, at once
+	before  func()      // called before the next Take, once
 	mu      sync.Mutex
 	writer  bool        // somebody has the object open for writing
 	changes int         // how often somebody had it
 	since   map[int]int // by descriptor, at Take
 	era     uint64
 	kept    int
+	over    int // objects that are pinned no longer, or are kept
 }
 
 func (p *pins) Room(int64) bool { return !p.full.Load() }
 
 func (p *pins) Take(file int) (uint64, bool) {
+	p.mu.Lock()
+	before := p.before
+	p.before = nil
+	p.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.since == nil {
@@ -43,6 +52,7 @@ func (p *pins) Keep(_ int, _ *event.Version, era uint64, _ time.Time) bool {
 	defer p.mu.Unlock()
 	if era == p.era {
 		p.kept++
+		p.over++
 	}
 	return era == p.era
 }
@@ -53,7 +63,25 @@ func (p *pins) Kept(*event.Version) bool { return p.inKernel() > 0 }
 // Hold implements sensor.Keeper.
 func (p *pins) Hold(bool) {}
 
-func (p *pins) Release(int) {}
+func (p *pins) Release(int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over++
+}
+
+// ended is how often an object was let go or kept.
+func (p *pins) ended() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over
+}
+
+// meanwhile has something done just before the next object is pinned.
+func (p *pins) meanwhile(do func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before = do
+}
 
 func (p *pins) Flush() {
 	p.mu.Lock()

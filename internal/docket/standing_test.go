@@ -275,6 +275,44 @@ func TestSlowEngine(t *testing.T) {
 var stormCause = regexp.MustCompile(
 	`^p: content denied 5 objects that it had allowed, [05] of them owned by packages, in [0-9.]+s$`)
 
+// TestKeptExecIsPopular: a program whose opens the kernel remembers since it was executed is popular as what is opened,
+// because nobody sees how often that is; not as what is executed, which everybody sees.
+func TestKeptExecIsPopular(t *testing.T) {
+	t.Parallel()
+	popular := docket.DefaultNumbers().Storm.Objects
+	for typ, want := range map[event.Type]int{event.Open: popular - 1, event.Exec: popular} {
+		t.Run(typ.String(), func(t *testing.T) {
+			t.Parallel()
+			r, does := newRig(t), new(sometimes)
+			does.set(allow)
+			p := (&peer{script: does.script, anyType: true, Member: &docket.Member{
+				Standing: standing(new(news), func(*docket.Watch) {}), Memory: docket.NewMemory(),
+			}}).join(r, "p")
+			r.members(p)
+			for i := range popular {
+				q := r.question(strconv.Itoa(i))
+				q.Event.Type, q.WithOpen = event.Exec, true
+				r.judge(q)
+				r.until("it is kept", func() bool { return r.pins.inKernel() == 1 })
+				r.pins.Flush() // these have one place
+			}
+			r.d.Forget(p.Memory)
+			does.set(deny)
+			denied := 0
+			for i := range popular {
+				q := r.question(strconv.Itoa(i))
+				q.Event.Type = typ
+				if !r.judge(q) {
+					denied++
+				}
+			}
+			if denied != want {
+				t.Errorf("%d were denied, want %d", denied, want)
+			}
+		})
+	}
+}
+
 // TestDenyStorm: a provider that begins to deny what it allowed is put in audit before it has denied five objects, and
 // enforces again with another content.
 func TestDenyStorm(t *testing.T) {

@@ -203,8 +203,7 @@ func (g *Guard) look() {
 	})
 	switch {
 	case v == idle:
-		g.pulse.Asleep.Store(true)
-		g.armed = g.pulse.Taken.Load() == g.pulse.Answered.Load() // not taken before the core could see that
+		g.armed = g.pulse.Sleep()
 	case v == stalled && halted:
 		g.kill(link.Stopped, g.watch.good)
 	case v == stalled:

@@ -234,6 +234,9 @@ func (g *Groups) create(slot int, limits Limits) (*group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
 	}
+	if out.cpu != "" { // of a core that died it may be here still, and make way for ever
+		_ = out.idle(false) // an error leaves it as it was
+	}
 	g.weigh(1)
 	return out, nil
 }

@@ -95,7 +95,7 @@ func (s *Sensor) place(q *Question, file int, mount uint64) event.Reason {
 		return event.ReasonScope
 	}
 	ev.File.PathUnsure = !f.knows(ev.File.Path, mount)
-	q.WithOpen = ev.Type == event.Exec && f.covers(event.Open, ev.File.Path, mount)
+	q.WithOpen = s.withOpen(f, ev, mount)
 	if !s.judge.Could(ev, q.WithOpen) {
 		return event.ReasonNobody
 	}
@@ -103,6 +103,11 @@ func (s *Sensor) place(q *Question, file int, mount uint64) event.Reason {
 		q.keeper, q.timed = s.keeper, f.timed
 	}
 	return ""
+}
+
+// withOpen reports whether the open half of ev is judged with it: where somebody may want to hear of it.
+func (s *Sensor) withOpen(f *filesystem, ev *event.Event, mount uint64) bool {
+	return ev.Type == event.Exec && s.judge.Wants(event.Open) && f.covers(event.Open, ev.File.Path, mount)
 }
 
 // name completes the object's version by its handle, where its file system has any.

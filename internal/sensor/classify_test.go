@@ -109,6 +109,43 @@ func TestClassify(t *testing.T) {
 	})
 }
 
+// TestWithOpen: the open half of an exec is judged with it where opens are watched and somebody wants to hear of them,
+// and nowhere else: nothing is kept for it then.
+func TestWithOpen(t *testing.T) {
+	t.Parallel()
+	dir := realPath(t, t.TempDir())
+	file := objects(t, dir)[0]
+	for name, c := range map[string]struct {
+		watched, wanted []event.Type
+		want            bool
+	}{
+		"both":                  {[]event.Type{event.Open, event.Exec}, []event.Type{event.Open, event.Exec}, true},
+		"opens are wanted only": {[]event.Type{event.Open, event.Exec}, []event.Type{event.Open}, true},
+		"nobody wants opens":    {[]event.Type{event.Open, event.Exec}, []event.Type{event.Exec}, false},
+		"opens are not watched": {[]event.Type{event.Exec}, []event.Type{event.Open, event.Exec}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sc, err := newScope([]Watch{{Path: dir, Events: c.watched}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Sensor{judge: &picky{types: events(c.wanted...), below: "/"}}
+			s.scope.Store(sc)
+			q := newQuestion()
+			q.Event.Type, q.Event.Time = event.Exec, time.Now()
+			obj, err := look(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.Event.File = obj.File
+			if reason := s.place(q, file, obj.mount); reason != "" || q.WithOpen != c.want {
+				t.Errorf("with its open half: %v, want %v (%s)", q.WithOpen, c.want, reason)
+			}
+		})
+	}
+}
+
 // half is the exec that was judged before an open that is its second half.
 func (s *Sensor) half(raw fanotify.Event) *event.Event {
 	obj, err := identify(raw.File, new(names))

@@ -48,12 +48,14 @@ func (s *Sensor) SetWatches(watches []Watch) error {
 	// subscribes, and what another core has left marked goes with the rest.
 	if err := s.addMarks(next); err != nil {
 		s.scope.Store(old)
-		s.dropMarks(next, old, s.marked.Load())
+		s.dropMarks(next, old)
 		return err
 	}
-	s.dropMarks(old, next, &types)
-	s.dropMarks(next, next, &types)
-	s.marked.Store(&types)
+	for _, f := range next.filesystems {
+		f.marked.Store(&types)
+	}
+	s.dropMarks(old, next)
+	s.dropMarks(next, next)
 	s.failed.Store(nil)
 	return nil
 }
@@ -100,8 +102,8 @@ func (s *Sensor) unmark(f *filesystem, perm, notify uint64) {
 	}
 }
 
-// dropMarks takes away what can be marked of from, unless it is of these types and watched in to.
-func (s *Sensor) dropMarks(from, to *scope, types *Types) {
+// dropMarks takes away what can be marked of from, unless it is marked in to.
+func (s *Sensor) dropMarks(from, to *scope) {
 	all := allTypes()
 	for dev, f := range from.filesystems {
 		n := to.filesystems[dev]
@@ -113,7 +115,7 @@ func (s *Sensor) dropMarks(from, to *scope, types *Types) {
 		}
 		var keepPerm, keepNotify uint64
 		if n != nil {
-			keepPerm, keepNotify = n.mask(permBits, types), n.notifyMask(types)
+			keepPerm, keepNotify = n.masks(n.asks())
 		}
 		s.unmark(f, f.mask(permBits, &all)&^keepPerm, f.notifyMask(&all)&^keepNotify)
 	}
@@ -158,28 +160,37 @@ func (s *Sensor) due(now time.Time) Types {
 	return s.wanted
 }
 
-// adjust marks what is due and not marked, and then takes away what is not due. Preconditions: mu is held.
+// adjust marks what is due and not marked, and then takes away what is not due. What cannot be marked is tried again
+// the next time. Preconditions: mu is held.
 func (s *Sensor) adjust() {
-	before, after := s.marked.Load(), s.due(time.Now())
-	if s.stopped || *before == after {
+	if s.stopped {
 		return
 	}
-	var errs []error
+	after, failed := s.due(time.Now()), error(nil)
 	for _, f := range s.scope.Load().filesystems {
-		if f.remote {
-			continue
+		if before := f.asks(); !f.remote && before != after {
+			failed = errors.Join(failed, s.adjustOne(f, before, after))
 		}
-		perm, notify := f.mask(permBits, &after), f.notifyMask(&after)
-		hadPerm, hadNotify := f.mask(permBits, before), f.notifyMask(before)
-		if (perm&^hadPerm)|(notify&^hadNotify) != 0 {
-			errs = append(errs, s.markAgain(f, perm&^hadPerm, notify&^hadNotify))
+	}
+	s.failed.Store(&failed)
+}
+
+// adjustOne is adjust for one file system. After an error the new types are not marked. Preconditions: mu is held.
+func (s *Sensor) adjustOne(f *filesystem, before, after Types) error {
+	hadPerm, hadNotify := f.masks(before)
+	perm, notify := f.masks(after)
+	var err error
+	if newPerm, newNotify := perm&^hadPerm, notify&^hadNotify; newPerm|newNotify != 0 {
+		if err = s.markAgain(f, newPerm, newNotify); err != nil {
+			s.unmark(f, newPerm, newNotify) // one of them may be there
+			for t := range after {
+				after[t] = after[t] && before[t]
+			}
 		}
-		s.unmark(f, hadPerm&^perm, hadNotify&^notify)
 	}
-	s.marked.Store(&after)
-	if err := errors.Join(errs...); err != nil {
-		s.failed.Store(&err)
-	}
+	s.unmark(f, hadPerm&^perm, hadNotify&^notify)
+	f.marked.Store(&after)
+	return err
 }
 
 // markAgain marks a file system that was marked before. Another one may have been mounted on its path since.

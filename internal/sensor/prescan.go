@@ -136,7 +136,7 @@ func (s *Sensor) offerable(q *Question, f *filesystem, fd int) bool {
 	}
 	ev.File.PathUnsure = !f.knows(ev.File.Path, obj.mount)
 	q.pairs, q.group, q.keeper, q.timed = &noPairs, nobody{}, s.keeper, f.timed
-	q.WithOpen = ev.Type == event.Exec && f.covers(event.Open, ev.File.Path, obj.mount)
+	q.WithOpen = s.withOpen(f, ev, obj.mount)
 	return true
 }
 

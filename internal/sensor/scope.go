@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,15 @@ type filesystem struct {
 	path   string // one path on it, for marking
 	fsid   [2]int32
 	watch  []watched
+	marked atomic.Pointer[Types] // of what is watched here; nil: none; written with the sensor's mu held
+}
+
+// asks are the types of events that are marked where they are watched.
+func (f *filesystem) asks() Types {
+	if types := f.marked.Load(); types != nil {
+		return *types
+	}
+	return Types{}
 }
 
 // watched is one watch on a file system.
@@ -135,6 +145,11 @@ func (f *filesystem) mask(bits map[event.Type]uint64, types *Types) (mask uint64
 		}
 	}
 	return mask
+}
+
+// masks are what both groups must see if these types are wanted.
+func (f *filesystem) masks(types Types) (perm, notify uint64) {
+	return f.mask(permBits, &types), f.notifyMask(&types)
 }
 
 // notifyMask is what the notify group must see if these types are wanted.

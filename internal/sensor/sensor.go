@@ -63,7 +63,6 @@ type Sensor struct {
 	scope   atomic.Pointer[scope]
 	remotes map[uint64]*remote    // by device; a hung server holds up nobody else
 	wanted  Types                 // somebody may be asked about these; used with mu held
-	marked  atomic.Pointer[Types] // these are marked where they are watched; written with mu held
 	proving time.Time             // until then all types are marked; used with mu held
 	failed  atomic.Pointer[error] // why not all that is wanted is marked
 	stopped bool                  // nothing is marked any more; used with mu held
@@ -103,7 +102,6 @@ func New(c Config) (*Sensor, error) {
 		offers: make(chan offer, offerQueue), ended: make(chan struct{}),
 	}
 	s.scope.Store(&scope{})
-	s.marked.Store(&Types{})
 	s.vital.protect(c.Own)
 	s.ResolveVital(c.Vital)
 	// Event ids go on from the clock, so that those of two runs do not collide in the journal: there is room for
@@ -153,7 +151,7 @@ func (s *Sensor) Stop() error {
 	s.stopped = true
 	close(s.ended)
 	s.scanning.Wait() // while the readers still answer what it opens
-	s.dropMarks(s.scope.Load(), &scope{}, &Types{})
+	s.dropMarks(s.scope.Load(), &scope{})
 	s.perm.Stop()
 	s.notify.Stop()
 	s.readers.Wait()
@@ -174,9 +172,10 @@ type Filesystem struct {
 
 // Filesystems lists the watched file systems, sorted by path.
 func (s *Sensor) Filesystems() []Filesystem {
-	watched, marked := s.scope.Load().filesystems, s.marked.Load()
+	watched := s.scope.Load().filesystems
 	out := make([]Filesystem, 0, len(watched))
 	for _, f := range watched {
+		marked := f.asks()
 		fs := Filesystem{Path: f.path, Kind: f.kind, Remote: f.remote, Asks: []event.Type{}}
 		for _, t := range event.Types() {
 			if marked[t] && !f.remote && f.watches(t) {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepout-security/keepout/event"
 	"github.com/keepout-security/keepout/internal/control"
 	"github.com/keepout-security/keepout/internal/sensor"
@@ -124,6 +126,64 @@ func TestMarksFollowWants(t *testing.T) {
 	}
 	if err := s.Unmarked(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMarkThatFails: what could not be marked is said, is not taken for marked, and is marked the next time that it can
+// be; then nothing is said of it any more. What is marked on other file systems does not change.
+func TestMarkThatFails(t *testing.T) {
+	need(t)
+	dir, other := testenv.Tmpfs(t, "16m"), testenv.Tmpfs(t, "16m")
+	group, err := fanotify.NewPermission()
+	must(t, err)
+	a := &asker{}
+	s, err := sensor.New(sensor.Config{Group: group, Judge: a, Provider: func(uint32) bool { return false }})
+	must(t, err)
+	testenv.Watchdog(t, time.Minute, func() { _ = group.Close() })
+	both := []event.Type{event.Open, event.Exec}
+	must(t, s.Start([]sensor.Watch{{Path: dir, Events: both}, {Path: other, Events: both}}))
+	t.Cleanup(func() { must(t, s.Stop()) })
+	asks := func(name string, here, there int) {
+		t.Helper()
+		for _, f := range s.Filesystems() {
+			want := there
+			if f.Path == dir {
+				want = here
+			}
+			if len(f.Asks) != want {
+				t.Errorf("%s: of %s arrive %v, want %d", name, f.Path, f.Asks, want)
+			}
+		}
+	}
+	a.want(s, event.Exec)
+	asks("execs", 1, 1)
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	covered := true
+	uncover := func() {
+		if covered {
+			covered = false
+			must(t, unix.Unmount(dir, 0))
+		}
+	}
+	t.Cleanup(uncover)
+	a.want(s, both...)
+	asks("what was mounted there is another one", 1, 2)
+	if s.Unmarked() == nil {
+		t.Error("nothing is said of what is not marked")
+	}
+	a.want(s, event.Exec)
+	if err := s.Unmarked(); err != nil {
+		t.Errorf("nobody wants it any more, and it is said: %v", err)
+	}
+	a.want(s, both...)
+	uncover()
+	a.want(s, both...)
+	asks("it can be marked again", 2, 2)
+	if got, want := marks(t, "/proc/self", dir), uint64(fanotify.OpenPerm|fanotify.OpenExecPerm); got != want {
+		t.Errorf("marked %#x, want %#x", got, want)
+	}
+	if err := s.Unmarked(); err != nil {
+		t.Errorf("it is marked, and still said not to be: %v", err)
 	}
 }
 

@@ -29,7 +29,7 @@ const MaxKept = 32768
 const (
 	TakeOver = 'R' // the core is ready to read; the guard stops, and answers with a gap
 	Ready    = 'O' // the core has started in full; from now on there must be one
-	Woken    = 'W' // the core has taken an event while the guard slept
+	Woken    = 'W' // the core has taken an event or a lease while the guard slept
 	Leave    = 'S' // the core no longer reads; the guard answers from now on
 	Closed   = 'E' // it has nothing more to say: its end of the socket is closed
 )
@@ -95,6 +95,14 @@ func (l *Link) Leave() { l.say(Leave) }
 func (l *Link) Took() {
 	if l.Pulse.Asleep.Load() && l.Pulse.Asleep.CompareAndSwap(true, false) {
 		l.say(Woken)
+	}
+}
+
+// Hold says whether this core holds leases. A writer may wait for one without any event, so the guard must not sleep.
+func (l *Link) Hold(on bool) {
+	l.Pulse.Held.Store(on)
+	if on {
+		l.Took()
 	}
 }
 

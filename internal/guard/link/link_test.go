@@ -103,6 +103,40 @@ func TestTook(t *testing.T) {
 	}
 }
 
+// TestHold: a lease that a core takes while the guard sleeps, or is about to, keeps it awake as an event does.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	guard, core, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = unix.Close(guard), unix.Close(core) })
+	l := &Link{sock: core, Pulse: new(Pulse)}
+	l.Hold(true)
+	if l.Pulse.Sleep() {
+		t.Error("the guard may sleep while a lease is held")
+	}
+	l.Hold(false)
+	for Hear(guard) != 0 { // whatever was said of that
+	}
+	if !l.Pulse.Sleep() {
+		t.Error("the guard may not sleep though nothing is held")
+	}
+	l.Hold(false)
+	if b := Hear(guard); b != 0 {
+		t.Errorf("heard %q when nothing was held", b)
+	}
+	l.Hold(true)
+	if b := Hear(guard); b != Woken || !l.Pulse.Held.Load() {
+		t.Errorf("heard %q, held %v", b, l.Pulse.Held.Load())
+	}
+	l.Pulse.Taken.Add(1)
+	l.Hold(false)
+	if l.Pulse.Sleep() {
+		t.Error("the guard may sleep while an event is not answered")
+	}
+}
+
 func TestGapInWords(t *testing.T) {
 	t.Parallel()
 	for want, g := range map[string]Gap{

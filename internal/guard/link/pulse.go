@@ -24,7 +24,7 @@ type Pulse struct {
 	_        line
 	Limit    atomic.Int64 // the stall limit in nanoseconds, which the core takes from its configuration
 	Held     atomic.Bool  // the core holds leases, so somebody may wait for it without an event
-	Asleep   atomic.Bool  // the guard sleeps, and wants to be woken by the next event that the core takes
+	Asleep   atomic.Bool  // the guard sleeps, and wants to be woken by the next event or lease that the core takes
 }
 
 // firstLimit is the stall limit until the core has read its configuration.
@@ -56,6 +56,13 @@ func mapPulse(fd int) (*Pulse, error) {
 		return nil, fmt.Errorf("map the pulse: %w", err)
 	}
 	return (*Pulse)(unsafe.Pointer(&b[0])), nil
+}
+
+// Sleep says that the guard sleeps from now on, and reports whether it may: the core has taken no event, and no lease,
+// before it could see that.
+func (p *Pulse) Sleep() bool {
+	p.Asleep.Store(true)
+	return p.Taken.Load() == p.Answered.Load() && !p.Held.Load()
 }
 
 // Reset makes the page fit for a new core. Preconditions: no core is running.
