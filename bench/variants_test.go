@@ -47,9 +47,12 @@ func variants(b *testing.B, bed *bed) (all []*arena, notes []string) {
 	noClamAV := testenv.Probe(testenv.ClamAV)
 
 	add(&arena{name: report.None, thread: true, start: func(*testing.B, *arena) {}})
-	add(&arena{name: report.MinimalC, thread: true, start: responder(c)}, testenv.Probe(testenv.GCC))
+	add(&arena{name: report.MinimalC, thread: true, start: responder(c, 0)}, testenv.Probe(testenv.GCC))
+	add(&arena{name: report.MinimalC1, start: responder(c, 1)}, testenv.Probe(testenv.GCC))
+	add(&arena{name: report.MinimalC3, start: responder(c, 3)}, testenv.Probe(testenv.GCC))
 	add(&arena{name: report.MinimalGo, start: responderGo(bed, 0)})
 	add(&arena{name: report.Keepout0, thread: true, start: keepout()})
+	add(&arena{name: report.KeepoutAloof, thread: true, start: keepout(testhost.Provider{ID: "aloof", Source: "aloof"})})
 	add(&arena{name: report.Keepout1, start: keepout(engines(1, 0)...)})
 	add(&arena{name: report.Keepout3, thread: true, start: keepout(engines(3, 0)...)})
 	add(&arena{name: report.KeepoutClamAV, heavy: true, start: keepoutClamAV(bed)}, noClamAV)
@@ -77,10 +80,11 @@ func responderC(b *testing.B, folder string) string {
 	return target
 }
 
-func responder(program string) func(*testing.B, *arena) {
+// responder is the one in C, with so many processes that it asks.
+func responder(program string, providers int) func(*testing.B, *arena) {
 	return func(b *testing.B, a *arena) {
 		b.Helper()
-		_, a.free = readyProcess(b, program, a.dir, strconv.Itoa(int(comparisonLife.Seconds())))
+		_, a.free = readyProcess(b, program, a.dir, strconv.Itoa(int(comparisonLife.Seconds())), strconv.Itoa(providers))
 	}
 }
 

@@ -5,8 +5,11 @@ import "fmt"
 // The other variants.
 const (
 	MinimalC      = "C responder"
+	MinimalC1     = "C responder, 1 provider"
+	MinimalC3     = "C responder, 3 providers"
 	MinimalGo     = "Go responder"
 	Keepout0      = "Keepout"
+	KeepoutAloof  = "Keepout, 1 provider, not asked"
 	Keepout1      = "Keepout, 1 provider"
 	Keepout3      = "Keepout, 3 providers"
 	KeepoutClamAV = "Keepout, ClamAV"

@@ -38,7 +38,7 @@ type Options struct {
 // Provider is one provider of the host.
 type Provider struct {
 	ID      string // its folder is a copy of Source under this name
-	Source  string // "subject", "steady", or one of the shipped providers
+	Source  string // "subject", "steady", "aloof", or one of the shipped providers
 	Mode    event.Mode
 	Content string
 	Fault   string
@@ -149,7 +149,7 @@ func (h *Host) configText(opt Options) string {
 func (h *Host) source(name string) (pkg, executable string) {
 	h.t.Helper()
 	switch name {
-	case "subject", "steady":
+	case "subject", "steady", "aloof":
 		pkg, executable = "./test/providers/"+name, filepath.Join(h.Bin, name)
 	case "python": // a script
 		pkg = "./examples/python"
