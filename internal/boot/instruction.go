@@ -19,7 +19,8 @@ type Instruction struct {
 	Good    bool   `json:"good,omitempty"`    // this boot was judged good
 	Orders  Orders `json:"orders,omitzero"`
 	Told    *Told  `json:"told,omitempty"` // a recent failure to start, nil where there is none
-	// Suspect is what was being started when the boot before failed; zero when that is not known, or it did not fail.
+	// Suspect is what was being started when the last boot failed that starts anything; zero when that is not known, or
+	// a boot was good since.
 	Suspect Crumb `json:"suspect,omitzero"`
 	// Recoveries counts visits to the recovery environment since the last good boot before this one.
 	Recoveries int `json:"recoveries,omitempty"`

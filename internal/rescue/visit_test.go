@@ -62,11 +62,14 @@ func newRig(t *testing.T, answer http.HandlerFunc) *rig {
 	if err := r.dir.Prepare(); err != nil {
 		t.Fatal(err)
 	}
-	crumb := boot.Crumb{Boot: "boot-3", Provider: "acme-av", Engine: "7.2", Content: "291"}
+	// boot-2 ended while it started acme-av; boot-3, in safe mode, started nobody, left no crumb, and ended, too.
+	crumb := boot.Crumb{Boot: "boot-2", Provider: "acme-av", Engine: "7.2", Content: "291"}
 	if err := r.dir.LeaveCrumb(crumb); err != nil {
 		t.Fatal(err)
 	}
-	r.keep(func(s *boot.State) { s.Boot, s.Mode, s.Next, s.Failures = "boot-3", boot.Safe, boot.Safe, 2 })
+	r.keep(func(s *boot.State) {
+		s.Boot, s.Mode, s.Next, s.Failures, s.Suspect = "boot-3", boot.Safe, boot.Safe, 2, crumb
+	})
 	r.config = plan.Config{TotalWait: time.Hour, RetryInterval: 10 * time.Minute}
 	config := settings.Config{
 		Version: 1, Machine: machineID, Built: r.start.Add(-time.Hour), Server: "https://x",
