@@ -50,11 +50,12 @@ type Guard struct {
 	// Restart restarts the machine in order. It may return before that is done.
 	Restart func() error
 
-	dir     *esp.Dir
-	loader  loader.Loader
-	boot    string
-	trouble []string
-	notes   []string // what is said, and is no trouble: what the fetcher staged must not change how a boot is judged
+	dir       *esp.Dir
+	loader    loader.Loader
+	boot      string
+	uncounted bool // of boot.Instruction
+	trouble   []string
+	notes     []string // what is said, and is no trouble: what the fetcher staged must not change how a boot is judged
 }
 
 func (g *Guard) say(err error) {
@@ -102,7 +103,9 @@ func (g *Guard) Begin() error {
 		g.say(err)
 		in.CanRecover = false
 		next, todo = s.Step(g.Now(), in)
-		g.say(g.enact(&next, todo))
+		err := g.enact(&next, todo)
+		g.say(err)
+		g.uncounted = g.uncounted || err != nil
 	}
 	if restarting(todo) {
 		return g.Restart()
@@ -120,6 +123,7 @@ func (g *Guard) read() boot.State {
 		}
 	}
 	if p.Lost {
+		g.uncounted = true // a disk that forgets may do so at each boot
 		s, _ = s.Step(g.Now(), boot.Input{Kind: boot.Unreadable, Why: "both copies of the state were unusable"})
 	}
 	return s
@@ -198,7 +202,7 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 func (g *Guard) instruct(s *boot.State, todo []boot.Effect) error {
 	in := boot.Instruction{
 		Boot: g.boot, Mode: s.Mode, Attempt: s.Attempt(), Dir: g.dir.Path(), Orders: s.Orders,
-		Trouble: strings.Join(g.trouble, "; "), Good: s.Boot == "", Told: g.told(),
+		Trouble: strings.Join(g.trouble, "; "), Uncounted: g.uncounted, Good: s.Boot == "", Told: g.told(),
 		Suspect: s.Suspect, Recoveries: s.Recoveries,
 	}
 	for _, e := range todo {

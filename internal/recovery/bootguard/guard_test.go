@@ -254,6 +254,54 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestDeadlineWithTrouble: what is wrong and does not keep boots from being counted does not switch the deadline off,
+// as the copy of the state that a power cut tore. Where they cannot be counted, it never restarts.
+func TestDeadlineWithTrouble(t *testing.T) {
+	t.Parallel()
+	const a, b = "boot/efi/keepout/" + esp.StateA, "boot/efi/keepout/" + esp.StateB
+	for name, c := range map[string]struct {
+		damage   func(h *host)
+		trouble  string
+		restarts []int // after the deadlines of the boots that follow
+	}{
+		"nothing":       {func(*host) {}, "", []int{1, 2}},
+		"one copy torn": {func(h *host) { h.write(a, "{") }, "copy a", []int{1, 2}},
+		"a refused intent": {func(h *host) {
+			h.verify = func([]byte, string) (boot.Remedy, error) { return boot.Remedy{}, errors.New("forged") }
+			h.write("boot/efi/keepout/intents/1", "x")
+		}, "refused", []int{1, 2}},
+		"a file that no copy is there of": {func(h *host) {
+			h.verify = func([]byte, string) (boot.Remedy, error) {
+				return boot.Remedy{Restore: []boot.Restore{{Path: "config/keepout.yaml", SHA256: strings.Repeat("0", 64)}}}, nil
+			}
+			h.write("boot/efi/keepout/intents/1", "x")
+		}, "no copy", []int{1, 2}},
+		"both copies torn": {func(h *host) {
+			h.write(a, "{")
+			h.write(b, "{")
+		}, "copy b", []int{0, 1}}, // it is begun anew, and counts from the next boot on
+		"it cannot be written": {func(h *host) {
+			for _, name := range []string{esp.StateA, esp.StateB} {
+				if err := errors.Join(os.Remove(h.dir.Join(name)), os.MkdirAll(h.dir.Join(name)+"/x", 0o700)); err != nil {
+					h.t.Fatal(err)
+				}
+			}
+		}, "keep boot state", []int{0, 0}},
+	} {
+		h := newHost(t)
+		c.damage(h)
+		for n, want := range c.restarts {
+			in := h.boot()
+			if n == 0 && !strings.Contains(in.Trouble, c.trouble) {
+				t.Errorf("%s: trouble %q, want %q", name, in.Trouble, c.trouble)
+			}
+			if err := h.guard().Deadline(); err != nil || h.restarts != want {
+				t.Errorf("%s, boot %d: %d restarts, want %d: %v", name, n+1, h.restarts, want, err)
+			}
+		}
+	}
+}
+
 func TestIntentsBecomeOrders(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
