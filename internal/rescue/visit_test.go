@@ -164,7 +164,11 @@ func (r *rig) visit() plan.State {
 	tick := make(chan time.Time)
 	done := make(chan plan.State, 1)
 	go func() {
-		done <- Run(ctx, watched{v, r}, Clock{Now: r.clock, Tick: tick}, nil, r.config, facts)
+		s := Run(ctx, watched{v, r}, Clock{Now: r.clock, Tick: tick}, nil, r.config, facts)
+		if v.kept != nil {
+			<-v.kept // at the menu nobody waits for it
+		}
+		done <- s
 	}()
 	patience := time.After(time.Minute)
 	for {
