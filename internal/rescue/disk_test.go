@@ -2,17 +2,26 @@ package rescue
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
+	"github.com/keepout-security/keepout/internal/testenv"
 )
+
+func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
 
 // forever is a call into a disk that hangs.
 func forever() { select {} }
@@ -214,5 +223,64 @@ func TestARemedyThatWasGivenUp(t *testing.T) {
 	}
 	if s := r.dir.State().State; s.Once != boot.LastKnownGood {
 		t.Errorf("the next boot is %q", s.Once)
+	}
+}
+
+// fill takes all room that is left on the file system of dir.
+func fill(t *testing.T, dir, name string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, name))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	if closed := f.Close(); !errors.Is(err, syscall.ENOSPC) || closed != nil {
+		t.Errorf("fill the disk: %v, %v", err, closed)
+	}
+}
+
+// TestOldBundlesMakeRoomOnAFullDisk: on a partition with what earlier visits kept and no room, this visit's evidence
+// and its fix take their place; a revocation, too.
+func TestOldBundlesMakeRoomOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, testenv.Root, testenv.MountNS)
+	for name, c := range map[string]struct {
+		revocations [][]byte
+		source      plan.Source
+		intents     int
+	}{
+		"the fix":             {nil, plan.Server, 1},
+		"what was taken back": {[][]byte{revocation(t, "first")}, plan.Local, 0},
+	} {
+		dir := testenv.Tmpfs(t, "512k")
+		give := func(q protocol.FixRequest) []byte { return fixFor(t, q, nil) }
+		r := newRigOn(t, dir, answerWith(give, c.revocations...))
+		if err := os.Mkdir(r.dir.Join(esp.Diag), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for i := range maxDiag {
+			old := r.dir.Join(fmt.Sprintf("diag/bundle-20200101-00000%d-0", i))
+			if err := os.WriteFile(old, make([]byte, 12<<10), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fill(t, dir, "before")
+		r.m.Connect = func(context.Context) (string, error) {
+			fill(t, dir, "meanwhile") // what the evidence left
+			return "192.0.2.7", nil
+		}
+		s := r.visit()
+		r.wantOutcome(s, plan.Leaving)
+		intents, err := r.dir.Intents()
+		if s.Remedy.Source != c.source || !s.Saved || len(intents) != c.intents || err != nil {
+			t.Errorf("%s: %s (%s), saved %v, %d intents: %v", name, s.Remedy, s.Remedy.Why, s.Saved, len(intents), err)
+		}
+		own := r.dir.Join("diag/bundle-" + r.start.UTC().Format("2006") + "*")
+		if kept, _ := filepath.Glob(own); len(kept) != 1 {
+			t.Errorf("%s: of this visit %q stay", name, kept)
+		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/crash"
-	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/intent"
@@ -81,11 +79,6 @@ type Visit struct {
 	envelope []byte // verified, and not yet written
 	failure  intent.Failure
 }
-
-const (
-	maxDiag    = 8 // bundles that stay on the boot file system
-	diagPrefix = "bundle-"
-)
 
 // Open counts this visit and returns what is to be decided on. It always returns a visit: where the state cannot be
 // kept, the facts say so and the visit ends at the menu.
@@ -217,46 +210,6 @@ func (v *Visit) save(ctx context.Context) error {
 	return nil
 }
 
-// keepEvidence writes down what a fix is judged by at the next boot, and the bundle.
-func (v *Visit) keepEvidence(ctx context.Context, failure *intent.Failure, bundle *Bundle) error {
-	release, err := v.hold(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := intent.Note(v.m.Dir, failure); err != nil || bundle.Off {
-		return err
-	}
-	return v.keepBundle(bundle)
-}
-
-// keepBundle makes room first: the boot file system is small, and old bundles were sent or are of no more use.
-func (v *Visit) keepBundle(b *Bundle) error {
-	dir := v.m.Dir.Join(esp.Diag)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("keep the diagnostics: %w", err)
-	}
-	name := fmt.Sprintf("%s%s-%s", diagPrefix, v.begun.UTC().Format("20060102-150405"), b.Digest[:min(8, len(b.Digest))])
-	for keep := maxDiag - 1; ; keep /= 2 {
-		removeOldest(dir, keep)
-		err := durable.WriteFileOn(esp.Disk(), filepath.Join(dir, name), b.Kept, 0o600)
-		if err == nil || keep == 0 {
-			return err
-		}
-	}
-}
-
-// removeOldest leaves so many bundles; their names begin with the time.
-func removeOldest(dir string, keep int) {
-	entries, _ := os.ReadDir(dir) // sorted by name; what cannot be listed cannot be removed
-	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
-		return !strings.HasPrefix(e.Name(), diagPrefix) || !e.Type().IsRegular()
-	})
-	for _, e := range entries[:max(0, len(entries)-keep)] {
-		_ = os.Remove(filepath.Join(dir, e.Name()))
-	}
-}
-
 // Connect waits for a network.
 func (v *Visit) Connect(ctx context.Context) (plan.Linked, error) {
 	address, err := v.m.Connect(ctx)
@@ -305,7 +258,8 @@ func (v *Visit) revoke(failure *intent.Failure, revocations [][]byte) {
 		return
 	}
 	for _, sealed := range revocations[:min(len(revocations), protocol.MaxRevocations)] {
-		if err := intent.Revoke(v.m.Dir, v.m.Trust, failure, v.m.Now(), sealed); err != nil {
+		err := v.withRoom(func() error { return intent.Revoke(v.m.Dir, v.m.Trust, failure, v.m.Now(), sealed) })
+		if err != nil {
 			v.m.Log("a revocation was refused: %v", err)
 		}
 	}
@@ -361,8 +315,8 @@ func (v *Visit) apply(ctx context.Context, r plan.Remedy) error {
 	in := boot.Input{Boot: v.m.BootID, Left: -1, CanRecover: true, Why: r.String() + ": " + r.Why}
 	switch r.Source {
 	case plan.Server:
-		err := v.m.Dir.LeaveIntent(esp.Intent{Name: intentName(r.ID), Data: envelope})
-		if err != nil {
+		fix := esp.Intent{Name: intentName(r.ID), Data: envelope}
+		if err := v.withRoom(func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
 			return fmt.Errorf("leave the fix to the next start: %w", err)
 		}
 		in.Kind, in.Mode = boot.Remedied, boot.Normal

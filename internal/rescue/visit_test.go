@@ -58,7 +58,12 @@ type rig struct {
 
 func newRig(t *testing.T, answer http.HandlerFunc) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: esp.Open(t.TempDir()), start: time.Now()}
+	return newRigOn(t, t.TempDir(), answer)
+}
+
+func newRigOn(t *testing.T, folder string, answer http.HandlerFunc) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: esp.Open(folder), start: time.Now()}
 	if err := r.dir.Prepare(); err != nil {
 		t.Fatal(err)
 	}
