@@ -17,6 +17,7 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/copies"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 )
 
 // InstructionFile is the name of the instruction in the run folder, and Reached that of the mark that the system came
@@ -90,6 +91,7 @@ func (g *Guard) Begin() error {
 		return err
 	}
 	s := g.read()
+	g.rehearsed()
 	if err := g.learn(); err != nil { // before a fix is believed: the power may have gone since the news came
 		g.notes = append(g.notes, err.Error())
 	}
@@ -111,6 +113,19 @@ func (g *Guard) Begin() error {
 		return g.Restart()
 	}
 	return g.instruct(&next, todo)
+}
+
+// rehearsed takes back the mark of a rehearsal that did not come, so that the next real visit is none. One that was
+// asked for in this very boot, in which this program runs once more, stays.
+func (g *Guard) rehearsed() {
+	if in, err := g.instruction(); err == nil && in.Boot == g.boot {
+		return
+	}
+	missed, err := rehearsal.Missed(g.dir, g.Now())
+	g.say(err)
+	if missed && err == nil {
+		g.notes = append(g.notes, "the rehearsal that was asked for did not come, and is taken back")
+	}
 }
 
 // read takes the state, or a new one where it is lost.

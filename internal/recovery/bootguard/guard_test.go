@@ -19,6 +19,7 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 )
 
 // host is a machine on a folder: an ESP that outlives its boots, and a run folder that does not.
@@ -331,6 +332,34 @@ func TestIntentsBecomeOrders(t *testing.T) {
 	}
 	if in = h.boot(); in.Disables("acme-av") {
 		t.Errorf("the orders were not taken back: %+v", in)
+	}
+}
+
+// TestAMissedRehearsalIsTakenBack: a mark that a start of the system finds would make the next real visit a rehearsal.
+// It goes, and is reported; one that was left in this very boot stays.
+func TestAMissedRehearsalIsTakenBack(t *testing.T) {
+	t.Parallel()
+	const mark = "boot/efi/keepout/" + esp.Rehearsal
+	h := newHost(t)
+	h.grub()
+	h.boot()
+	if _, err := rehearsal.Read(h.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nobody asked for one, and there is a report: %v", err)
+	}
+	h.write(mark, "rehearsal\n")
+	h.boots--
+	h.boot()
+	if _, err := os.Stat(h.dir.Join(esp.Rehearsal)); err != nil {
+		t.Errorf("what was asked for in this boot is gone: %v", err)
+	}
+	if in := h.boot(); in.Trouble != "" {
+		t.Errorf("trouble %q", in.Trouble)
+	}
+	if _, err := os.Stat(h.dir.Join(esp.Rehearsal)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the next visit would be a rehearsal: %v", err)
+	}
+	if r, err := rehearsal.Read(h.dir); err != nil || r.Passed || !strings.Contains(r.Trouble, "started the system") {
+		t.Errorf("report %+v, %v", r, err)
 	}
 }
 
