@@ -15,11 +15,16 @@ type Instruction struct {
 	Reason  string `json:"reason,omitempty"`
 	Menu    bool   `json:"menu,omitempty"`    // everything was tried; nothing reboots by itself any more
 	Dir     string `json:"dir,omitempty"`     // Keepout's folder on the ESP or /boot, where crumbs go
-	Trouble string `json:"trouble,omitempty"` // what bootguard could not do: what it counts may be wrong
-	Good    bool   `json:"good,omitempty"`    // this boot was judged good
-	Orders  Orders `json:"orders,omitzero"`
-	Told    *Told  `json:"told,omitempty"` // a recent failure to start, nil where there is none
-	// Suspect is what was being started when the boot before failed; zero when that is not known, or it did not fail.
+	Trouble string `json:"trouble,omitempty"` // what bootguard could not do, or found damaged, for people
+	// Uncounted says that the count of boots does not bound them: it could not be kept, or was lost and begun anew.
+	// Nothing restarts this boot then, because that might never end.
+	Uncounted bool `json:"uncounted,omitempty"`
+
+	Good   bool   `json:"good,omitempty"` // this boot was judged good
+	Orders Orders `json:"orders,omitzero"`
+	Told   *Told  `json:"told,omitempty"` // a recent failure to start, nil where there is none
+	// Suspect is what was being started when the last boot failed that starts anything; zero when that is not known, or
+	// a boot was good since.
 	Suspect Crumb `json:"suspect,omitzero"`
 	// Recoveries counts visits to the recovery environment since the last good boot before this one.
 	Recoveries int `json:"recoveries,omitempty"`

@@ -75,7 +75,8 @@ type State struct {
 	// Trial says that Next is such a try, and Trials how many of them failed.
 	Trial  bool `json:"trial,omitempty"`
 	Trials int  `json:"trials,omitempty"`
-	// Suspect is what was being started when the last boot failed; zero when that is not known, or a boot was good.
+	// Suspect is what was being started when the last boot failed that starts anything, which safe mode does not; zero
+	// when that is not known, or a boot was good since.
 	Suspect Crumb `json:"suspect,omitzero"`
 	// Orders hold until they are taken back.
 	Orders Orders `json:"orders,omitzero"`

@@ -142,11 +142,14 @@ func (m *step) failed() {
 	if s.Boot == "" {
 		return
 	}
-	s.Suspect = Crumb{}
-	if m.in.Crumb.Boot == s.Boot {
-		s.Suspect = m.in.Crumb
+	why := ""
+	switch {
+	case m.in.Crumb.Boot == s.Boot:
+		s.Suspect, why = m.in.Crumb, m.in.Crumb.String()
+	case s.Mode != Safe: // which starts nobody: whom the boot before it was starting is still the last one
+		s.Suspect = Crumb{}
 	}
-	m.note(Event{What: Failed, Boot: s.Boot, Mode: s.Mode, Why: s.Suspect.String()})
+	m.note(Event{What: Failed, Boot: s.Boot, Mode: s.Mode, Why: why})
 	s.Boot = ""
 	s.climb()
 }

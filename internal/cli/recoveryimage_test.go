@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keepout-security/keepout/internal/boot"
+	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/settings"
 )
 
@@ -47,7 +49,18 @@ func TestSecondBootPartition(t *testing.T) {
 	}
 }
 
-// TestRecoveryRehearsalCommand: without an armed machine, without an image and without a report it says what to do.
+// beginBoot leaves the state of a boot that was not judged yet.
+func beginBoot(t *testing.T, dir string) {
+	t.Helper()
+	s := boot.New()
+	s.Boot = "this-boot"
+	if err := esp.Open(dir).Keep(&s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRecoveryRehearsalCommand: without an armed machine, without an image, before the boot is good and without a
+// report it says what to do.
 func TestRecoveryRehearsalCommand(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -63,6 +76,14 @@ func TestRecoveryRehearsalCommand(t *testing.T) {
 		!strings.Contains(errs, "no copy of the recovery image is good") {
 		t.Errorf("without an image: %d, %s", code, errs)
 	}
+	beginBoot(t, dir)
+	if code, _, errs := command(t, "recovery", "test", "--root", root); code != exitFailure ||
+		!strings.Contains(errs, "KO-2406") || !strings.Contains(errs, "calls this boot good") {
+		t.Errorf("before the boot is good: %d, %s", code, errs)
+	}
+	if _, err := os.Stat(filepath.Join(dir, esp.Rehearsal)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was refused, and left a mark: %v", err)
+	}
 	if code, _, errs := command(t, "recovery", "test", "--report", "--root", root); code != exitFailure ||
 		!strings.Contains(errs, "KO-2405") {
 		t.Errorf("without a report: %d, %s", code, errs)
@@ -75,7 +96,7 @@ func TestRecoveryRehearsalCommand(t *testing.T) {
 	}
 	write(t, report, []byte(`{"version":1,"trouble":"no network","steps":[]}`))
 	if code, out, _ := command(t, "recovery", "test", "--report", "--root", root); code != exitDegraded ||
-		!strings.Contains(out, "did not pass: no network") {
+		!strings.Contains(out, "did not pass: no network") || strings.Contains(out, "built") {
 		t.Errorf("a rehearsal that did not pass: %d, %s", code, out)
 	}
 	must(t, "recovery", "test", "--cancel", "--root", root)

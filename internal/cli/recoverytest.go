@@ -26,7 +26,14 @@ func (a *app) recoveryTestCommand() *cobra.Command {
 			if report {
 				return a.rehearsed(root)
 			}
-			if err := a.rehearse(root, cancel); err != nil {
+			err := a.rehearse(root, cancel)
+			switch {
+			case errors.Is(err, errNotJudged):
+				return health.Problem{
+					Code: "KO-2406", Severity: health.Failure, Title: fmt.Sprintf("no rehearsal yet: %v", err),
+					Fix: "try again when keepout recovery status calls this boot good",
+				}
+			case err != nil:
 				return health.Problem{
 					Code: "KO-2404", Severity: health.Failure, Title: fmt.Sprintf("no rehearsal: %v", err),
 					Fix: "keepout recovery arm --yes, then keepout recovery image build",
@@ -42,6 +49,10 @@ func (a *app) recoveryTestCommand() *cobra.Command {
 	return cmd
 }
 
+// errNotJudged: the end of such a boot sets GRUB's counter anew, and with it takes the request back. So the next
+// restart would be no rehearsal, but the next real visit would.
+var errNotJudged = errors.New("this boot was not judged good yet, and its end would take the request back")
+
 // rehearse asks for a rehearsal at the next restart, where an image is good.
 func (a *app) rehearse(root string, cancel bool) error {
 	path, err := esp.Find(root)
@@ -55,6 +66,9 @@ func (a *app) rehearse(root string, cancel bool) error {
 		}
 		fmt.Fprintln(a.out, "taken back; if the loader still starts the recovery environment once, it counts as a visit")
 		return nil
+	}
+	if dir.State().State.Boot != "" {
+		return errNotJudged
 	}
 	good := false
 	for _, slot := range image.Slots() {
@@ -105,6 +119,9 @@ func (a *app) printRehearsal(r *rehearsal.Report) {
 		result = "did not pass: " + r.Trouble
 	}
 	fmt.Fprintf(a.out, "rehearsal   %s, %s\n", r.Time.Format(time.RFC3339), result)
+	if r.Kernel == "" { // the environment did not run
+		return
+	}
 	fmt.Fprintf(a.out, "image       kernel %s, built %s\n", r.Kernel, r.Built.Format(time.DateOnly))
 	for _, s := range r.Steps {
 		mark := "done  "

@@ -27,6 +27,9 @@ const (
 	bootDir   = "/xbootldr"
 )
 
+// openLimit is how long the boot file system has to be found, mounted and read: with systemd-boot there may be two.
+const openLimit = 3 * volumeWait
+
 // Init is the recovery environment, as the first process of a machine. It does not return: where nothing else is left,
 // it waits for a person to switch the machine off.
 func Init() {
@@ -51,21 +54,26 @@ func Init() {
 	LoadModules("/", log)
 	screen.reopen()
 	m := machine(config, screen, wrong)
-	ctx := context.Background()
-	m.Dir, err = openDir(ctx, config.Volume)
-	if err != nil {
-		log("boot file system: %v", err)
-		m.Absent = err.Error()
-	}
 	m.Uptime, m.Drawn = uptime, drawn
-	if m.Left, err = left(ctx, m.Dir, &config); err != nil {
-		log("boot loader's counter: %v", err)
-	}
-	m.Arm = func(tries, visits int) error { return arm(ctx, m.Dir, &config, tries, visits) }
-	visit, facts := Open(m)
+	ctx := context.Background()
+	visit, facts := openWithin(openLimit, m, func(m *Machine) { m.findVolume(ctx) })
 	ticker := time.NewTicker(500 * time.Millisecond)
 	keys := listen(screen.consoles...)
 	Run(ctx, visit, Clock{Now: monotonic(), Tick: ticker.C}, keys, config.Plan(), facts)
+}
+
+// findVolume mounts the boot file system and finds the boot loader's counter.
+func (m *Machine) findVolume(ctx context.Context) {
+	dir, err := openDir(ctx, m.Config.Volume)
+	if err != nil {
+		m.Log("boot file system: %v", err)
+		m.Absent = err.Error()
+	}
+	m.Dir = dir
+	if m.Left, err = left(ctx, dir, &m.Config); err != nil {
+		m.Log("boot loader's counter: %v", err)
+	}
+	m.Arm = func(tries, visits int) error { return arm(ctx, dir, &m.Config, tries, visits) }
 }
 
 // monotonic gives times that a change of the clock does not move.
@@ -194,8 +202,10 @@ func broken(err error) *crash.Record {
 
 // restart ends the machine. It returns only where the kernel refuses.
 func restart(a plan.Act) {
-	unix.Sync()
-	_ = unix.Unmount(volumeDir, 0)
+	within(lastWait, func() {
+		unix.Sync()
+		_ = unix.Unmount(volumeDir, 0)
+	})
 	command := unix.LINUX_REBOOT_CMD_RESTART
 	if a == plan.PowerOff {
 		command = unix.LINUX_REBOOT_CMD_POWER_OFF

@@ -1,6 +1,7 @@
 package rescue
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,14 +14,44 @@ import (
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
 
-// keepRecord leaves the story of this visit for "keepout crash show", when it ends or stands at the menu. A rehearsal
-// is no failure and leaves none.
-func (v *Visit) keepRecord(record *crash.Record, s *plan.State) {
-	if v.m.Dir == nil || s.Test || v.recorded == s.Phase || s.Phase != plan.Leaving && s.Phase != plan.Menu {
+// keepStory leaves the story of this visit when it ends or stands at the menu: of a rehearsal, which is no failure, a
+// report; of any other a record for "keepout crash show". It is written beside whoever calls, one after the other, and
+// v.kept says when that is done.
+func (v *Visit) keepStory(record *crash.Record, s *plan.State) {
+	ended := s.Phase == plan.Leaving || s.Phase == plan.Menu && !s.Test
+	if v.m.Dir == nil || v.recorded == s.Phase || !ended {
 		return
 	}
 	v.recorded = s.Phase
-	record.Outcome = outcome(v, s)
+	var write func() error
+	if s.Test {
+		report := v.rehearsed(record, s)
+		write = func() error { return rehearsal.Keep(v.m.Dir, report) }
+	} else {
+		story := *record
+		story.Outcome = outcome(v, s)
+		write = func() error { return v.writeRecord(&story) }
+	}
+	before, done := v.kept, make(chan struct{})
+	v.kept = done
+	go func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		release, err := v.hold(context.Background()) // only the end of the machine ends this
+		if err == nil {
+			defer release()
+			err = write()
+		}
+		if err != nil {
+			v.m.Log("the story of this visit is not kept: %v", err)
+		}
+	}()
+}
+
+// writeRecord writes a record where those of other failures are, and removes the oldest.
+func (v *Visit) writeRecord(record *crash.Record) error {
 	dir := v.m.Dir.Join(esp.Diag)
 	data, err := crash.Encode(record)
 	if err == nil { // without diagnostics nobody has made it before
@@ -33,18 +64,12 @@ func (v *Visit) keepRecord(record *crash.Record, s *plan.State) {
 			_ = os.Remove(filepath.Join(dir, name))
 		}
 	}
-	if err != nil {
-		v.m.Log("the story of this visit is not kept: %v", err)
-	}
+	return err
 }
 
-// keepRehearsal leaves what a rehearsal found, when it ends.
-func (v *Visit) keepRehearsal(record *crash.Record, s *plan.State) {
-	if v.m.Dir == nil || !s.Test || v.recorded == s.Phase || s.Phase != plan.Leaving {
-		return
-	}
-	v.recorded = s.Phase
-	r := rehearsal.Report{
+// rehearsed is what a rehearsal found.
+func (v *Visit) rehearsed(record *crash.Record, s *plan.State) *rehearsal.Report {
+	r := &rehearsal.Report{
 		Time: v.m.Now().UTC().Truncate(time.Second), Kernel: v.config.Kernel, Built: v.config.Built, Fix: s.Remedy.ID,
 		Trouble: s.Trouble, Screen: v.m.Drawn,
 		Passed: s.Saved && (s.Facts.Alone || s.Remedy.ID != ""),
@@ -62,9 +87,7 @@ func (v *Visit) keepRehearsal(record *crash.Record, s *plan.State) {
 			})
 		}
 	}
-	if err := rehearsal.Keep(v.m.Dir, &r); err != nil {
-		v.m.Log("the rehearsal's report is not kept: %v", err)
-	}
+	return r
 }
 
 // outcome is how the visit ends; that a good boot followed is for that boot to say.

@@ -7,8 +7,10 @@ import (
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
 
-// Hands does what plan decides. Each call returns when it is done or its context is; Run calls them on goroutines of
-// their own, never one of them twice at the same time without having cancelled the first.
+// Hands does what plan decides. Each call returns when it is done or its context is, or never where the kernel waits
+// for a disk that hangs; Run calls them on goroutines of their own, never one of them twice at the same time without
+// having cancelled the first. Show and Leave are called where keys and limits are seen to: Show waits for no disk, and
+// Leave for a bounded time.
 type Hands interface {
 	Save(ctx context.Context) plan.Saved
 	Connect(ctx context.Context) (plan.Linked, error) // tries until it succeeds or the context ends

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/crash"
-	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/intent"
@@ -67,26 +65,25 @@ type Bundle struct {
 
 // Visit does what plan decides on one machine. Open makes it.
 type Visit struct {
-	m  Machine
-	mu sync.Mutex // guards what follows: effects run beside the screen
+	m        Machine
+	facts    plan.Facts    // of the beginning
+	disk     chan struct{} // full while an effect uses the boot file system: see hold
+	patience time.Duration // for the disk, at the end
+	recorded plan.Phase    // for which the story was kept
+	kept     chan struct{} // closed when that is on the disk; nil: there is none yet
+
+	mu sync.Mutex // guards what follows: effects run beside the screen. Nobody waits for a disk with it
 	known
 	uploaded bool
 	bundle   Bundle
 	envelope []byte // verified, and not yet written
 	failure  intent.Failure
-	facts    plan.Facts
-	recorded plan.Phase // for which the story was kept
 }
-
-const (
-	maxDiag    = 8 // bundles that stay on the boot file system
-	diagPrefix = "bundle-"
-)
 
 // Open counts this visit and returns what is to be decided on. It always returns a visit: where the state cannot be
 // kept, the facts say so and the visit ends at the menu.
 func Open(m Machine) (*Visit, plan.Facts) {
-	v := &Visit{m: m}
+	v := &Visit{m: m, disk: make(chan struct{}, 1), patience: lastWait}
 	v.config, v.begun = m.Config, m.Now()
 	if m.Server != nil {
 		v.server = m.Server.Host()
@@ -123,18 +120,18 @@ func (v *Visit) enter() {
 		Kind: boot.RecoveryEntered, Boot: v.m.BootID, Left: v.m.Left, CanRecover: true, Crumb: v.crumb,
 	})
 	v.state = next
-	if err := v.carryOut(effects); err != nil {
+	if err := v.carryOut(&next, effects); err != nil {
 		v.facts.Unusable = err.Error()
 	}
 	v.facts.Menu = slices.ContainsFunc(effects, func(e boot.Effect) bool { return e.Act == boot.ShowMenu })
 }
 
 // carryOut keeps the state and arms the loader, as far as the step asks for it.
-func (v *Visit) carryOut(effects []boot.Effect) error {
+func (v *Visit) carryOut(s *boot.State, effects []boot.Effect) error {
 	for _, e := range effects {
 		switch e.Act {
 		case boot.Keep:
-			if err := v.m.Dir.Keep(&v.state); err != nil {
+			if err := v.m.Dir.Keep(s); err != nil {
 				return err
 			}
 		case boot.Arm:
@@ -162,78 +159,55 @@ func (v *Visit) takeRehearsal() bool {
 
 func (v *Visit) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
+	v.mu.Lock()
 	v.notes = append(v.notes, text)
+	v.mu.Unlock()
 	v.m.Log("%s", text)
 }
 
 // Save keeps the kernel's last words and makes the bundle. What was kept is removed from the firmware's store, which is
 // small and is needed for the next panic.
-func (v *Visit) Save(context.Context) plan.Saved {
+func (v *Visit) Save(ctx context.Context) plan.Saved {
+	if err := v.save(ctx); err != nil {
+		return plan.Saved{Trouble: err.Error()}
+	}
+	return plan.Saved{}
+}
+
+func (v *Visit) save(ctx context.Context) error {
 	var panics PanicLog
 	if v.m.Panics != nil {
 		panics = ReadPanicLog(v.m.Panics)
 	}
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.panics = panics
-	bundle, err := v.m.Bundle(Evidence{
-		State: v.state, Crumb: v.crumb, Panics: panics, Test: v.facts.Test, Now: v.m.Now(),
-	})
+	evidence := Evidence{State: v.state, Crumb: v.crumb, Panics: panics, Test: v.facts.Test, Now: v.m.Now()}
+	v.mu.Unlock()
+	bundle, err := v.m.Bundle(evidence)
 	if err != nil {
-		return plan.Saved{Trouble: err.Error()}
+		return err
 	}
-	v.bundle, v.digest, v.bytes = bundle, bundle.Digest, len(bundle.Kept)
-	if v.m.Dir == nil {
-		return plan.Saved{Trouble: "there is no place to keep them"}
-	}
-	v.failure = intent.Failure{
+	failure := intent.Failure{
 		Machine: v.config.Machine, Bundle: bundle.Digest, Signature: bundle.Signature, Floor: v.config.Built,
 	}
-	if p := v.crumb.Provider; p != "" {
-		v.failure.Providers = []remediation.Provider{{ID: p, Engine: v.crumb.Engine, Content: v.crumb.Content}}
+	if c := evidence.Crumb; c.Provider != "" {
+		failure.Providers = []remediation.Provider{{ID: c.Provider, Engine: c.Engine, Content: c.Content}}
 	}
-	if err := intent.Note(v.m.Dir, &v.failure); err != nil {
-		return plan.Saved{Trouble: err.Error()}
+	v.mu.Lock()
+	v.bundle, v.digest, v.bytes, v.failure = bundle, bundle.Digest, len(bundle.Kept), failure
+	v.mu.Unlock()
+	if v.m.Dir == nil {
+		return errors.New("there is no place to keep them")
 	}
-	if bundle.Off {
-		return plan.Saved{}
-	}
-	if err := v.keepBundle(); err != nil {
-		return plan.Saved{Trouble: err.Error()}
+	if err := v.keepEvidence(ctx, &failure, &bundle); err != nil || bundle.Off {
+		return err
 	}
 	for _, name := range panics.Files {
 		if err := v.m.Forget(name); err != nil {
 			v.note("a panic record stays: %v", err)
 		}
 	}
-	return plan.Saved{}
-}
-
-// keepBundle makes room first: the boot file system is small, and old bundles were sent or are of no more use.
-func (v *Visit) keepBundle() error {
-	dir := v.m.Dir.Join(esp.Diag)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("keep the diagnostics: %w", err)
-	}
-	name := fmt.Sprintf("%s%s-%s", diagPrefix, v.begun.UTC().Format("20060102-150405"), v.digest[:min(8, len(v.digest))])
-	for keep := maxDiag - 1; ; keep /= 2 {
-		removeOldest(dir, keep)
-		err := durable.WriteFileOn(esp.Disk(), filepath.Join(dir, name), v.bundle.Kept, 0o600)
-		if err == nil || keep == 0 {
-			return err
-		}
-	}
-}
-
-// removeOldest leaves so many bundles; their names begin with the time.
-func removeOldest(dir string, keep int) {
-	entries, _ := os.ReadDir(dir) // sorted by name; what cannot be listed cannot be removed
-	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
-		return !strings.HasPrefix(e.Name(), diagPrefix) || !e.Type().IsRegular()
-	})
-	for _, e := range entries[:max(0, len(entries)-keep)] {
-		_ = os.Remove(filepath.Join(dir, e.Name()))
-	}
+	return nil
 }
 
 // Connect waits for a network.
@@ -262,33 +236,38 @@ func (v *Visit) Ask(ctx context.Context, s plan.State) plan.Answered {
 	if err != nil {
 		return v.failed(err)
 	}
-	v.revoke(answer.Revocations)
 	retry := time.Duration(min(max(answer.Retry, 0), int(plan.MaxInterval/time.Second))) * time.Second
+	release, err := v.hold(ctx)
+	if err != nil {
+		return v.failed(err)
+	}
+	defer release()
+	v.mu.Lock()
+	failure := v.failure
+	v.mu.Unlock()
+	v.revoke(&failure, answer.Revocations)
 	if answer.Status == protocol.NoFix {
 		return plan.Answered{Kind: plan.None, Retry: retry}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.judge(answer.Envelope, s.Test, retry)
+	return v.judge(&failure, answer.Envelope, s.Test, retry)
 }
 
 // revoke takes fixes back that were taken back by who may, before any fix is judged. What is refused is only noted.
-func (v *Visit) revoke(revocations [][]byte) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (v *Visit) revoke(failure *intent.Failure, revocations [][]byte) {
 	if v.m.Dir == nil || v.facts.Test {
 		return
 	}
 	for _, sealed := range revocations[:min(len(revocations), protocol.MaxRevocations)] {
-		if err := intent.Revoke(v.m.Dir, v.m.Trust, &v.failure, v.m.Now(), sealed); err != nil {
+		err := v.withRoom(func() error { return intent.Revoke(v.m.Dir, v.m.Trust, failure, v.m.Now(), sealed) })
+		if err != nil {
 			v.m.Log("a revocation was refused: %v", err)
 		}
 	}
 }
 
 // judge verifies a fix before it looks at it.
-func (v *Visit) judge(envelope []byte, test bool, retry time.Duration) plan.Answered {
-	fix, err := intent.Judge(v.m.Dir, v.m.Trust, &v.failure, test, v.m.Now(), envelope)
+func (v *Visit) judge(failure *intent.Failure, envelope []byte, test bool, retry time.Duration) plan.Answered {
+	fix, err := intent.Judge(v.m.Dir, v.m.Trust, failure, test, v.m.Now(), envelope)
 	if err == nil && !test {
 		_, err = intent.Remedy(&fix)
 	}
@@ -300,7 +279,9 @@ func (v *Visit) judge(envelope []byte, test bool, retry time.Duration) plan.Answ
 	if !test && slices.ContainsFunc(fix.Effects, hold) {
 		return plan.Answered{Kind: plan.None, Why: fix.Fix.Reason, Retry: retry}
 	}
+	v.mu.Lock()
 	v.envelope = envelope
+	v.mu.Unlock()
 	return plan.Answered{Kind: plan.Fix, ID: fix.Fix.ID, Why: fix.Fix.Reason}
 }
 
@@ -312,24 +293,30 @@ func (v *Visit) failed(err error) plan.Answered {
 var errNoPlace = errors.New("there is no place to write it down")
 
 // Apply writes down what the next boot does.
-func (v *Visit) Apply(_ context.Context, r plan.Remedy) plan.Applied {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if err := v.apply(r); err != nil {
+func (v *Visit) Apply(ctx context.Context, r plan.Remedy) plan.Applied {
+	if err := v.apply(ctx, r); err != nil {
 		return plan.Applied{Trouble: err.Error()}
 	}
 	return plan.Applied{}
 }
 
-func (v *Visit) apply(r plan.Remedy) error {
+func (v *Visit) apply(ctx context.Context, r plan.Remedy) error {
 	if v.m.Dir == nil {
 		return errNoPlace
 	}
+	release, err := v.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	v.mu.Lock()
+	state, envelope := v.state, v.envelope
+	v.mu.Unlock()
 	in := boot.Input{Boot: v.m.BootID, Left: -1, CanRecover: true, Why: r.String() + ": " + r.Why}
 	switch r.Source {
 	case plan.Server:
-		err := v.m.Dir.LeaveIntent(esp.Intent{Name: intentName(r.ID), Data: v.envelope})
-		if err != nil {
+		fix := esp.Intent{Name: intentName(r.ID), Data: envelope}
+		if err := v.withRoom(func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
 			return fmt.Errorf("leave the fix to the next start: %w", err)
 		}
 		in.Kind, in.Mode = boot.Remedied, boot.Normal
@@ -340,9 +327,17 @@ func (v *Visit) apply(r plan.Remedy) error {
 	default:
 		return fmt.Errorf("a remedy from %q is not known", r.Source)
 	}
-	next, effects := v.state.Step(v.m.Now(), in)
+	if err := ctx.Err(); err != nil {
+		return err // while the disk did not answer, another remedy took the place of this one
+	}
+	next, effects := state.Step(v.m.Now(), in)
+	if err := v.carryOut(&next, effects); err != nil {
+		return err
+	}
+	v.mu.Lock()
 	v.state = next
-	return v.carryOut(effects)
+	v.mu.Unlock()
+	return nil
 }
 
 // intentName is the file of a fix: nothing of the id that could be a path stays.
@@ -359,8 +354,11 @@ func intentName(id string) string {
 
 // Report tells the server, once; the machine restarts whatever comes of it.
 func (v *Visit) Report(ctx context.Context, s plan.State) {
+	v.mu.Lock()
+	digest := v.bundle.Digest
+	v.mu.Unlock()
 	err := v.m.Server.Report(ctx, protocol.Report{
-		Version: 1, Machine: v.config.Machine, Digest: v.bundle.Digest, Test: s.Test,
+		Version: 1, Machine: v.config.Machine, Digest: digest, Test: s.Test,
 		Source: string(s.Remedy.Source), Fix: s.Remedy.ID, Remedy: s.Remedy.String(), Trouble: s.Trouble,
 	})
 	if err != nil {
@@ -368,16 +366,20 @@ func (v *Visit) Report(ctx context.Context, s plan.State) {
 	}
 }
 
-// Show draws the visit.
+// Show draws the visit. The story of its end is written beside it: Show waits for no disk.
 func (v *Visit) Show(s plan.State) {
 	v.mu.Lock()
 	record := account(&v.known, &s, v.m.Now())
-	kept := *record
-	v.keepRecord(&kept, &s)
-	v.keepRehearsal(record, &s)
 	v.mu.Unlock()
 	v.m.Screen(record, s.Details)
+	v.keepStory(record, &s)
 }
 
-// Leave ends the visit: the record of it stays, and the machine restarts or switches itself off.
-func (v *Visit) Leave(a plan.Act) { v.m.Leave(a) }
+// Leave ends the visit: the record of it stays, if the disk takes it in time, and the machine restarts or switches
+// itself off.
+func (v *Visit) Leave(a plan.Act) {
+	if v.kept != nil && !within(v.patience, func() { <-v.kept }) {
+		v.m.Log("the story of this visit is not kept: %v", errSilent)
+	}
+	v.m.Leave(a)
+}

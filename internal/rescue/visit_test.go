@@ -58,15 +58,23 @@ type rig struct {
 
 func newRig(t *testing.T, answer http.HandlerFunc) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: esp.Open(t.TempDir()), start: time.Now()}
+	return newRigOn(t, t.TempDir(), answer)
+}
+
+func newRigOn(t *testing.T, folder string, answer http.HandlerFunc) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: esp.Open(folder), start: time.Now()}
 	if err := r.dir.Prepare(); err != nil {
 		t.Fatal(err)
 	}
-	crumb := boot.Crumb{Boot: "boot-3", Provider: "acme-av", Engine: "7.2", Content: "291"}
+	// boot-2 ended while it started acme-av; boot-3, in safe mode, started nobody, left no crumb, and ended, too.
+	crumb := boot.Crumb{Boot: "boot-2", Provider: "acme-av", Engine: "7.2", Content: "291"}
 	if err := r.dir.LeaveCrumb(crumb); err != nil {
 		t.Fatal(err)
 	}
-	r.keep(func(s *boot.State) { s.Boot, s.Mode, s.Next, s.Failures = "boot-3", boot.Safe, boot.Safe, 2 })
+	r.keep(func(s *boot.State) {
+		s.Boot, s.Mode, s.Next, s.Failures, s.Suspect = "boot-3", boot.Safe, boot.Safe, 2, crumb
+	})
 	r.config = plan.Config{TotalWait: time.Hour, RetryInterval: 10 * time.Minute}
 	config := settings.Config{
 		Version: 1, Machine: machineID, Built: r.start.Add(-time.Hour), Server: "https://x",
@@ -161,7 +169,11 @@ func (r *rig) visit() plan.State {
 	tick := make(chan time.Time)
 	done := make(chan plan.State, 1)
 	go func() {
-		done <- Run(ctx, watched{v, r}, Clock{Now: r.clock, Tick: tick}, nil, r.config, facts)
+		s := Run(ctx, watched{v, r}, Clock{Now: r.clock, Tick: tick}, nil, r.config, facts)
+		if v.kept != nil {
+			<-v.kept // at the menu nobody waits for it
+		}
+		done <- s
 	}()
 	patience := time.After(time.Minute)
 	for {

@@ -90,7 +90,7 @@ var places = []place{
 		"internal/recovery/esp", "internal/recovery/loader",
 	}},
 	{pkg: "internal/recovery/bootguard", layer: runtime, peers: []string{
-		"internal/recovery/copies", "internal/recovery/esp", "internal/recovery/loader",
+		"internal/recovery/copies", "internal/recovery/esp", "internal/recovery/loader", "internal/recovery/rehearsal",
 	}},
 	{pkg: "internal/recovery/arming", layer: runtime, peers: []string{
 		"internal/recovery/esp", "internal/recovery/intent", "internal/recovery/loader",

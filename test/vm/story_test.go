@@ -109,10 +109,11 @@ func grubMachine(t testing.TB, img image.Image, trust []byte, state boot.State, 
 	return disk
 }
 
-// worn is a machine that has failed on every rung but the last before the recovery environment.
+// worn is a machine that has failed on every rung but the last before the recovery environment, with guilty.
 func worn() boot.State {
 	s := boot.New()
 	s.Failures, s.Mode, s.Next = 2, boot.LastKnownGood, boot.Safe
+	s.Suspect = boot.Crumb{Boot: "a", Provider: guilty, Engine: "7.2", Content: "291"}
 	return s
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/copies"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 )
 
 // InstructionFile is the name of the instruction in the run folder, and Reached that of the mark that the system came
@@ -50,11 +51,12 @@ type Guard struct {
 	// Restart restarts the machine in order. It may return before that is done.
 	Restart func() error
 
-	dir     *esp.Dir
-	loader  loader.Loader
-	boot    string
-	trouble []string
-	notes   []string // what is said, and is no trouble: what the fetcher staged must not change how a boot is judged
+	dir       *esp.Dir
+	loader    loader.Loader
+	boot      string
+	uncounted bool // of boot.Instruction
+	trouble   []string
+	notes     []string // what is said, and is no trouble: what the fetcher staged must not change how a boot is judged
 }
 
 func (g *Guard) say(err error) {
@@ -89,6 +91,7 @@ func (g *Guard) Begin() error {
 		return err
 	}
 	s := g.read()
+	g.rehearsed()
 	if err := g.learn(); err != nil { // before a fix is believed: the power may have gone since the news came
 		g.notes = append(g.notes, err.Error())
 	}
@@ -102,12 +105,27 @@ func (g *Guard) Begin() error {
 		g.say(err)
 		in.CanRecover = false
 		next, todo = s.Step(g.Now(), in)
-		g.say(g.enact(&next, todo))
+		err := g.enact(&next, todo)
+		g.say(err)
+		g.uncounted = g.uncounted || err != nil
 	}
 	if restarting(todo) {
 		return g.Restart()
 	}
 	return g.instruct(&next, todo)
+}
+
+// rehearsed takes back the mark of a rehearsal that did not come, so that the next real visit is none. One that was
+// asked for in this very boot, in which this program runs once more, stays.
+func (g *Guard) rehearsed() {
+	if in, err := g.instruction(); err == nil && in.Boot == g.boot {
+		return
+	}
+	missed, err := rehearsal.Missed(g.dir, g.Now())
+	g.say(err)
+	if missed && err == nil {
+		g.notes = append(g.notes, "the rehearsal that was asked for did not come, and is taken back")
+	}
 }
 
 // read takes the state, or a new one where it is lost.
@@ -120,6 +138,7 @@ func (g *Guard) read() boot.State {
 		}
 	}
 	if p.Lost {
+		g.uncounted = true // a disk that forgets may do so at each boot
 		s, _ = s.Step(g.Now(), boot.Input{Kind: boot.Unreadable, Why: "both copies of the state were unusable"})
 	}
 	return s
@@ -198,7 +217,7 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 func (g *Guard) instruct(s *boot.State, todo []boot.Effect) error {
 	in := boot.Instruction{
 		Boot: g.boot, Mode: s.Mode, Attempt: s.Attempt(), Dir: g.dir.Path(), Orders: s.Orders,
-		Trouble: strings.Join(g.trouble, "; "), Good: s.Boot == "", Told: g.told(),
+		Trouble: strings.Join(g.trouble, "; "), Uncounted: g.uncounted, Good: s.Boot == "", Told: g.told(),
 		Suspect: s.Suspect, Recoveries: s.Recoveries,
 	}
 	for _, e := range todo {

@@ -19,6 +19,7 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
+	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 )
 
 // host is a machine on a folder: an ESP that outlives its boots, and a run folder that does not.
@@ -254,6 +255,54 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestDeadlineWithTrouble: what is wrong and does not keep boots from being counted does not switch the deadline off,
+// as the copy of the state that a power cut tore. Where they cannot be counted, it never restarts.
+func TestDeadlineWithTrouble(t *testing.T) {
+	t.Parallel()
+	const a, b = "boot/efi/keepout/" + esp.StateA, "boot/efi/keepout/" + esp.StateB
+	for name, c := range map[string]struct {
+		damage   func(h *host)
+		trouble  string
+		restarts []int // after the deadlines of the boots that follow
+	}{
+		"nothing":       {func(*host) {}, "", []int{1, 2}},
+		"one copy torn": {func(h *host) { h.write(a, "{") }, "copy a", []int{1, 2}},
+		"a refused intent": {func(h *host) {
+			h.verify = func([]byte, string) (boot.Remedy, error) { return boot.Remedy{}, errors.New("forged") }
+			h.write("boot/efi/keepout/intents/1", "x")
+		}, "refused", []int{1, 2}},
+		"a file that no copy is there of": {func(h *host) {
+			h.verify = func([]byte, string) (boot.Remedy, error) {
+				return boot.Remedy{Restore: []boot.Restore{{Path: "config/keepout.yaml", SHA256: strings.Repeat("0", 64)}}}, nil
+			}
+			h.write("boot/efi/keepout/intents/1", "x")
+		}, "no copy", []int{1, 2}},
+		"both copies torn": {func(h *host) {
+			h.write(a, "{")
+			h.write(b, "{")
+		}, "copy b", []int{0, 1}}, // it is begun anew, and counts from the next boot on
+		"it cannot be written": {func(h *host) {
+			for _, name := range []string{esp.StateA, esp.StateB} {
+				if err := errors.Join(os.Remove(h.dir.Join(name)), os.MkdirAll(h.dir.Join(name)+"/x", 0o700)); err != nil {
+					h.t.Fatal(err)
+				}
+			}
+		}, "keep boot state", []int{0, 0}},
+	} {
+		h := newHost(t)
+		c.damage(h)
+		for n, want := range c.restarts {
+			in := h.boot()
+			if n == 0 && !strings.Contains(in.Trouble, c.trouble) {
+				t.Errorf("%s: trouble %q, want %q", name, in.Trouble, c.trouble)
+			}
+			if err := h.guard().Deadline(); err != nil || h.restarts != want {
+				t.Errorf("%s, boot %d: %d restarts, want %d: %v", name, n+1, h.restarts, want, err)
+			}
+		}
+	}
+}
+
 func TestIntentsBecomeOrders(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -283,6 +332,34 @@ func TestIntentsBecomeOrders(t *testing.T) {
 	}
 	if in = h.boot(); in.Disables("acme-av") {
 		t.Errorf("the orders were not taken back: %+v", in)
+	}
+}
+
+// TestAMissedRehearsalIsTakenBack: a mark that a start of the system finds would make the next real visit a rehearsal.
+// It goes, and is reported; one that was left in this very boot stays.
+func TestAMissedRehearsalIsTakenBack(t *testing.T) {
+	t.Parallel()
+	const mark = "boot/efi/keepout/" + esp.Rehearsal
+	h := newHost(t)
+	h.grub()
+	h.boot()
+	if _, err := rehearsal.Read(h.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nobody asked for one, and there is a report: %v", err)
+	}
+	h.write(mark, "rehearsal\n")
+	h.boots--
+	h.boot()
+	if _, err := os.Stat(h.dir.Join(esp.Rehearsal)); err != nil {
+		t.Errorf("what was asked for in this boot is gone: %v", err)
+	}
+	if in := h.boot(); in.Trouble != "" {
+		t.Errorf("trouble %q", in.Trouble)
+	}
+	if _, err := os.Stat(h.dir.Join(esp.Rehearsal)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the next visit would be a rehearsal: %v", err)
+	}
+	if r, err := rehearsal.Read(h.dir); err != nil || r.Passed || !strings.Contains(r.Trouble, "started the system") {
+		t.Errorf("report %+v, %v", r, err)
 	}
 }
 

@@ -55,13 +55,13 @@ func (g *Guard) uptime() time.Duration {
 }
 
 // Deadline restarts the machine if the system has not come up. What is wrong with Keepout alone is no reason: then the
-// machine is of use without it.
+// machine is of use without it. Where boots are not counted nothing would end the restarts, so that there are none.
 func (g *Guard) Deadline() error {
 	in, err := g.instruction()
 	switch {
 	case err != nil:
 		return err // nothing was counted in this boot: a restart could go on for ever
-	case in.Good, in.Menu, in.Trouble != "":
+	case in.Good, in.Menu, in.Uncounted:
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(g.RunDir, Reached)); err == nil {

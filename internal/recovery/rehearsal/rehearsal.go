@@ -3,7 +3,8 @@
 // Package rehearsal asks for one visit to the recovery environment that changes nothing, and keeps what it found.
 //
 // It guarantees: the loader is asked only after the visit was marked, because a visit without the mark counts as a real
-// one; a mark that nobody took is found and can be taken back; a report that cannot be read is none.
+// one; a mark that nobody took can be taken back, and the next start of the system does so; a report that cannot be
+// read is none.
 package rehearsal
 
 import (
@@ -71,6 +72,20 @@ func Cancel(dir *esp.Dir) error {
 		return fmt.Errorf("take the rehearsal back: %w", err)
 	}
 	return nil
+}
+
+// notStarted is the trouble of a rehearsal that was missed.
+const notStarted = "the loader started the system in place of the recovery environment"
+
+// Missed takes back the mark that a start of the system finds: the loader was not asked any more, or did not listen,
+// and the next visit, which is a real one, would be taken for the rehearsal. It leaves a report that says so, and
+// reports whether there was a mark. On an error the mark may still be there.
+func Missed(dir *esp.Dir, now time.Time) (bool, error) {
+	if _, err := os.Lstat(dir.Join(esp.Rehearsal)); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	err := Cancel(dir)
+	return true, errors.Join(err, Keep(dir, &Report{Time: now.UTC().Truncate(time.Second), Trouble: notStarted}))
 }
 
 // Keep writes the report where the system finds it. What is too long is cut.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
-	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/wire"
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
@@ -43,8 +42,7 @@ func early(provider, engine, content string) error {
 		say("guest: %s is not started", provider)
 		return nil
 	}
-	crumb := boot.Crumb{Boot: in.Boot, Provider: provider, Engine: "7.11", Content: "291"}
-	if err := esp.Open(in.Dir).LeaveCrumb(crumb); err != nil {
+	if err := leaveCrumb(in, boot.Crumb{Provider: provider, Engine: "7.11", Content: "291"}); err != nil {
 		return err
 	}
 	say("guest: starting %s", provider)

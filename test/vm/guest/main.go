@@ -120,7 +120,7 @@ func system(provider string) error {
 	if slices.Contains(in.Orders.Disabled, provider) && parameter("guest.stubborn") == "" {
 		return healthy()
 	}
-	return start(provider, in.Boot)
+	return start(provider, in)
 }
 
 func tell(in boot.Instruction) {
@@ -128,14 +128,23 @@ func tell(in boot.Instruction) {
 }
 
 // start is the provider's early start: it ends the machine.
-func start(provider, id string) error {
-	crumb := boot.Crumb{Boot: id, Provider: provider, Engine: "7.2", Content: "291"}
-	if err := esp.Open(efi + "/keepout").LeaveCrumb(crumb); err != nil {
+func start(provider string, in boot.Instruction) error {
+	if err := leaveCrumb(in, boot.Crumb{Provider: provider, Engine: "7.2", Content: "291"}); err != nil {
 		return err
 	}
 	say("guest: starting %s", provider)
 	unix.Sync()
 	return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0o600)
+}
+
+// leaveCrumb notes what is being started, as the core does: it starts nothing that this boot forbids, and then notes
+// nothing either, whatever a vendor's own unit does.
+func leaveCrumb(in boot.Instruction, c boot.Crumb) error {
+	if in.Disables(c.Provider) {
+		return nil
+	}
+	c.Boot = in.Boot
+	return esp.Open(in.Dir).LeaveCrumb(c)
 }
 
 // rehearse asks for a visit to the recovery environment, as "keepout recovery test" does, and tells after it what the
