@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, the instance tells clones apart
 	f := &fetcher{
 		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
-		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause, turn: stageTurn,
+		mirror: mirror{from: server{host}, to: o.Staging, whole: map[string]bool{}}, pause: minPause, turn: stageTurn,
 	}
 	go f.post(ctx)
 	return f.run(ctx)
@@ -103,8 +103,9 @@ func Run(ctx context.Context, o Options) error {
 
 // fromFolder stages what a folder names.
 func fromFolder(ctx context.Context, o *Options) error {
+	whole := map[string]bool{}
 	for {
-		err := stageFrom(ctx, o)
+		err := stageFrom(ctx, o, whole)
 		if o.Once {
 			return err
 		}
@@ -119,13 +120,13 @@ func fromFolder(ctx context.Context, o *Options) error {
 	}
 }
 
-func stageFrom(ctx context.Context, o *Options) error {
+func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 	dir, err := folder.Open(o.From)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }() // only read
-	m := mirror{from: disk{dir}, to: o.Staging}
+	m := mirror{from: disk{dir}, to: o.Staging, whole: whole}
 	c, err := m.catalog(ctx)
 	if err != nil {
 		return err
