@@ -19,7 +19,6 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -96,6 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	f := &fetcher{
 		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
 		mirror: mirror{from: server{host}, to: o.Staging, whole: map[string]bool{}}, pause: minPause, turn: stageTurn,
+		staged: stagedBefore(o.Staging),
 	}
 	go f.post(ctx)
 	return f.run(ctx)
@@ -217,56 +217,6 @@ type fetcher struct {
 	fetched  time.Time               // the catalog
 	staged   map[string]update.Order // by digest
 	grants   []held
-}
-
-// held is a grant that the core may not have seen yet.
-type held struct {
-	digest string
-	sealed []byte
-	got    time.Time
-}
-
-// grantKept is how long a grant is left for the core to see: the longest life of one.
-const grantKept = 5 * time.Minute
-
-// retain adds to what was ordered now the grants that are still good, and the packages that they are for: the answer
-// with a grant orders nothing any more, and the core looks when it likes.
-func (f *fetcher) retain(orders *update.Orders, grants []*fleetpb.Grant) {
-	if f.staged == nil {
-		f.staged = map[string]update.Order{}
-	}
-	leave := map[string]bool{}
-	for _, o := range orders.Orders {
-		if o.Act == update.Stage {
-			f.staged[o.Digest] = o
-			continue
-		}
-		leave[o.Provider+"/"+string(o.Part)] = true
-	}
-	for _, g := range grants {
-		f.grants = append(f.grants, held{digest: g.GetDigest(), sealed: g.GetSealed(), got: time.Now()})
-	}
-	f.grants = slices.DeleteFunc(f.grants, func(h held) bool {
-		o := f.staged[h.digest]
-		return time.Since(h.got) > grantKept || leave[o.Provider+"/"+string(o.Part)]
-	})
-	f.grants = f.grants[max(0, len(f.grants)-update.MaxOrders):]
-	wanted := map[string]bool{}
-	for _, o := range orders.Orders {
-		wanted[o.Digest] = true
-	}
-	for _, h := range f.grants {
-		orders.Grants = append(orders.Grants, h.sealed)
-		if o, ok := f.staged[h.digest]; ok && !wanted[h.digest] && len(orders.Orders) < update.MaxOrders {
-			orders.Orders = append(orders.Orders, o)
-			wanted[h.digest] = true
-		}
-	}
-	for d := range f.staged {
-		if !wanted[d] {
-			delete(f.staged, d)
-		}
-	}
 }
 
 func (f *fetcher) run(ctx context.Context) error {
