@@ -55,7 +55,7 @@ const (
 	countsEvery = 5 * time.Minute  // counts are said, unless the server wants them more often
 	alarmEvery  = 10 * time.Second // and counts of what should not be
 	noCore      = 10 * time.Second // without a core, the server is asked that often
-	stageTurn   = time.Minute      // between two check-ins packages are fetched for that long
+	stageTurn   = time.Minute      // what to go back to is fetched for that long between two check-ins, other packages too
 	ownDir      = "fetch"
 )
 

@@ -13,51 +13,66 @@ import (
 	"github.com/keepout-security/keepout/internal/update"
 )
 
-// obey stages what was ordered, and writes it down for the core. However slowly packages come, it returns after a turn:
-// a host that fetches is still heard, and hears of a halt. What is unfinished goes on in the next one, and what is
-// whole stays in the list whatever becomes of the others.
+// obey writes down for the core what was ordered, each order as soon as the core can carry it out: first to go back to
+// what it has, then to go back to what is fetched for that, then what is staged. However slowly packages come, it
+// returns after two turns, one for what to go back to and one for the rest: a host that fetches is still heard, and
+// hears of a halt. What is unfinished goes on in the next one, and what is whole stays in the list whatever becomes of
+// the others.
 func (f *fetcher) obey(
 	ctx context.Context, list []*fleetpb.Order, grants []*fleetpb.Grant,
 ) (unfinished bool, err error) {
 	list = list[:min(len(list), update.MaxOrders)]
 	f.retain(list, grants)
 	var backs []update.Order
-	var stages []*fleetpb.Order
+	var far, stages []*fleetpb.Order
+	has := f.slots()
 	for _, o := range list {
-		if o.GetAct() == fleetpb.Order_ACT_STAGE {
+		order := back(o)
+		switch {
+		case o.GetAct() == fleetpb.Order_ACT_STAGE:
 			stages = append(stages, o)
-			continue
+		case has(order):
+			backs = append(backs, order)
+		default:
+			far = append(far, o)
 		}
-		backs = append(backs, f.back(ctx, o))
 	}
-	unfinished, errs := f.stageAll(ctx, stages)
-	orders := f.orders(backs, stages)
-	errs = append(errs, update.WriteOrders(f.o.Staging, orders))
-	if !unfinished && len(errs) == 1 {
-		errs = append(errs, sweep(f.o.Staging, orders.Orders))
+	tell := func() { err = update.WriteOrders(f.o.Staging, f.orders(backs, stages)) }
+	tell()
+	f.bring(ctx, far, func(o update.Order) {
+		backs = append(backs, o)
+		tell()
+	})
+	unfinished, errs := f.stageAll(ctx, stages, tell)
+	if errs = append(errs, err); !unfinished && errors.Join(errs...) == nil {
+		errs = append(errs, sweep(f.o.Staging, f.orders(backs, stages).Orders))
 	}
 	return unfinished, errors.Join(errs...)
 }
 
-// stageAll fetches what these orders name, each in a fair part of the turn.
-func (f *fetcher) stageAll(ctx context.Context, list []*fleetpb.Order) (unfinished bool, errs []error) {
+// stageAll fetches what these orders name, each in a fair part of the turn, and tells of each.
+func (f *fetcher) stageAll(
+	ctx context.Context, list []*fleetpb.Order, tell func(),
+) (unfinished bool, errs []error) {
 	turn, cancel := context.WithTimeout(ctx, f.turn)
 	defer cancel()
 	stale := f.refresh(turn, list)
 	for i, o := range list {
 		digest := o.GetRelease().GetDigest()
 		order, err := f.stage(turn, len(list)-i, o, stale)
-		if err == nil {
+		switch {
+		case err == nil:
 			f.staged[digest] = order
-			continue
-		}
-		delete(f.staged, digest)
-		if errors.Is(err, errTurn) {
+		case errors.Is(err, errTurn):
 			f.o.Log.Info("not all was fetched in this turn", slog.Any("error", err))
 			unfinished = true
-			continue
+		default:
+			errs = append(errs, err)
 		}
-		errs = append(errs, err)
+		if err != nil {
+			delete(f.staged, digest)
+		}
+		tell()
 	}
 	return unfinished, errs
 }
@@ -209,31 +224,42 @@ func (f *fetcher) orders(backs []update.Order, stages []*fleetpb.Order) *update.
 	return out
 }
 
-// backLimit is how long the fetch of what to go back to may take: all that time the host runs what was halted. What
-// takes longer is lacking, and the core goes back to the version before.
-const backLimit = time.Minute
-
-// back is an order to go back. What the core has in no slot is fetched first.
-func (f *fetcher) back(ctx context.Context, o *fleetpb.Order) update.Order {
-	order := update.Order{
+// back is an order to go back.
+func back(o *fleetpb.Order) update.Order {
+	return update.Order{
 		Act: update.RollBack, Rollout: o.GetRollout(), Provider: o.GetRelease().GetProvider(),
 		Part: part(o.GetRelease().GetChannel()), Digest: o.GetRelease().GetDigest(), Reason: o.GetReason(),
 	}
-	if r, err := update.ReadReport(f.o.report()); err == nil && r.Has(order.Provider, order.Part, order.Digest) {
-		return order
-	}
-	call, cancel := context.WithTimeout(ctx, backLimit)
+}
+
+// slots tells whether the core has in a slot what an order goes back to. An order that names nothing is to go back to
+// the version before, which it knows.
+func (f *fetcher) slots() func(update.Order) bool {
+	r, _ := update.ReadReport(f.o.report()) // of a core that says nothing, nothing is known
+	return func(o update.Order) bool { return o.Digest == "" || r.Has(o.Provider, o.Part, o.Digest) }
+}
+
+// bring fetches what to go back to, all of it in one turn: all that time the host runs what was halted. What takes
+// longer is lacking, and the core goes back to the version before.
+func (f *fetcher) bring(ctx context.Context, list []*fleetpb.Order, done func(update.Order)) {
+	turn, cancel := context.WithTimeout(ctx, f.turn)
 	defer cancel()
-	found, unnamed := f.lookUp(order.Digest, f.refresh(call, []*fleetpb.Order{o}))
-	if unnamed == nil {
-		order.Vendor, order.Path = found.Vendor, found.Path
+	stale := f.refresh(turn, list)
+	for i, o := range list {
+		order := back(o)
+		found, unnamed := f.lookUp(order.Digest, stale)
+		if unnamed == nil {
+			order.Vendor, order.Path = found.Vendor, found.Path
+		}
+		call, cancel := share(turn, len(list)-i)
+		if err := f.mirror.blobs(call, order.Digest); err != nil {
+			err = errors.Join(unnamed, err)
+			f.o.Log.Warn("what to go back to was not fetched", slog.Any("error", err))
+			order.Lacking = err.Error()[:min(len(err.Error()), maxLacking)]
+		}
+		cancel()
+		done(order)
 	}
-	if err := f.mirror.blobs(call, order.Digest); err != nil {
-		err = errors.Join(unnamed, err)
-		f.o.Log.Warn("what to go back to was not fetched", slog.Any("error", err))
-		order.Lacking = err.Error()[:min(len(err.Error()), maxLacking)]
-	}
-	return order
 }
 
 // maxLacking bounds what is said about it, in bytes.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
@@ -122,4 +124,78 @@ func TestSlowPackageTakesItsPart(t *testing.T) {
 		}
 	}
 	t.Errorf("the core is told %q", toldCore(t, f))
+}
+
+// TestRollBackWaitsForNothing: an order to go back to what the host has is told to the core before anything is fetched,
+// together with what was staged before, and however many packages do not come, the host checks in after two turns.
+func TestRollBackWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	dir, digests := stick(t)
+	former := "sha256:" + strings.Repeat("f", 64)
+	synctest.Test(t, func(t *testing.T) {
+		f := stager(t, dir)
+		if err := os.MkdirAll(f.o.report(), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		err := update.WriteReport(f.o.report(), &update.Report{Core: "c", Installed: []update.Installed{
+			{Provider: "acme-edr", Part: "content", Slot: "former", Digest: former},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := []*fleetpb.Order{stageOrder(digests["two"])}
+		if unfinished, err := f.obey(t.Context(), list, nil); err != nil || unfinished {
+			t.Fatalf("unfinished: %v, %v", unfinished, err)
+		}
+		var first, last []string
+		f.mirror.from = punctual{&faulty{
+			from: text(""), name: all, then: func(ctx context.Context) (byte, error) {
+				if last = toldCore(t, f); first == nil {
+					first = last
+				}
+				return stall(ctx)
+			},
+		}}
+		list = append([]*fleetpb.Order{stageOrder(digests["one"])}, list...)
+		for _, digit := range "01234" {
+			list = append(list, backOrder("sha256:"+strings.Repeat(string(digit), 64)))
+		}
+		list = append(list, backOrder(former), backOrder(""))
+		begin := time.Now()
+		if unfinished, err := f.obey(t.Context(), list, nil); err != nil || !unfinished {
+			t.Errorf("unfinished: %v, %v", unfinished, err)
+		}
+		if took := time.Since(begin); took > 2*f.turn {
+			t.Errorf("it checks in after %v", took)
+		}
+		want := []string{"roll-back " + former, "roll-back ", "stage " + digests["two"]}
+		if !slices.Equal(first, want) {
+			t.Errorf("before anything came the core was told %q, want %q", first, want)
+		}
+		if len(last) != len(want)+5 {
+			t.Errorf("when the last package is waited for, the core was told %q", last)
+		}
+	})
+}
+
+// TestRollBackTakesItsPart: what never comes does not keep the host from going back with something else.
+func TestRollBackTakesItsPart(t *testing.T) {
+	t.Parallel()
+	dir, digests := stick(t)
+	slow, err := blob(digests["one"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := stager(t, dir)
+		f.stalls(func(name string) bool { return name == slow })
+		list := []*fleetpb.Order{backOrder(digests["one"]), backOrder(digests["two"])}
+		if _, err := f.obey(t.Context(), list, nil); err != nil {
+			t.Fatal(err)
+		}
+		orders, err := update.ReadOrders(os.DirFS(f.o.Staging))
+		if err != nil || len(orders.Orders) != 2 || orders.Orders[0].Lacking == "" || orders.Orders[1].Lacking != "" {
+			t.Errorf("orders %+v, %v", orders, err)
+		}
+	})
 }
