@@ -56,6 +56,7 @@ const (
 	alarmEvery  = 10 * time.Second // and counts of what should not be
 	noCore      = 10 * time.Second // without a core, the server is asked that often
 	stageTurn   = time.Minute      // what to go back to is fetched for that long between two check-ins, other packages too
+	renewLimit  = time.Minute      // for a new certificate
 	ownDir      = "fetch"
 )
 
@@ -199,10 +200,17 @@ func keyOf(o *Options) (*ecdsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, der, 0o600)
 }
 
+// plane is the control plane; client.Host reaches one. Each call ends with its context.
+type plane interface {
+	sender
+	CheckIn(ctx context.Context, req *fleetpb.CheckInRequest) (*fleetpb.CheckInResponse, error)
+	Renew(ctx context.Context, keep func(*client.Identity) error) error
+}
+
 // fetcher is the loop of an enrolled host.
 type fetcher struct {
 	o        *Options
-	host     *client.Host
+	host     plane
 	mirror   mirror
 	instance string
 	boot     string
@@ -304,13 +312,12 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 	if counts || left < time.Second {
 		f.told.at = time.Now()
 	}
-	if out.GetRenew() {
-		if err := f.host.Renew(ctx, f.o.keepIdentity); err != nil {
-			f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
-		}
-	}
 	unfinished, err := f.obey(ctx, out.GetOrders(), out.GetGrants())
-	if err := errors.Join(f.revoke(out), err); err != nil {
+	err = errors.Join(f.revoke(out), err)
+	if out.GetRenew() {
+		f.renew(ctx)
+	}
+	if err != nil {
 		return 0, err
 	}
 	if f.revision = out.GetRevision(); unfinished {
@@ -323,6 +330,16 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		return min(time.Duration(out.GetAgainMs())*time.Millisecond, time.Second), nil
 	}
 	return minPause, nil
+}
+
+// renew asks for a new certificate. That is done after all that was ordered, and not for long: the old one is good for
+// days, and who does not answer must not keep the host from checking in.
+func (f *fetcher) renew(ctx context.Context) {
+	call, cancel := context.WithTimeout(ctx, renewLimit)
+	defer cancel()
+	if err := f.host.Renew(call, f.o.keepIdentity); err != nil {
+		f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
+	}
 }
 
 // interrupt ends a call when the core's report says something that should be told now.

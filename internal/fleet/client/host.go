@@ -202,7 +202,7 @@ func (h *Host) ReportRecovery(
 }
 
 // Renew gets a certificate for a new key and hands the new identity to keep, which must store it; then, and only
-// then, it is used.
+// then, it is used. ctx bounds how long it may take.
 func (h *Host) Renew(ctx context.Context, keep func(*Identity) error) error {
 	key, err := NewKey()
 	if err != nil {
