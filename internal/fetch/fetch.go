@@ -305,6 +305,9 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		if m.GetWaitSeconds() > 0 && errors.Is(call.Err(), context.Canceled) && ctx.Err() == nil {
 			return minPause, nil // the core has news
 		}
+		if errors.Is(err, client.ErrCertificate) {
+			f.renew(ctx) // it may have ended while the machine was off, and is good for that yet
+		}
 		return 0, err
 	}
 	f.spread = time.Duration(out.GetSpreadMs()) * time.Millisecond
@@ -332,8 +335,8 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 	return minPause, nil
 }
 
-// renew asks for a new certificate. That is done after all that was ordered, and not for long: the old one is good for
-// days, and who does not answer must not keep the host from checking in.
+// renew asks for a new certificate. That is done after all that was ordered, and not for long: who does not answer must
+// not keep the host from checking in.
 func (f *fetcher) renew(ctx context.Context) {
 	call, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()

@@ -181,9 +181,16 @@ func (h *Host) Identity() Identity {
 	return h.id
 }
 
+// ErrCertificate is part of the error for a call whose certificate the server does not take. One that has ended is good
+// for Renew for another 90 days; that of a host which is not known any more is good for nothing.
+var ErrCertificate = errors.New("the certificate is not taken")
+
 // CheckIn reports, and returns what the host should do. With WaitSeconds it may take that long: ctx bounds it.
 func (h *Host) CheckIn(ctx context.Context, req *fleetpb.CheckInRequest) (*fleetpb.CheckInResponse, error) {
 	out, err := h.api.CheckIn(ctx, connect.NewRequest(req))
+	if connect.CodeOf(err) == connect.CodeUnauthenticated {
+		err = fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
 	if err != nil {
 		return nil, err
 	}
