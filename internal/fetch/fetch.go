@@ -260,6 +260,8 @@ func (f *fetcher) heard() (r update.Report, alive bool, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return update.Report{}, false, nil
+	case err != nil && update.Stale(f.o.report(), time.Now()):
+		return update.Report{}, false, nil // torn by a power cut, and no core has come up since
 	case err != nil:
 		return r, false, err
 	case update.Stale(f.o.report(), time.Now()):
