@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -13,9 +12,6 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
 )
-
-// tokenCopy is the one-time token where the fetcher's user can read it; it is worth nothing once it was used.
-const tokenCopy = "token"
 
 // giveUp makes the fetcher's own folders, and becomes this program again as a user without any capability, who can get
 // none back. It returns only with an error.
@@ -34,12 +30,6 @@ func giveUp(o *Options, user int, tokenFile string, args []string) error {
 	if err := o.prepareOutbox(user); err != nil {
 		o.Log.Warn("diagnostics may stay in the outbox", slog.Any("error", err))
 	}
-	if tokenFile != "" && o.Token != "" {
-		path := filepath.Join(o.own(), tokenCopy)
-		if err := errors.Join(os.WriteFile(path, []byte(o.Token), 0o600), os.Lchown(path, user, user)); err != nil {
-			return fmt.Errorf("hand over the token: %w", err)
-		}
-	}
 	// This thread alone gives up its rights: execve(2) ends all others.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -52,6 +42,11 @@ func giveUp(o *Options, user int, tokenFile string, args []string) error {
 		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(ends), 0, 0, 0),
 	); err != nil {
 		return fmt.Errorf("give up rights: %w", err)
+	}
+	if tokenFile != "" && o.Token != "" {
+		if err := o.copyToken(); err != nil {
+			return fmt.Errorf("hand over the token: %w", err)
+		}
 	}
 	argv := append([]string{os.Args[0], "-confined"}, args...)
 	return fmt.Errorf("begin anew: %w", syscall.Exec("/proc/self/exe", argv, os.Environ()))

@@ -19,7 +19,6 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +55,8 @@ const (
 	countsEvery = 5 * time.Minute  // counts are said, unless the server wants them more often
 	alarmEvery  = 10 * time.Second // and counts of what should not be
 	noCore      = 10 * time.Second // without a core, the server is asked that often
-	stageTurn   = time.Minute      // between two check-ins packages are fetched for that long
+	stageTurn   = time.Minute      // what to go back to is fetched for that long between two check-ins, other packages too
+	renewLimit  = time.Minute      // for a new certificate
 	ownDir      = "fetch"
 )
 
@@ -95,7 +95,8 @@ func Run(ctx context.Context, o Options) error {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, the instance tells clones apart
 	f := &fetcher{
 		o: &o, host: host, instance: hex.EncodeToString(instance), boot: strings.TrimSpace(string(boot)),
-		mirror: mirror{from: server{host}, to: o.Staging}, pause: minPause, turn: stageTurn,
+		mirror: mirror{from: server{host}, to: o.Staging, whole: map[string]bool{}}, pause: minPause, turn: stageTurn,
+		staged: stagedBefore(o.Staging),
 	}
 	go f.post(ctx)
 	return f.run(ctx)
@@ -103,8 +104,9 @@ func Run(ctx context.Context, o Options) error {
 
 // fromFolder stages what a folder names.
 func fromFolder(ctx context.Context, o *Options) error {
+	whole := map[string]bool{}
 	for {
-		err := stageFrom(ctx, o)
+		err := stageFrom(ctx, o, whole)
 		if o.Once {
 			return err
 		}
@@ -119,13 +121,13 @@ func fromFolder(ctx context.Context, o *Options) error {
 	}
 }
 
-func stageFrom(ctx context.Context, o *Options) error {
+func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 	dir, err := folder.Open(o.From)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }() // only read
-	m := mirror{from: disk{dir}, to: o.Staging}
+	m := mirror{from: disk{dir}, to: o.Staging, whole: whole}
 	c, err := m.catalog(ctx)
 	if err != nil {
 		return err
@@ -198,10 +200,17 @@ func keyOf(o *Options) (*ecdsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, der, 0o600)
 }
 
+// plane is the control plane; client.Host reaches one. Each call ends with its context.
+type plane interface {
+	sender
+	CheckIn(ctx context.Context, req *fleetpb.CheckInRequest) (*fleetpb.CheckInResponse, error)
+	Renew(ctx context.Context, keep func(*client.Identity) error) error
+}
+
 // fetcher is the loop of an enrolled host.
 type fetcher struct {
 	o        *Options
-	host     *client.Host
+	host     plane
 	mirror   mirror
 	instance string
 	boot     string
@@ -216,56 +225,6 @@ type fetcher struct {
 	fetched  time.Time               // the catalog
 	staged   map[string]update.Order // by digest
 	grants   []held
-}
-
-// held is a grant that the core may not have seen yet.
-type held struct {
-	digest string
-	sealed []byte
-	got    time.Time
-}
-
-// grantKept is how long a grant is left for the core to see: the longest life of one.
-const grantKept = 5 * time.Minute
-
-// retain adds to what was ordered now the grants that are still good, and the packages that they are for: the answer
-// with a grant orders nothing any more, and the core looks when it likes.
-func (f *fetcher) retain(orders *update.Orders, grants []*fleetpb.Grant) {
-	if f.staged == nil {
-		f.staged = map[string]update.Order{}
-	}
-	leave := map[string]bool{}
-	for _, o := range orders.Orders {
-		if o.Act == update.Stage {
-			f.staged[o.Digest] = o
-			continue
-		}
-		leave[o.Provider+"/"+string(o.Part)] = true
-	}
-	for _, g := range grants {
-		f.grants = append(f.grants, held{digest: g.GetDigest(), sealed: g.GetSealed(), got: time.Now()})
-	}
-	f.grants = slices.DeleteFunc(f.grants, func(h held) bool {
-		o := f.staged[h.digest]
-		return time.Since(h.got) > grantKept || leave[o.Provider+"/"+string(o.Part)]
-	})
-	f.grants = f.grants[max(0, len(f.grants)-update.MaxOrders):]
-	wanted := map[string]bool{}
-	for _, o := range orders.Orders {
-		wanted[o.Digest] = true
-	}
-	for _, h := range f.grants {
-		orders.Grants = append(orders.Grants, h.sealed)
-		if o, ok := f.staged[h.digest]; ok && !wanted[h.digest] && len(orders.Orders) < update.MaxOrders {
-			orders.Orders = append(orders.Orders, o)
-			wanted[h.digest] = true
-		}
-	}
-	for d := range f.staged {
-		if !wanted[d] {
-			delete(f.staged, d)
-		}
-	}
 }
 
 func (f *fetcher) run(ctx context.Context) error {
@@ -301,6 +260,8 @@ func (f *fetcher) heard() (r update.Report, alive bool, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return update.Report{}, false, nil
+	case err != nil && update.Stale(f.o.report(), time.Now()):
+		return update.Report{}, false, nil // torn by a power cut, and no core has come up since
 	case err != nil:
 		return r, false, err
 	case update.Stale(f.o.report(), time.Now()):
@@ -346,6 +307,9 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		if m.GetWaitSeconds() > 0 && errors.Is(call.Err(), context.Canceled) && ctx.Err() == nil {
 			return minPause, nil // the core has news
 		}
+		if errors.Is(err, client.ErrCertificate) {
+			f.renew(ctx) // it may have ended while the machine was off, and is good for that yet
+		}
 		return 0, err
 	}
 	f.spread = time.Duration(out.GetSpreadMs()) * time.Millisecond
@@ -353,13 +317,12 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 	if counts || left < time.Second {
 		f.told.at = time.Now()
 	}
-	if out.GetRenew() {
-		if err := f.host.Renew(ctx, f.o.keepIdentity); err != nil {
-			f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
-		}
-	}
 	unfinished, err := f.obey(ctx, out.GetOrders(), out.GetGrants())
-	if err := errors.Join(f.revoke(out), err); err != nil {
+	err = errors.Join(f.revoke(out), err)
+	if out.GetRenew() {
+		f.renew(ctx)
+	}
+	if err != nil {
 		return 0, err
 	}
 	if f.revision = out.GetRevision(); unfinished {
@@ -372,6 +335,16 @@ func (f *fetcher) once(ctx context.Context) (wait time.Duration, err error) {
 		return min(time.Duration(out.GetAgainMs())*time.Millisecond, time.Second), nil
 	}
 	return minPause, nil
+}
+
+// renew asks for a new certificate. That is done after all that was ordered, and not for long: who does not answer must
+// not keep the host from checking in.
+func (f *fetcher) renew(ctx context.Context) {
+	call, cancel := context.WithTimeout(ctx, renewLimit)
+	defer cancel()
+	if err := f.host.Renew(call, f.o.keepIdentity); err != nil {
+		f.o.Log.Warn("the certificate was not renewed", slog.Any("error", err))
+	}
 }
 
 // interrupt ends a call when the core's report says something that should be told now.

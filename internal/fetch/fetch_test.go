@@ -92,6 +92,13 @@ func TestFetchFromFolder(t *testing.T) {
 	}
 }
 
+func backOrder(digest string) *fleetpb.Order {
+	return &fleetpb.Order{
+		Act: fleetpb.Order_ACT_ROLL_BACK, Rollout: "r1", Reason: "crash",
+		Release: &fleetpb.Release{Provider: "acme-edr", Channel: fleetpb.Channel_CHANNEL_CONTENT, Digest: digest},
+	}
+}
+
 // TestFetchesWhatToGoBackTo: what the core has in a slot is not fetched; what it has not is, whole; and what cannot be
 // had is said, so that the core need not wait for it.
 func TestFetchesWhatToGoBackTo(t *testing.T) {
@@ -104,7 +111,7 @@ func TestFetchesWhatToGoBackTo(t *testing.T) {
 	defer func() { _ = from.Close() }()
 	o := &Options{StateDir: dir}
 	o.complete()
-	f := &fetcher{o: o, mirror: mirror{from: disk{from}, to: o.Staging}}
+	f := &fetcher{o: o, turn: time.Minute, mirror: mirror{from: disk{from}, to: o.Staging}}
 	if err := os.MkdirAll(o.report(), 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -126,10 +133,14 @@ func TestFetchesWhatToGoBackTo(t *testing.T) {
 		{nobody, false, false, "does not name"},
 		{"../" + nobody, false, false, "no digest"},
 	} {
-		got := f.back(context.Background(), &fleetpb.Order{
-			Act: fleetpb.Order_ACT_ROLL_BACK, Rollout: "r1", Reason: "crash",
-			Release: &fleetpb.Release{Provider: "acme-edr", Channel: fleetpb.Channel_CHANNEL_CONTENT, Digest: c.digest},
-		})
+		if unfinished, err := f.obey(t.Context(), []*fleetpb.Order{backOrder(c.digest)}, nil); err != nil || unfinished {
+			t.Fatalf("unfinished: %v, %v", unfinished, err)
+		}
+		orders, err := update.ReadOrders(os.DirFS(o.Staging))
+		if err != nil || len(orders.Orders) != 1 {
+			t.Fatalf("orders %+v, %v", orders, err)
+		}
+		got := orders.Orders[0]
 		if got.Act != update.RollBack || got.Digest != c.digest || (got.Path != "") != c.named ||
 			(got.Vendor == "acme") != c.named || (got.Lacking != "") != (c.lacking != "") ||
 			!strings.Contains(got.Lacking, c.lacking) {

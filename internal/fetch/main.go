@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/folder"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
 	"github.com/keepout-security/keepout/internal/update"
 	"github.com/keepout-security/keepout/packaging"
@@ -77,8 +79,8 @@ func run(o *Options, version string) error {
 
 // describe fills in what the host is.
 func (o *Options) describe(tokenFile, labels string) error {
-	if text, err := os.ReadFile(filepath.Join(o.own(), tokenCopy)); err == nil {
-		o.Token = strings.TrimSpace(string(text))
+	if text := o.copiedToken(); text != "" {
+		o.Token = text
 	}
 	if text, err := os.ReadFile(tokenFile); tokenFile != "" && err == nil {
 		o.Token = strings.TrimSpace(string(text))
@@ -145,3 +147,35 @@ func alike() map[string]string {
 
 // maxLabel bounds a label that this program makes, in bytes.
 const maxLabel = 64
+
+const (
+	// tokenCopy is the one-time token where the fetcher's user can read it; it is worth nothing once it was used.
+	tokenCopy = "token"
+	maxToken  = 1 << 10 // bytes
+)
+
+// copyToken keeps the token for this program as it goes on. It is called when the rights were given up: in a folder
+// that the fetcher's user may fill, root writes nothing.
+func (o *Options) copyToken() error {
+	return durable.WriteFile(filepath.Join(o.own(), tokenCopy), []byte(o.Token), 0o600)
+}
+
+// copiedToken is the token that was kept, and empty where there is none. Root reads it, too, where the fetcher's user
+// may have put a link to what only root may read, or a pipe that never ends.
+func (o *Options) copiedToken() string {
+	dir, err := folder.Open(o.own())
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = dir.Close() }() // only read
+	f, err := dir.Open(tokenCopy)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }() // only read
+	text, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil || len(text) > maxToken {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}

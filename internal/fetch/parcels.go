@@ -37,8 +37,8 @@ type parcel struct {
 	Made time.Time `json:"made"`
 }
 
-// post sends what is put into the outbox, until ctx ends. The fetcher may not remove it: what was sent is written down,
-// and removed when this program starts as root.
+// post sends what is put into the outbox, until ctx ends; while that fails, less and less often. The fetcher may not
+// remove what was sent: that is written down, and removed when this program starts as root.
 func (f *fetcher) post(ctx context.Context) {
 	wait := postEvery
 	for {
@@ -48,9 +48,12 @@ func (f *fetcher) post(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		err := f.o.postOnce(ctx, f.host)
-		if wait = postEvery; err != nil && ctx.Err() == nil {
-			f.o.Log.Warn("diagnostics were not sent", slog.Any("error", err))
-			wait = min(2*wait, maxPostWait)
+		if err == nil {
+			wait = postEvery
+			continue
+		}
+		if wait = min(2*wait, maxPostWait); ctx.Err() == nil {
+			f.o.Log.Warn("diagnostics were not sent", slog.Any("error", err), slog.Duration("again_in", wait))
 		}
 	}
 }

@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/keepout-security/keepout/internal/fleet/client"
 	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
@@ -17,13 +20,15 @@ import (
 
 // postbox is a control plane that takes what begins with "good".
 type postbox struct {
-	got  []string
-	down bool
+	got   []string
+	down  atomic.Bool
+	calls atomic.Int64
 }
 
 func (p *postbox) SendParcel(_ context.Context, parcel []byte) error {
+	p.calls.Add(1)
 	switch {
-	case p.down:
+	case p.down.Load():
 		return errors.New("no route to host")
 	case !strings.HasPrefix(string(parcel), "good"):
 		return fmt.Errorf("400: %w", client.ErrRefused)
@@ -56,11 +61,12 @@ func TestParcelsAreSentOnce(t *testing.T) {
 	put("bundle-1.parcel", "good one")
 	put("bundle-0.parcel", "torn")
 	put("bundle-3.parcel.tmp", "good, and not whole yet")
-	p := &postbox{down: true}
+	p := &postbox{}
+	p.down.Store(true)
 	if err := o.postOnce(t.Context(), p); err == nil {
 		t.Error("a server that is away took everything")
 	}
-	p.down = false
+	p.down.Store(false)
 	for range 2 {
 		must(o.postOnce(t.Context(), p))
 	}
@@ -83,6 +89,46 @@ func TestParcelsAreSentOnce(t *testing.T) {
 	if len(left) != 1 || left[0].Name() != "bundle-3.parcel.tmp" {
 		t.Errorf("left in the outbox: %v", left)
 	}
+}
+
+// TestParcelsWaitForAServer: a server that is away is asked less and less often, and as often as before once it is
+// there.
+func TestParcelsWaitForAServer(t *testing.T) {
+	t.Parallel()
+	o := &Options{StateDir: t.TempDir()}
+	o.complete()
+	put := func(t *testing.T, name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(o.outbox(), name), []byte("good"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{o.own(), o.outbox()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		d := &desk{}
+		d.down.Store(true)
+		f := &fetcher{o: o, host: d}
+		go f.post(t.Context())
+		put(t, "bundle-1.parcel")
+		time.Sleep(10 * time.Hour)
+		synctest.Wait()
+		if most := 8 + int64(10*time.Hour/maxPostWait); d.calls.Load() < most/2 || d.calls.Load() > most {
+			t.Errorf("it was asked %d times in ten hours, want %d at most", d.calls.Load(), most)
+		}
+		d.down.Store(false)
+		time.Sleep(maxPostWait)
+		synctest.Wait()
+		put(t, "bundle-2.parcel")
+		time.Sleep(postEvery)
+		synctest.Wait()
+		if len(d.got) != 2 {
+			t.Errorf("sent %q", d.got)
+		}
+	})
 }
 
 // TestHostIsKnownByItsPseudonym: the control plane never hears a machine's own id, and hears what makes hosts alike.

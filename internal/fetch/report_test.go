@@ -113,7 +113,8 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestNoCoreIsNotWell: a host whose core is gone is heard of, does not say that it is well, and wants nothing.
+// TestNoCoreIsNotWell: a host whose core is gone is heard of, does not say that it is well, and wants nothing; also
+// where all that the core left is a torn report.
 func TestNoCoreIsNotWell(t *testing.T) {
 	t.Parallel()
 	o := &Options{StateDir: t.TempDir()}
@@ -138,5 +139,17 @@ func TestNoCoreIsNotWell(t *testing.T) {
 	if r, alive, err := f.heard(); err != nil || alive || r.Installed[0].Healthy || len(r.Asks) != 0 ||
 		r.Installed[0].Digest != "d" {
 		t.Errorf("an old report: %+v, %v, %v", r, alive, err)
+	}
+	if err := os.WriteFile(filepath.Join(o.report(), update.ReportFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.heard(); err == nil {
+		t.Error("a report that a core has just torn says nothing")
+	}
+	if err := os.Chtimes(filepath.Join(o.report(), update.ReportFile), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if r, alive, err := f.heard(); err != nil || alive || len(r.Installed) > 0 {
+		t.Errorf("a report that is torn since long: %+v, %v, %v", r, alive, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
+	"strings"
 
+	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/fleet/client"
 	"github.com/keepout-security/keepout/internal/folder"
 )
@@ -50,11 +54,14 @@ func (s server) open(ctx context.Context, name string, offset int64) (io.ReadClo
 // partSuffix ends the name of what is not whole.
 const partSuffix = ".part"
 
-// download brings one file into the staging folder; it is whole or not there. It takes its bytes up to limit; more than
-// that is an error.
+// download brings one metadata file into the staging folder; it is whole or not there. It takes its bytes up to limit;
+// more than that is an error.
 func download(ctx context.Context, from source, name, to string, limit int64) error {
 	return staged(name, to, os.O_TRUNC, func(f *os.File) (worthKeeping bool, err error) {
-		return false, pour(ctx, from, name, f, 0, limit)
+		if err := pour(ctx, from, name, f, 0, limit); err != nil {
+			return false, err
+		}
+		return false, fits(name, io.NewSectionReader(f, 0, limit))
 	})
 }
 
@@ -76,9 +83,38 @@ func downloadBlob(ctx context.Context, from source, name, to string, limit int64
 }
 
 var (
-	errOther = errors.New("its digest is another")
-	errLong  = errors.New("it is longer than it may be")
+	errOther   = errors.New("its digest is another")
+	errLong    = errors.New("it is longer than it may be")
+	errVersion = errors.New("its version is not the one of its name")
 )
+
+// fits reports what is wrong with a file as far as its name tells: a blob's is its digest, and that of metadata begins
+// with its version. It finds whatever a power cut leaves of a file, for zeros are no JSON; the core verifies the rest.
+func fits(name string, r io.Reader) error {
+	if strings.HasPrefix(name, blobDir) {
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r); err != nil {
+			return err
+		}
+		if hex.EncodeToString(sum.Sum(nil)) != path.Base(name) {
+			return errOther
+		}
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(r, maxMeta+1))
+	if err != nil {
+		return err
+	}
+	var m metadata
+	if err := json.Unmarshal(text, &m); err != nil {
+		return fmt.Errorf("it is no metadata: %w", err)
+	}
+	named, _, _ := strings.Cut(path.Base(name), ".")
+	if v, err := strconv.ParseInt(named, 10, 64); err == nil && v != m.Signed.Version {
+		return fmt.Errorf("%w: %d", errVersion, m.Signed.Version)
+	}
+	return nil
+}
 
 // interrupted reports whether more may come of a file. Where the disk takes no more, what is there is in the way.
 func interrupted(err error) bool {
@@ -101,7 +137,8 @@ func pour(ctx context.Context, from source, name string, to io.Writer, offset, l
 	return err
 }
 
-// staged lets somebody write a file and gives it its name when that went well.
+// staged lets somebody write a file and gives it its name when that went well: so that it is whole there, also after a
+// power cut.
 func staged(name, to string, how int, write func(*os.File) (worthKeeping bool, err error)) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
 		return fmt.Errorf("stage %s: %w", name, err)
@@ -112,8 +149,10 @@ func staged(name, to string, how int, write func(*os.File) (worthKeeping bool, e
 		return fmt.Errorf("stage %s: %w", name, err)
 	}
 	keep, err := write(f)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(part, to)
+	if err == nil {
+		err = settle(durable.OS(), f, to)
+	} else {
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		if !keep {
@@ -122,4 +161,13 @@ func staged(name, to string, how int, write func(*os.File) (worthKeeping bool, e
 		return fmt.Errorf("stage %s: %w", name, err)
 	}
 	return nil
+}
+
+// settle closes a file that is whole and gives it its name, in the same folder. Its bytes are on the disk before: that
+// no file system does by itself when the name is a new one.
+func settle(disk durable.Disk, f durable.File, to string) error {
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return durable.MoveOn(disk, f.Name(), to)
 }

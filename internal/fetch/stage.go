@@ -25,7 +25,11 @@ const (
 	maxRoots   = 64 // rotations of a root that are followed in one round
 	maxVendors = 16
 	maxLayers  = 8
+	maxWhole   = 4096 // files that are remembered to be whole; beyond, all are looked at anew
 )
+
+// blobDir is where blobs lie, in every source.
+const blobDir = "blobs/"
 
 // metadata is what is read of a TUF file, only to know what else to fetch. The core verifies.
 type metadata struct {
@@ -43,8 +47,9 @@ type metadata struct {
 
 // mirror fetches what a source has into a staging folder.
 type mirror struct {
-	from source
-	to   string
+	from  source
+	to    string
+	whole map[string]bool // what this process fetched or found whole; nil remembers nothing
 }
 
 func (m mirror) read(name string) (out metadata, err error) {
@@ -103,15 +108,51 @@ func (m mirror) repository(ctx context.Context, dir string) (targets []metadata,
 	return targets, nil
 }
 
-// once fetches a file whose name says its version or content, unless it is there.
-func (m mirror) once(ctx context.Context, name string) error {
-	if _, err := os.Stat(filepath.Join(m.to, name)); err == nil {
+// once fetches a file whose name says its version or content, unless it is there and whole.
+func (m mirror) once(ctx context.Context, name string) (err error) {
+	if m.has(name) {
 		return nil
 	}
-	if strings.HasPrefix(name, "blobs/") {
-		return downloadBlob(ctx, m.from, name, filepath.Join(m.to, name), maxBlob)
+	if to := filepath.Join(m.to, name); strings.HasPrefix(name, blobDir) {
+		err = downloadBlob(ctx, m.from, name, to, maxBlob)
+	} else {
+		err = download(ctx, m.from, name, to, maxMeta)
 	}
-	return download(ctx, m.from, name, filepath.Join(m.to, name), maxMeta)
+	if err == nil {
+		m.remember(name)
+	}
+	return err
+}
+
+// has reports whether a file is there, and removes it where it is torn: what an earlier process, or a machine that lost
+// its power, left under a name would otherwise never be fetched again. That is looked at once, whatever is left of a
+// turn: to begin anew each time would never come to an end.
+func (m mirror) has(name string) bool {
+	at := filepath.Join(m.to, name)
+	f, err := os.Open(at)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // only read
+	if m.whole[name] {
+		return true
+	}
+	if fits(name, f) != nil {
+		_ = os.Remove(at) // where that fails, it is replaced
+		return false
+	}
+	m.remember(name)
+	return true
+}
+
+func (m mirror) remember(name string) {
+	if m.whole == nil {
+		return
+	}
+	if len(m.whole) >= maxWhole {
+		clear(m.whole)
+	}
+	m.whole[name] = true
 }
 
 // catalog is what the operator's and the vendors' metadata say that there is.
@@ -214,7 +255,7 @@ func blob(digest string) (string, error) {
 	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
 		return "", fmt.Errorf("%.80q is no digest", digest)
 	}
-	return "blobs/sha256/" + hex, nil
+	return blobDir + "sha256/" + hex, nil
 }
 
 // newest are the orders of a host without a control plane: of each provider and part the latest release.
@@ -255,5 +296,5 @@ func sweep(staging string, orders []update.Order) error {
 	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage || o.Lacking == "" }) {
 		return nil
 	}
-	return os.RemoveAll(filepath.Join(staging, "blobs"))
+	return os.RemoveAll(filepath.Join(staging, blobDir))
 }

@@ -181,9 +181,16 @@ func (h *Host) Identity() Identity {
 	return h.id
 }
 
+// ErrCertificate is part of the error for a call whose certificate the server does not take. One that has ended is good
+// for Renew for another 90 days; that of a host which is not known any more is good for nothing.
+var ErrCertificate = errors.New("the certificate is not taken")
+
 // CheckIn reports, and returns what the host should do. With WaitSeconds it may take that long: ctx bounds it.
 func (h *Host) CheckIn(ctx context.Context, req *fleetpb.CheckInRequest) (*fleetpb.CheckInResponse, error) {
 	out, err := h.api.CheckIn(ctx, connect.NewRequest(req))
+	if connect.CodeOf(err) == connect.CodeUnauthenticated {
+		err = fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +209,7 @@ func (h *Host) ReportRecovery(
 }
 
 // Renew gets a certificate for a new key and hands the new identity to keep, which must store it; then, and only
-// then, it is used.
+// then, it is used. ctx bounds how long it may take.
 func (h *Host) Renew(ctx context.Context, keep func(*Identity) error) error {
 	key, err := NewKey()
 	if err != nil {
