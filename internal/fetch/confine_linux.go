@@ -33,7 +33,8 @@ func giveUp(o *Options, user int, tokenFile string, args []string) error {
 	// This thread alone gives up its rights: execve(2) ends all others.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// Whoever wants it to end with them is still obeyed: a change of user forgets that (prctl(2)).
+	// Whoever wants it to end with them is still obeyed: a change of user forgets that (prctl(2)). Precondition: this is
+	// the first thread, of which alone that is known.
 	var ends int32
 	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&ends)), 0, 0, 0); err != nil {
 		return fmt.Errorf("ask with whom to end: %w", err)
