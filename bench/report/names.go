@@ -9,7 +9,7 @@ const (
 	MinimalC3     = "C responder, 3 providers"
 	MinimalGo     = "Go responder"
 	Keepout0      = "Keepout"
-	KeepoutAloof  = "Keepout, 1 provider, not asked"
+	KeepoutAloof  = "Keepout, not asked"
 	Keepout1      = "Keepout, 1 provider"
 	Keepout3      = "Keepout, 3 providers"
 	KeepoutClamAV = "Keepout, ClamAV"
