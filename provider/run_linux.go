@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepout-security/keepout/event"
+	"github.com/keepout-security/keepout/internal/beat"
 	"github.com/keepout-security/keepout/wire"
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
@@ -300,15 +301,16 @@ func (r *runner) reload(ctx context.Context) {
 }
 
 func (r *runner) beat(stop <-chan struct{}) {
-	ticker := time.NewTicker(r.heartbeat)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		r.sendHeartbeat()
 		select {
 		case <-stop:
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
+		r.sendHeartbeat()
+		timer.Reset(beat.Next(r.heartbeat)) // with all others, so that the core wakes up once
 	}
 }
 

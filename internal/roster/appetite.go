@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepout-security/keepout/internal/beat"
 	"github.com/keepout-security/keepout/internal/journal"
 	"github.com/keepout-security/keepout/internal/sandbox"
 	"github.com/keepout-security/keepout/internal/supervisor"
@@ -84,7 +85,7 @@ func (d *diners) watch() {
 		} else {
 			pause = min(2*pause, lookRest)
 		}
-		timer.Reset(pause)
+		timer.Reset(beat.Next(pause))
 	}
 }
 

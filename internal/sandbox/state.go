@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepout-security/keepout/internal/beat"
 )
 
 // How often a state folder is looked after. What a provider can write between two looks is what it can be over its
@@ -77,7 +79,7 @@ func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan stru
 		if grows {
 			timer.Reset(stateHurry)
 		} else {
-			timer.Reset(look)
+			timer.Reset(beat.Next(look))
 		}
 	}
 }

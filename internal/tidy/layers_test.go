@@ -37,7 +37,7 @@ var places = []place{
 	{pkg: "event", layer: base},
 	{pkg: "wire/keepoutpb", layer: base},
 	{pkg: "wire", layer: base, peers: []string{"event", "wire/keepoutpb"}},
-	{pkg: "provider", layer: base, peers: []string{"event", "wire", "wire/keepoutpb"}},
+	{pkg: "provider", layer: base, peers: []string{"event", "internal/beat", "wire", "wire/keepoutpb"}},
 	{pkg: "provider/conformance", layer: base, peers: []string{"event", "wire", "wire/keepoutpb", "provider"}},
 	{pkg: "internal/health", layer: base},
 	{pkg: "internal/durable", layer: base},
@@ -72,6 +72,7 @@ var places = []place{
 	{pkg: "internal/sensor", layer: runtime, peers: []string{"internal/sensor/fanotify"}},
 	{pkg: "internal/session", layer: runtime},
 	{pkg: "internal/offheap", layer: runtime},
+	{pkg: "internal/beat", layer: base},
 	{pkg: "internal/verdictcache", layer: runtime, peers: []string{"internal/offheap"}},
 	{pkg: "internal/digest", layer: runtime, peers: []string{"internal/offheap"}},
 	{pkg: "internal/docket", layer: runtime, peers: []string{
