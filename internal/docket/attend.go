@@ -14,10 +14,9 @@ const attendFor = 100 * time.Microsecond
 // attend takes the votes on the only question in flight as they come, in the reader's thread. Without it the reader
 // goes to sleep, and a receiver is woken up for the vote, mostly on another processor, and from there the opener: two
 // wake-ups that cost more than most votes take. The reader is already awake, and on the opener's processor. It stops
-// as soon as anybody else asks, because then it has better things to do; and with one processor it does not begin,
-// because it would only keep the providers from running (decision 14).
+// as soon as anybody else asks, because then it has better things to do (decision 14).
 func (d *Docket) attend(asked []question) {
-	if runtime.NumCPU() == 1 || !prompt(asked) {
+	if !prompt(asked, runtime.NumCPU()) {
 		return
 	}
 	for began := time.Now(); d.waiting.Load() == 1 && time.Since(began) < attendFor; {
@@ -29,9 +28,10 @@ func (d *Docket) attend(asked []question) {
 	}
 }
 
-// prompt reports whether votes are waited for, all of them from providers that have been quick lately.
-func prompt(asked []question) bool {
-	waited := false
+// prompt reports whether votes are waited for, all of them from providers that have been quick lately, and each of
+// which can have a processor beside the reader's: otherwise it would only keep them from running.
+func prompt(asked []question, processors int) bool {
+	waited := 0
 	for i := range asked {
 		if !asked[i].awaited() {
 			continue
@@ -39,9 +39,9 @@ func prompt(asked []question) bool {
 		if asked[i].member.Latency.Recent() >= attendFor {
 			return false
 		}
-		waited = true
+		waited++
 	}
-	return waited
+	return waited > 0 && waited < processors
 }
 
 // awaited reports whether the kernel's answer may have to wait for this vote.

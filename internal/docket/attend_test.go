@@ -40,20 +40,25 @@ func TestPrompt(t *testing.T) {
 	known.memory.known = true
 	gone.member.Session = nil
 	for name, c := range map[string]struct {
-		asked []question
-		want  bool
+		asked      []question
+		processors int
+		want       bool
 	}{
-		"nobody":                       {nil, false},
-		"quick":                        {[]question{seat(event.Enforce, quick)}, true},
-		"slow":                         {[]question{seat(event.Enforce, slow)}, false},
-		"one of them slow":             {[]question{seat(event.Enforce, quick), seat(event.Enforce, slow)}, false},
-		"the slow one only looks on":   {[]question{seat(event.Enforce, quick), seat(event.Audit, slow)}, true},
-		"the slow one has voted":       {[]question{seat(event.Enforce, quick), known}, true},
-		"the slow one is down":         {[]question{seat(event.Enforce, quick), gone}, true},
-		"there is nobody to wait for":  {[]question{known, gone, seat(event.Audit, quick)}, false},
-		"nobody has ever voted so far": {[]question{seat(event.Enforce, 0)}, true},
+		"nobody":                       {nil, 8, false},
+		"quick":                        {[]question{seat(event.Enforce, quick)}, 8, true},
+		"slow":                         {[]question{seat(event.Enforce, slow)}, 8, false},
+		"one of them slow":             {[]question{seat(event.Enforce, quick), seat(event.Enforce, slow)}, 8, false},
+		"the slow one only looks on":   {[]question{seat(event.Enforce, quick), seat(event.Audit, slow)}, 8, true},
+		"the slow one has voted":       {[]question{seat(event.Enforce, quick), known}, 8, true},
+		"the slow one is down":         {[]question{seat(event.Enforce, quick), gone}, 8, true},
+		"there is nobody to wait for":  {[]question{known, gone, seat(event.Audit, quick)}, 8, false},
+		"nobody has ever voted so far": {[]question{seat(event.Enforce, 0)}, 8, true},
+		"one processor":                {[]question{seat(event.Enforce, quick)}, 1, false},
+		"one beside the reader's":      {[]question{seat(event.Enforce, quick)}, 2, true},
+		"and two providers":            {[]question{seat(event.Enforce, quick), seat(event.Enforce, quick)}, 2, false},
+		"two providers, three":         {[]question{seat(event.Enforce, quick), seat(event.Enforce, quick)}, 3, true},
 	} {
-		if got := prompt(c.asked); got != c.want {
+		if got := prompt(c.asked, c.processors); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
