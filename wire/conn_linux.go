@@ -20,8 +20,8 @@ type Conn struct {
 	fd     int
 	closed atomic.Bool
 
-	// use is held for reading while the descriptor is used for sending, and for writing when it is given back: a
-	// number that is used a moment too late belongs to somebody else by then.
+	// use is held for reading while the descriptor is used for what does not wait, and for writing when it is given
+	// back: a number that is used a moment too late belongs to somebody else by then.
 	use  sync.RWMutex
 	gone bool
 }

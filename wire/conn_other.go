@@ -63,3 +63,6 @@ func (*Receiver) Soon([]byte) (n, file int, err error) { return 0, -1, errors.Er
 
 // Await is not supported on this system.
 func (*Receiver) Await() error { return errors.ErrUnsupported }
+
+// Try is not supported on this system.
+func (*Receiver) Try([]byte) (n, file int, err error) { return 0, -1, errors.ErrUnsupported }

@@ -78,7 +78,7 @@ func (r *Receiver) Recv(buf []byte) (n, file int, err error) {
 // Without eagerness it waits.
 func (r *Receiver) Soon(buf []byte) (n, file int, err error) {
 	for {
-		errno := r.m.receive(r.c.fd, buf, r.files, r.eager)
+		errno := r.m.receive(r.c.fd, buf, r.files, r.eager, 0)
 		switch errno {
 		case 0:
 			return r.m.packet(buf)
@@ -93,14 +93,35 @@ func (r *Receiver) Soon(buf []byte) (n, file int, err error) {
 			if err := r.Await(); err != nil { // an eager Receiver of the same socket has set the limit
 				return 0, -1, err
 			}
-		case unix.ECONNRESET:
-			return 0, -1, io.EOF
 		default:
-			if r.c.closed.Load() {
-				return 0, -1, io.EOF
-			}
-			return 0, -1, fmt.Errorf("recvmsg: %w", errno)
+			return 0, -1, r.over(errno)
 		}
+	}
+}
+
+// over is what an error of recvmsg(2) says that ends the conversation.
+func (r *Receiver) over(errno unix.Errno) error {
+	if errno == unix.ECONNRESET || r.c.closed.Load() {
+		return io.EOF
+	}
+	return fmt.Errorf("recvmsg: %w", errno)
+}
+
+// Try is Recv, but returns ErrQuiet where nothing is there yet. It does not tell the scheduler, because it never waits.
+// Unlike the others it may be called at any time, after Close too, when it returns io.EOF.
+func (r *Receiver) Try(buf []byte) (n, file int, err error) {
+	r.c.use.RLock()
+	defer r.c.use.RUnlock()
+	if r.c.gone {
+		return 0, -1, io.EOF
+	}
+	switch errno := r.m.receive(r.c.fd, buf, r.files, true, unix.MSG_DONTWAIT); errno {
+	case 0:
+		return r.m.packet(buf)
+	case unix.EAGAIN, unix.EINTR:
+		return 0, -1, ErrQuiet
+	default:
+		return 0, -1, r.over(errno)
 	}
 }
 
@@ -128,7 +149,7 @@ type message struct {
 }
 
 // receive receives one packet. raw does not tell the scheduler about the wait.
-func (m *message) receive(fd int, buf []byte, files, raw bool) unix.Errno {
+func (m *message) receive(fd int, buf []byte, files, raw bool, flags uintptr) unix.Errno {
 	m.vector.Base = unsafe.SliceData(buf)
 	m.vector.SetLen(len(buf))
 	m.header = unix.Msghdr{Iov: &m.vector}
@@ -141,10 +162,10 @@ func (m *message) receive(fd int, buf []byte, files, raw bool) unix.Errno {
 	var errno unix.Errno
 	if raw {
 		n, _, errno = unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.header)),
-			unix.MSG_CMSG_CLOEXEC)
+			unix.MSG_CMSG_CLOEXEC|flags)
 	} else {
 		n, _, errno = unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.header)),
-			unix.MSG_CMSG_CLOEXEC)
+			unix.MSG_CMSG_CLOEXEC|flags)
 	}
 	runtime.KeepAlive(buf)
 	m.n = int(n)

@@ -145,3 +145,50 @@ func TestEagerReceiverYields(t *testing.T) {
 		<-ended
 	}
 }
+
+// TestTry: it takes what is there, never waits, says when the peer has gone, and leaves a number alone that Close has
+// given back.
+func TestTry(t *testing.T) {
+	t.Parallel()
+	a, end, err := wire.Pair(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := wire.NewReceiver(a, false, true) // eager: with a time limit on the socket
+	buf := make([]byte, 16)
+	if _, _, err := r.Try(buf); !errors.Is(err, wire.ErrQuiet) {
+		t.Errorf("of an empty socket: %v", err)
+	}
+	fd, err := unix.FcntlInt(end.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := wire.NewConn(fd)
+	if err = errors.Join(err, end.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Send([]byte("vote"), -1); err != nil {
+		t.Fatal(err)
+	}
+	if n, file, err := r.Try(buf); err != nil || file != -1 || string(buf[:n]) != "vote" {
+		t.Errorf("%q, descriptor %d, %v", buf[:n], file, err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Try(buf); !errors.Is(err, io.EOF) {
+		t.Errorf("after the peer has gone: %v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, its, err := wire.Pair(1 << 20) // most likely under the number that was given back
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	defer its.Close()
+	if _, _, err := r.Try(buf); !errors.Is(err, io.EOF) {
+		t.Errorf("after Close: %v", err)
+	}
+}

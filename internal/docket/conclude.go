@@ -141,7 +141,7 @@ func (d *Docket) conclude(e *entry) actions {
 
 // answer tells the kernel. Preconditions: mu is held.
 func (d *Docket) answer(e *entry, allow bool) actions {
-	d.waiting -= 1 + len(e.joined)
+	d.waiting.Add(-1 - int32(len(e.joined)))
 	outcome := e.c.Verdict().Outcome
 	if allow && outcome == event.Denied {
 		outcome = event.Allowed // pardoned

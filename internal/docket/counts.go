@@ -53,15 +53,12 @@ type Totals struct {
 
 // Totals returns how many questions were answered and how; joined questions count each.
 func (d *Docket) Totals() Totals {
-	d.mu.Lock()
-	inFlight := d.waiting
-	d.mu.Unlock()
 	return Totals{
 		Allowed: d.counts.Allowed.Load(), Denied: d.counts.Denied.Load(),
 		WouldDeny: d.counts.WouldDeny.Load(), Timeout: d.counts.Timeout.Load(),
 		Unavailable: d.counts.Unavailable.Load(), Unmatched: d.counts.Unmatched.Load(),
 		Remembered: d.counts.Remembered.Load(),
-		Notified:   d.counts.Notified.Load(), InFlight: inFlight,
+		Notified:   d.counts.Notified.Load(), InFlight: int(d.waiting.Load()),
 		Prescanned: d.counts.Prescanned.Load(), Interrupted: d.counts.Interrupted.Load(),
 		Hashed: d.counts.Hashed.Load(), Unhashed: d.counts.Unhashed.Load(),
 	}
@@ -73,6 +70,8 @@ type Latency struct {
 	mu   sync.Mutex
 	h    *hdrhistogram.Histogram
 	then *hdrhistogram.Snapshot // at the last Lap
+
+	recent atomic.Int64 // in nanoseconds; written with mu held
 }
 
 // NewLatency makes an empty histogram for 1 µs to 60 s at two significant figures.
@@ -86,7 +85,15 @@ func (l *Latency) Add(d time.Duration) {
 	defer l.mu.Unlock()
 	// Out of range cannot be: no vote is awaited that long.
 	_ = l.h.RecordValue(max(d.Microseconds(), 1))
+	before := l.recent.Load()
+	l.recent.Store(before + (int64(d)-before)/recentVotes)
 }
+
+// recentVotes is about how many votes Recent looks back.
+const recentVotes = 8
+
+// Recent returns how long votes have taken lately: a mean in which the last ones weigh most, and 0 at first.
+func (l *Latency) Recent() time.Duration { return time.Duration(l.recent.Load()) }
 
 // Quantiles are in microseconds; zero without votes.
 type Quantiles struct {

@@ -76,6 +76,8 @@ type Docket struct {
 	convening sync.Mutex // one panel after the other; it is locked first
 	sight     Sight      // used with convening held
 
+	waiting atomic.Int32 // questions in flight, joined ones included; changed with mu held
+
 	mu        sync.Mutex
 	cases     map[uint64]*entry
 	flights   map[flight]*entry
@@ -83,7 +85,6 @@ type Docket struct {
 	ballots   []event.Ballot // for the next cases
 	scan      *entry         // the offer that is being looked at
 	lingering int            // cases that are answered and keep their object open
-	waiting   int            // questions in flight, joined ones included
 	closing   bool           // no new questions are asked
 
 	seed    maphash.Seed
@@ -209,7 +210,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	q.Retain()
 	pinned := q.Pin() // some system calls, for which nobody else shall wait
 	d.mu.Lock()
-	if d.closing || d.waiting >= MaxInFlight {
+	if d.closing || d.waiting.Load() >= MaxInFlight {
 		reason := event.ReasonOverload
 		if d.closing {
 			reason = event.ReasonShutdown
@@ -218,7 +219,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 		d.overload(q, reason, asked)
 		return
 	}
-	d.waiting++
+	d.waiting.Add(1)
 	key := flightOf(p, q, asked)
 	// Who shares an answer must see what was judged: a writer moves the times before the content, so an equal version
 	// is not enough.
@@ -236,6 +237,7 @@ func (d *Docket) Judge(q *sensor.Question) {
 	todo.run()
 	d.rouse()
 	d.deliver(e, asked)
+	d.attend(asked)
 }
 
 // open opens the case of a question. Preconditions: mu is held.

@@ -9,11 +9,7 @@ import (
 )
 
 // Busy reports whether anybody waits for a verdict.
-func (d *Docket) Busy() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.waiting > 0
-}
+func (d *Docket) Busy() bool { return d.waiting.Load() > 0 }
 
 // Offer implements sensor.Prescanner: it asks those whose votes can be remembered about a file that nobody has opened
 // yet, so that the first who does finds them. Nobody gets an answer, and there is no record. Denials are not
@@ -32,7 +28,7 @@ func (d *Docket) Offer(q *sensor.Question) {
 	// Memory is for hosts on which somebody waits for votes.
 	useful := len(asked) > 0 && q.Lasting() && d.ruling.Policy().Mode == event.Enforce && q.Pin()
 	d.mu.Lock()
-	if !useful || d.closing || d.waiting > 0 || d.scan != nil {
+	if !useful || d.closing || d.waiting.Load() > 0 || d.scan != nil {
 		d.mu.Unlock()
 		q.End(false)
 		q.Drop()

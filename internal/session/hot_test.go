@@ -1,6 +1,9 @@
 package session
 
 import (
+	"errors"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,6 +66,66 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(500, next); n != 0 {
 		t.Errorf("%v allocations a question, want 0", n)
 	}
+}
+
+// TestCollect: whoever takes a vote, the receiver or one of those who collect, it is handed over exactly once.
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	r := readied(newRig(t, 1024))
+	go answerAll(r.auth)
+	const votes, collectors = 3000, 3
+	stop := make(chan struct{})
+	var crowd sync.WaitGroup
+	for range collectors {
+		crowd.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					r.s.Collect()
+				}
+			}
+		})
+	}
+	ev := openEvent(0)
+	for range votes {
+		ev.ID++
+		for r.s.Deliver(event.Open, ev, time.Minute, -1) != nil {
+			runtime.Gosched() // its credit comes back with the votes
+		}
+	}
+	r.until("all have voted", func(c Counters) bool { return c.Pending == 0 })
+	close(stop)
+	crowd.Wait()
+	seen := map[uint64]int{}
+	r.sink.with(func() {
+		for _, v := range r.sink.votes {
+			seen[v.id]++
+		}
+	})
+	for id := range uint64(votes) {
+		if seen[id+1] != 1 {
+			t.Errorf("event %d has %d votes", id+1, seen[id+1])
+		}
+	}
+}
+
+// TestCollectSeesAViolation: what the receiver would have ended the session for, Collect does, too.
+func TestCollectSeesAViolation(t *testing.T) {
+	t.Parallel()
+	r := readied(newRig(t, 1024))
+	if err := r.auth.Send([]byte("no vote"), -1); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		r.s.Collect()
+	}
+	if err := <-r.sink.ended; !errors.Is(err, wire.ErrProtocol) {
+		t.Errorf("the session ended with %v", err)
+	}
+	r.s.Wait()
+	r.s.Collect() // nothing happens any more
 }
 
 // BenchmarkSession is one question and its vote, over the socket to a provider in the same process and back.

@@ -41,30 +41,60 @@ func (s *Session) receiveControl() {
 const slots = 16
 
 // receiveVotes reads the auth socket until it ends or the provider breaks the protocol. It keeps its thread, so that
-// the kernel wakes it directly, and allocates only for texts that it has not just seen.
+// the kernel wakes it directly.
 func (s *Session) receiveVotes() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r := wire.NewReceiver(s.auth, false, wire.SlotsToSpare(slots))
-	buf := make([]byte, wire.MaxPacket)
-	var raw wire.RawVote
-	var rule, content lastText
+	b := newBallotBox(s, wire.SlotsToSpare(slots))
 	for {
-		n, _, err := r.Recv(buf)
-		switch {
-		case err != nil:
-		case wire.ParseVote(buf[:n], &raw):
-			vote, known := raw.Vote()
-			vote.Rule, vote.Content = rule.clip(raw.Rule), content.clip(raw.Content)
-			err = s.onVote(raw.ID, vote, known)
-		default:
-			err = s.onAuth(buf[:n])
+		n, _, err := b.from.Recv(b.buf)
+		if err == nil {
+			err = b.open(s, n)
 		}
 		if err != nil {
 			s.stop(err)
 			return
 		}
 	}
+}
+
+// Collect takes a vote, if one is there, and hands it to the sink, as the receiver would have: it is for who is awake
+// already. It never waits, and does nothing while somebody else collects.
+func (s *Session) Collect() {
+	if !s.collecting.TryLock() {
+		return
+	}
+	defer s.collecting.Unlock()
+	b := s.box
+	n, _, err := b.from.Try(b.buf)
+	if err == nil {
+		err = b.open(s, n)
+	}
+	if err != nil && !errors.Is(err, wire.ErrQuiet) && !errors.Is(err, io.EOF) { // the receiver sees the end, too
+		s.stop(err)
+	}
+}
+
+// ballotBox is what one goroutine needs to take votes. It allocates only for texts that it has not just seen.
+type ballotBox struct {
+	from          *wire.Receiver
+	buf           []byte
+	raw           wire.RawVote
+	rule, content lastText
+}
+
+func newBallotBox(s *Session, eager bool) *ballotBox {
+	return &ballotBox{from: wire.NewReceiver(s.auth, false, eager), buf: make([]byte, wire.MaxPacket)}
+}
+
+// open takes the packet of n bytes in the buffer.
+func (b *ballotBox) open(s *Session, n int) error {
+	if !wire.ParseVote(b.buf[:n], &b.raw) {
+		return s.onAuth(b.buf[:n])
+	}
+	vote, known := b.raw.Vote()
+	vote.Rule, vote.Content = b.rule.clip(b.raw.Rule), b.content.clip(b.raw.Content)
+	return s.onVote(b.raw.ID, vote, known)
 }
 
 // lastText remembers one text, because a provider says mostly the same.

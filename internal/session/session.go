@@ -12,8 +12,8 @@ import (
 	pb "github.com/keepout-security/keepout/wire/keepoutpb"
 )
 
-// Sink takes what a session learns. Its methods are called from the session's two receiving goroutines and must
-// be quick.
+// Sink takes what a session learns. Its methods are called from the session's two receiving goroutines and from
+// Collect, and must be quick.
 type Sink interface {
 	// Hello says that the handshake is done.
 	Hello(s *Session, engine string)
@@ -84,6 +84,9 @@ type Session struct {
 
 	buffers chan []byte // for auth events, which are sent without the lock
 
+	collecting sync.Mutex
+	box        *ballotBox // for Collect; used with collecting held
+
 	window   time.Time // of the control packets that are counted; the control receiver's alone
 	inWindow int
 
@@ -97,6 +100,7 @@ func Start(c Config) *Session {
 		provider: c.Provider, auth: c.Auth, control: c.Control, welcome: c.Welcome, allowed: c.Allowed,
 		sink: c.Sink, ledger: newLedger(), buffers: make(chan []byte, senders),
 	}
+	s.box = newBallotBox(s, false)
 	s.receivers.Go(s.receiveControl)
 	s.receivers.Go(s.receiveVotes)
 	return s
