@@ -150,5 +150,16 @@ func (s *screen) log(format string, args ...any) {
 // leave says goodbye and ends the machine.
 func (s *screen) leave(a plan.Act) {
 	s.log("%s: %.2f s after the kernel's start", a, uptime())
+	within(lastWait, s.drain)
 	restart(a)
+}
+
+// drain waits until the serial lines have sent what was written (tcdrain(3)): a restart cuts the rest off.
+func (s *screen) drain() {
+	for _, f := range s.serial {
+		raw, err := f.SyscallConn() // Fd would make later writes wait for a line that takes nothing
+		if err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetInt(int(fd), unix.TCSBRK, 1) })
+		}
+	}
 }

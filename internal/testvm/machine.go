@@ -300,11 +300,12 @@ func (m *Machine) ExpectText(text string, within time.Duration) {
 }
 
 // fail ends the test with what can be seen of a machine that did not do what it should: its last lines, its screen
-// among the artefacts, and where its processor is, which tells who hangs where nothing is written any more.
+// among the artefacts, and where its processor is, which tells who hangs where nothing is written any more. What was
+// missed comes last: whoever shortens a long message keeps its end.
 func (m *Machine) fail(err error) {
 	m.t.Helper()
 	m.Screenshot("failed")
-	m.t.Fatalf("%v\n%s\n%s", err, m.Serial.Tail(), m.where())
+	m.t.Fatalf("%s\n%s\n%v", m.Serial.Tail(), m.where(), err)
 }
 
 // where is where the first processor is, looked at a few times: one that loops is seen to.

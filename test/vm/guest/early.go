@@ -53,7 +53,6 @@ func early(provider, engine, content string) error {
 	}
 	say("guest: %s ended: %v: %s", provider, err, firstLine(said))
 	unix.Sync()
-	_ = unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, 1) // tcdrain(3): a panic cuts off what the line has not sent
 	return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0o600)
 }
 

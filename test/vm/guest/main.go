@@ -56,8 +56,12 @@ func main() {
 	time.Sleep(settle)
 }
 
-// say writes to the console, which the kernel gives init as its standard output.
-func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+// say writes to the console, which the kernel gives init as its standard output, and waits until it is sent
+// (tcdrain(3)): a panic cuts off what the line has not sent, and the kernel's own messages break into it.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stdout, format+"\n", args...)
+	_ = unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, 1) // refused where it is no terminal, which sends at once
+}
 
 func parameter(name string) string {
 	text, err := os.ReadFile("/proc/cmdline")
