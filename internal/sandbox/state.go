@@ -20,8 +20,8 @@ const (
 	stateLook  = time.Second           // at the free space of its file system, which is one system call
 	stateRest  = 4 * time.Second       // the same, while nobody writes to that file system
 	stateHurry = 50 * time.Millisecond // at the folder, while it grows
-	stateCount = 10 * time.Second      // at the folder, even when no space was taken
-	stateAgain = time.Minute           // the same, while nobody writes
+	stateCount = 10 * time.Second      // at the folder, when little space was taken, or some was given back
+	stateAgain = time.Minute           // the same, when the file system is as it was at the last count
 )
 
 // maxEntries bounds the files and folders below a state folder: each costs the file system an inode, and us a look.
@@ -46,14 +46,27 @@ func (r room) less(before room, limit uint64) bool {
 	return !r.known || !before.known || r.bytes+limit/16 < before.bytes || r.entries+maxEntries/16 < before.entries
 }
 
+// due reports whether a folder with this limit is to be counted again: since then is since the last count, when its
+// file system had so much room before. What others remove from that file system can hide what is written to it, so any
+// change counts, later.
+func due(now, before room, limit uint64, since time.Duration) bool {
+	switch {
+	case now.less(before, limit):
+		return true
+	case now == before:
+		return since > stateAgain
+	}
+	return since > stateCount
+}
+
 // watchState ends the provider when what it keeps on disk exceeds its limit. Counting a folder costs too much to do it
-// every second for nothing, so it is counted when its file system has less room than at the last count.
+// every second for nothing.
 func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan struct{}) {
 	timer := time.NewTimer(stateHurry)
 	defer timer.Stop()
 	var counted time.Time
 	var before, last room
-	used, grows, look, count := uint64(0), false, stateLook, stateCount
+	used, grows, look := uint64(0), false, stateLook
 	for {
 		select {
 		case <-stop:
@@ -62,12 +75,12 @@ func (p *Process) watchState(dir string, limit uint64, pid int, stop <-chan stru
 		}
 		now := roomOf(dir)
 		if now == last {
-			look, count = min(2*look, stateRest), min(2*count, stateAgain)
+			look = min(2*look, stateRest)
 		} else {
-			look, count = stateLook, stateCount
+			look = stateLook
 		}
 		last = now
-		if grows || now.less(before, limit) || time.Since(counted) > count {
+		if grows || due(now, before, limit, time.Since(counted)) {
 			bytes, entries := stateSize(dir, pid, limit)
 			if reason := overLimit(bytes, entries, limit); reason != "" {
 				p.end(reason)
