@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestDue: a state folder is counted at once when space was taken, soon when anything changed, though others gave back as
-// much, and seldom when nothing did.
+// TestDue: a state folder is counted at once when space was taken, soon when anything else changed, and seldom when
+// nothing did.
 func TestDue(t *testing.T) {
 	t.Parallel()
 	const limit = 64 << 20
