@@ -19,6 +19,7 @@ const (
 	KeptFor   = 10 * time.Second      // then the next open is asked about again, and answered from the core's memory
 	look      = 25 * time.Millisecond // a fraction of any stall limit, because each look is a beat
 	perLook   = 4096                  // kept objects that are let go in one look
+	perTurn   = 64                    // of them without a pause in which others may keep theirs
 )
 
 // Marker sets and takes away the marks; *fanotify.Group is one.
@@ -60,7 +61,8 @@ type Set struct {
 	mu     sync.Mutex
 	off    bool // nothing is kept
 	kept   map[int]object
-	order  []place // of the kept ones, the oldest first; may name some that are gone
+	order  []place   // of the kept ones, the oldest first; may name some that are gone
+	fresh  time.Time // when the last Flush was; what was kept before it is let go
 	bytes  int64
 	closed bool
 	done   chan struct{}
@@ -191,31 +193,39 @@ func (s *Set) Switch(on bool) {
 	}
 }
 
-// Flush makes the kernel forget everything and begins a new era. When it returns, every open is an event again.
+// Flush makes the kernel forget everything and begins a new era. When it returns, every open is an event again; the
+// leases are given up soon after.
 func (s *Set) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flush()
 }
 
+// flush takes the marks away, which is one call, and leaves it to the thread to let go of the leases: that takes
+// milliseconds, and the readers would wait. Preconditions: mu is held.
 func (s *Set) flush() {
 	s.era.Add(1)
 	if len(s.kept) == 0 {
 		return
 	}
 	_ = s.c.Marker.HeedAll() // it cannot fail on a group that is open
-	for own := range s.kept {
-		s.remove(own)
-		giveUp(own)
-		_ = unix.Close(own)
-	}
-	s.order = s.order[:0]
+	s.fresh = time.Now()
+	s.seeing.Lock()
+	clear(s.where)
+	s.seeing.Unlock()
+	s.rouse()
 }
 
 // Close flushes and ends the thread.
 func (s *Set) Close() {
 	s.mu.Lock()
 	s.flush()
+	for own := range s.kept {
+		s.remove(own)
+		giveUp(own)
+		_ = unix.Close(own)
+	}
+	s.order = nil
 	s.closed = true
 	s.mu.Unlock()
 	s.rouse()
@@ -284,7 +294,9 @@ func (s *Set) remove(own int) {
 
 // letGo makes the kernel forget one object. Preconditions: mu is held.
 func (s *Set) letGo(own int) {
-	_ = s.c.Marker.Heed(own) // the kernel may have dropped the mark itself
+	if s.where[s.kept[own].id] == own { // otherwise there is none, or it is that of who kept the object again
+		_ = s.c.Marker.Heed(own) // the kernel may have dropped the mark itself
+	}
 	s.remove(own)
 	giveUp(own) // after the mark: now a writer may go on
 	_ = unix.Close(own)
@@ -377,20 +389,35 @@ func (s *Set) yieldLost() {
 	}
 }
 
-// expire lets go of the oldest, and reports whether the set is closed.
+// expire lets go of the oldest, and reports whether the set is closed. It does so in turns: a reader that has to wait
+// until thousands are let go answers nobody meanwhile.
 func (s *Set) expire(now time.Time) (closed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for ; n < len(s.order) && n < perLook; n++ {
-		p := s.order[n]
-		if now.Sub(p.since) < KeptFor {
+	for range perLook / perTurn {
+		s.mu.Lock()
+		more := s.expireTurn(now)
+		closed = s.closed
+		s.mu.Unlock()
+		if !more {
 			break
 		}
+	}
+	return closed
+}
+
+// expireTurn lets go of the oldest, and reports whether there may be more. Preconditions: mu is held.
+func (s *Set) expireTurn(now time.Time) (more bool) {
+	for range perTurn {
+		if len(s.order) == 0 {
+			return false
+		}
+		p := s.order[0]
+		if now.Sub(p.since) < KeptFor && p.since.After(s.fresh) {
+			return false
+		}
+		s.order = s.order[1:]
 		if o, ok := s.kept[p.own]; ok && o.since.Equal(p.since) {
 			s.letGo(p.own)
 		}
 	}
-	s.order = append(s.order[:0], s.order[n:]...)
-	return s.closed
+	return true
 }
