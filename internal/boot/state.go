@@ -123,6 +123,7 @@ type Remedy struct {
 	Orders  Orders    // from now on
 	Unset   bool      // safe mode is taken back, before Orders hold
 	Restore []Restore // at once
+	Later   bool      // nothing of it can be done now; it may be at a later start
 }
 
 // Restore names a file of Keepout's own trees and the content that it gets.
@@ -172,6 +173,7 @@ const (
 	Ended    = "shut-down" // a boot ended in order before it was good
 	Visited  = "recovery"  // the recovery environment began
 	Fixed    = "remedied"  // it changed something
+	Unfixed  = "not-fixed" // a fix that was left for this boot was refused, or waits for a later one
 	Stopped  = "menu"      // nothing more is tried
 	Chosen   = "chosen"    // a person chose how to go on
 	Released = "released"  // a person or a remediation took orders and caution back

@@ -17,6 +17,7 @@ const (
 	Remedied                        // it, or bootguard, applied Orders
 	Choose                          // a person at the menu wants Mode
 	Release                         // orders and caution are taken back; the next boot is as configured
+	NotRemedied                     // a fix that was left to bootguard was not applied
 	Unreadable                      // the state was lost; State is a new one
 )
 
@@ -83,6 +84,8 @@ func (s State) Step(now time.Time, in Input) (State, []Effect) {
 		m.entered()
 	case Remedied:
 		m.remedied()
+	case NotRemedied:
+		m.notRemedied()
 	case Choose:
 		m.chosen()
 	case Release:
@@ -239,6 +242,16 @@ func (m *step) remedied() {
 	}
 	m.note(Event{What: Fixed, Mode: s.rung(), Why: m.in.Why})
 	m.do(Effect{Act: Keep}, s.arm())
+}
+
+// notRemedied tells it once, for as long as the history reaches back: a fix that waits is looked at in each boot.
+func (m *step) notRemedied() {
+	told := func(e Event) bool { return e.What == Unfixed && e.Why == m.in.Why }
+	if slices.ContainsFunc(m.s.History, told) {
+		return
+	}
+	m.note(Event{What: Unfixed, Why: m.in.Why})
+	m.do(Effect{Act: Keep})
 }
 
 // startOf bounds where a remediation lets the next boot begin.

@@ -219,6 +219,27 @@ func TestAPersonChooses(t *testing.T) {
 	}
 }
 
+// TestAFixThatWaitsIsToldOnce: whatever is not applied for one reason, in however many boots, takes one line of the
+// history, and nothing else changes.
+func TestAFixThatWaitsIsToldOnce(t *testing.T) {
+	before := boot.New()
+	s, out := before.Step(now, boot.Input{Kind: boot.NotRemedied, Why: "no room"})
+	if len(s.History) != 1 || s.History[0].What != boot.Unfixed || s.History[0].Why != "no room" || !did(out, boot.Keep) {
+		t.Fatalf("%+v, %v", s, out)
+	}
+	again, out := s.Step(now, boot.Input{Kind: boot.NotRemedied, Why: "no room"})
+	if len(again.History) != 1 || len(out) != 0 {
+		t.Errorf("again: %+v, %v", again, out)
+	}
+	other, _ := s.Step(now, boot.Input{Kind: boot.NotRemedied, Why: "read-only"})
+	if len(other.History) != 2 {
+		t.Errorf("another reason: %+v", other)
+	}
+	if s.History = nil; !reflect.DeepEqual(s, before) {
+		t.Errorf("it changed %+v", s)
+	}
+}
+
 func TestOrdersAreBounded(t *testing.T) {
 	t.Parallel()
 	var many []string

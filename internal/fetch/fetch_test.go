@@ -2,6 +2,8 @@ package fetch
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,7 +64,8 @@ func stick(t *testing.T) (dir string, digests map[string]string) {
 	return dir, digests
 }
 
-// TestFetchFromFolder: without any server, the newest release that the operator names is staged, whole.
+// TestFetchFromFolder: without any server, the newest release that the operator names is staged, whole; what a power
+// cut left of an earlier write goes.
 func TestFetchFromFolder(t *testing.T) {
 	t.Parallel()
 	dir, digests := stick(t)
@@ -73,10 +76,14 @@ func TestFetchFromFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	from := filepath.Join(dir, "stick")
+	from, torn := filepath.Join(dir, "stick"), filepath.Join(staging, ".keepout-tmp-1")
+	must(os.WriteFile(torn, []byte("{"), 0o600))
 	must(Run(context.Background(), Options{StateDir: dir, Staging: staging, From: from, Once: true}))
 	orders, err := update.ReadOrders(os.DirFS(staging))
 	must(err)
+	if _, err := os.Stat(torn); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a power cut left stays: %v", err)
+	}
 	if len(orders.Orders) != 1 || orders.Orders[0].Digest != newest || orders.Orders[0].Vendor != "acme" {
 		t.Fatalf("orders %+v, want the package %s", orders, newest)
 	}

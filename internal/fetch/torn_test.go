@@ -76,6 +76,11 @@ func TestTornFilesAreFetchedAgain(t *testing.T) {
 	}
 	at := begin()
 	want := staging(t, at)
+	orders := filepath.Join(at, update.OrdersFile)
+	ordered, err := os.ReadFile(orders)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, part := range []string{"blobs/", "1.root.json", "snapshot.json", "targets.json", "timestamp.json"} {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(want)), func(s string) bool { return strings.Contains(s, part) }) {
 			t.Fatalf("nothing that is called %s was staged", part)
@@ -90,6 +95,9 @@ func TestTornFilesAreFetchedAgain(t *testing.T) {
 			if err := os.WriteFile(path, tear(whole), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if err := os.WriteFile(orders, tear(ordered), 0o600); err != nil {
+			t.Fatal(err)
 		}
 		begin()
 		if got := staging(t, at); !maps.EqualFunc(got, want, bytes.Equal) {

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/durable"
@@ -41,11 +37,6 @@ func (v *Visit) hold(ctx context.Context) (release func(), err error) {
 	return release, nil
 }
 
-const (
-	maxDiag    = 8 // bundles that stay on the boot file system
-	diagPrefix = "bundle-"
-)
-
 // keepEvidence writes down what a fix is judged by at the next boot, and the bundle.
 func (v *Visit) keepEvidence(ctx context.Context, failure *intent.Failure, bundle *Bundle) error {
 	release, err := v.hold(ctx)
@@ -53,7 +44,7 @@ func (v *Visit) keepEvidence(ctx context.Context, failure *intent.Failure, bundl
 		return err
 	}
 	defer release()
-	err = v.withRoom(func() error { return intent.Note(v.m.Dir, failure) })
+	err = v.m.Dir.WithRoom(func() error { return intent.Note(v.m.Dir, failure) })
 	if err != nil || bundle.Off {
 		return err
 	}
@@ -66,35 +57,12 @@ func (v *Visit) keepBundle(b *Bundle) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keep the diagnostics: %w", err)
 	}
-	removeOldest(dir, maxDiag-1)
-	name := fmt.Sprintf("%s%s-%s", diagPrefix, v.begun.UTC().Format("20060102-150405"), b.Digest[:min(8, len(b.Digest))])
-	return v.withRoom(func() error {
+	v.m.Dir.KeepBundles(esp.MaxBundles - 1)
+	stamp := v.begun.UTC().Format("20060102-150405")
+	name := fmt.Sprintf("%s%s-%s", esp.BundlePrefix, stamp, b.Digest[:min(8, len(b.Digest))])
+	return v.m.Dir.WithRoom(func() error {
 		return durable.WriteFileOn(esp.Disk(), filepath.Join(dir, name), b.Kept, 0o600)
 	})
-}
-
-// withRoom writes, and where the boot file system is full again whenever fewer old bundles are left: it is small, and
-// they were sent or are of no more use.
-func (v *Visit) withRoom(write func() error) error {
-	err := write()
-	for keep := maxDiag / 2; errors.Is(err, syscall.ENOSPC); keep /= 2 {
-		removeOldest(v.m.Dir.Join(esp.Diag), keep)
-		if err = write(); keep == 0 {
-			break
-		}
-	}
-	return err
-}
-
-// removeOldest leaves so many bundles; their names begin with the time.
-func removeOldest(dir string, keep int) {
-	entries, _ := os.ReadDir(dir) // sorted by name; what cannot be listed cannot be removed
-	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
-		return !strings.HasPrefix(e.Name(), diagPrefix) || !e.Type().IsRegular()
-	})
-	for _, e := range entries[:max(0, len(entries)-keep)] {
-		_ = os.Remove(filepath.Join(dir, e.Name()))
-	}
 }
 
 // within calls f and returns when that is done, or after limit, and reports which: what waits for a disk that hangs

@@ -261,7 +261,7 @@ func TestOldBundlesMakeRoomOnAFullDisk(t *testing.T) {
 		if err := os.Mkdir(r.dir.Join(esp.Diag), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for i := range maxDiag {
+		for i := range esp.MaxBundles {
 			old := r.dir.Join(fmt.Sprintf("diag/bundle-20200101-00000%d-0", i))
 			if err := os.WriteFile(old, make([]byte, 12<<10), 0o600); err != nil {
 				t.Fatal(err)

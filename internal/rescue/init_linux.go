@@ -59,7 +59,7 @@ func Init() {
 	visit, facts := openWithin(openLimit, m, func(m *Machine) { m.findVolume(ctx) })
 	ticker := time.NewTicker(500 * time.Millisecond)
 	keys := listen(screen.consoles...)
-	Run(ctx, visit, Clock{Now: monotonic(), Tick: ticker.C}, keys, config.Plan(), facts)
+	Run(ctx, visit, Clock{Now: monotonic(), Tick: ticker.C}, keys, pace(&config), facts)
 }
 
 // findVolume mounts the boot file system and finds the boot loader's counter.

@@ -4,8 +4,19 @@ import (
 	"context"
 	"time"
 
+	"github.com/keepout-security/keepout/internal/recovery/settings"
 	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
+
+// pace is the part of the configuration that decides, within its bounds.
+func pace(c *settings.Config) plan.Config {
+	return plan.Config{
+		RetryInterval: time.Duration(c.RetryMinutes) * time.Minute,
+		TotalWait:     time.Duration(c.TotalMinutes) * time.Minute,
+		NetworkWait:   time.Duration(c.NetworkSeconds) * time.Second,
+		OneScan:       c.OneScan,
+	}.Normal()
+}
 
 // Hands does what plan decides. Each call returns when it is done or its context is, or never where the kernel waits
 // for a disk that hangs; Run calls them on goroutines of their own, never one of them twice at the same time without

@@ -160,7 +160,9 @@ func (v *Visit) takeRehearsal() bool {
 func (v *Visit) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	v.mu.Lock()
-	v.notes = append(v.notes, text)
+	if !slices.Contains(v.notes, text) { // what a server sends again at each question is one trouble
+		v.notes = append(v.notes, text)
+	}
 	v.mu.Unlock()
 	v.m.Log("%s", text)
 }
@@ -252,14 +254,17 @@ func (v *Visit) Ask(ctx context.Context, s plan.State) plan.Answered {
 	return v.judge(&failure, answer.Envelope, s.Test, retry)
 }
 
-// revoke takes fixes back that were taken back by who may, before any fix is judged. What is refused is only noted.
+// revoke takes fixes back that were taken back by who may, before any fix is judged. What is refused is only logged,
+// as what is for other machines is; what there is no room for is shown.
 func (v *Visit) revoke(failure *intent.Failure, revocations [][]byte) {
 	if v.m.Dir == nil || v.facts.Test {
 		return
 	}
 	for _, sealed := range revocations[:min(len(revocations), protocol.MaxRevocations)] {
-		err := v.withRoom(func() error { return intent.Revoke(v.m.Dir, v.m.Trust, failure, v.m.Now(), sealed) })
-		if err != nil {
+		err := intent.Revoke(v.m.Dir, v.m.Trust, failure, v.m.Now(), sealed)
+		if p := (health.Problem{}); errors.As(err, &p) && p.Code == remediation.CodeFull {
+			v.note("a revocation was refused: %s", health.Unadvised(err)) // it counts, and does not hold
+		} else if err != nil {
 			v.m.Log("a revocation was refused: %v", err)
 		}
 	}
@@ -316,7 +321,7 @@ func (v *Visit) apply(ctx context.Context, r plan.Remedy) error {
 	switch r.Source {
 	case plan.Server:
 		fix := esp.Intent{Name: intentName(r.ID), Data: envelope}
-		if err := v.withRoom(func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
+		if err := v.m.Dir.WithRoom(func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
 			return fmt.Errorf("leave the fix to the next start: %w", err)
 		}
 		in.Kind, in.Mode = boot.Remedied, boot.Normal

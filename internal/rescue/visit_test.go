@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -518,8 +519,13 @@ func TestRehearsal(t *testing.T) {
 // revocation takes fix-1 back, signed by somebody.
 func revocation(t testing.TB, by string) []byte {
 	t.Helper()
+	return revocationOf(t, by, "fix-1")
+}
+
+func revocationOf(t testing.TB, by string, ids ...string) []byte {
+	t.Helper()
 	text, err := remediation.Encode(&remediation.Fix{
-		Format: 1, ID: "r-1", Kind: remediation.Revocation, Revokes: []string{"fix-1"}, Reason: "it made things worse",
+		Format: 1, ID: "r-1", Kind: remediation.Revocation, Revokes: ids, Reason: "it made things worse",
 		Issued: time.Now().Add(-time.Hour), Expires: time.Now().Add(time.Hour),
 	})
 	if err != nil {
@@ -565,6 +571,56 @@ func TestRevokedFixesAreRefused(t *testing.T) {
 	}
 }
 
+// TestARevocationWithoutRoomIsShown: it counts and does not hold, which is said once, however often the server repeats
+// it.
+func TestARevocationWithoutRoomIsShown(t *testing.T) {
+	t.Parallel()
+	var all [][]byte
+	for n := range 5 {
+		var ids []string
+		for i := range remediation.MaxRevoked {
+			ids = append(ids, fmt.Sprint("taken-back-", n*remediation.MaxRevoked+i))
+		}
+		all = append(all, revocationOf(t, "first", ids...))
+	}
+	r := newRig(t, answerWith(func(protocol.FixRequest) []byte { return nil }, all...))
+	r.visit()
+	last := r.records[len(r.records)-1]
+	told := 0
+	for _, line := range last.Details {
+		if strings.Contains(line, remediation.CodeFull) {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times: %q", told, last.Details)
+	}
+}
+
+// TestAFixThatWaitsIsShown: why a fix that was left to the next start was not applied there is on the screen of the
+// next visit, and in its bundle.
+func TestAFixThatWaitsIsShown(t *testing.T) {
+	t.Parallel()
+	const why = "KO-2530: fix one cannot be remembered: no space left on device"
+	r := newRig(t, answerWith(func(protocol.FixRequest) []byte { return nil }))
+	r.keep(func(s *boot.State) {
+		*s, _ = s.Step(r.start, boot.Input{Kind: boot.NotRemedied, Why: why})
+	})
+	var made Bundle
+	bundle := r.m.Bundle
+	r.m.Bundle = func(e Evidence) (b Bundle, err error) {
+		made, err = bundle(e)
+		return made, err
+	}
+	r.visit()
+	if text := strings.Join(r.records[len(r.records)-1].Details, "\n"); !strings.Contains(text, why) {
+		t.Errorf("the screen says %q", text)
+	}
+	if !strings.Contains(string(made.Kept), why) {
+		t.Errorf("the bundle is %s", made.Kept)
+	}
+}
+
 // TestARehearsalThatFindsNothing: it comes back all the same, and the report says what did not work.
 func TestARehearsalThatFindsNothing(t *testing.T) {
 	t.Parallel()
@@ -603,7 +659,7 @@ func TestOldBundlesMakeRoom(t *testing.T) {
 		}
 	}
 	r.visit()
-	if left, _ := filepath.Glob(r.dir.Join("diag/bundle-*")); len(left) != maxDiag {
-		t.Errorf("%d bundles stay, want %d", len(left), maxDiag)
+	if left, _ := filepath.Glob(r.dir.Join("diag/bundle-*")); len(left) != esp.MaxBundles {
+		t.Errorf("%d bundles stay, want %d", len(left), esp.MaxBundles)
 	}
 }

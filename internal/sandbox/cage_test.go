@@ -174,7 +174,7 @@ func TestLeftovers(t *testing.T) {
 	sleeper := exec.CommandContext(t.Context(), "/bin/sleep", "1000")
 	must(t, sleeper.Start())
 	must(t, left.add(sleeper.Process.Pid))
-	must(t, before.lock.Close()) // as the kernel does when a process ends
+	die(before)
 	after := NewGroups(state)
 	if err := sleeper.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("what was left ended with %v", err)
@@ -235,7 +235,7 @@ func TestDeadAndAlive(t *testing.T) {
 			return
 		}
 	}
-	must(t, dead.lock.Close())
+	die(dead)
 	third := NewGroups(stateDir(t))
 	defer third.Close()
 	if third.name == alive.name || alive.name == dead.name {

@@ -46,7 +46,8 @@ type Groups struct {
 	name    string // of the folder that holds this daemon's groups
 	unified string // version 2: the folder of our own group, below the mount point; empty: version 1
 	usable  map[controller]error
-	lock    *os.File // of the folder, as long as this process lives; nil: there is none, or it cannot be locked
+	// locks are held on the folders as long as this process lives; of one that cannot be made or locked there is none.
+	locks []*os.File
 
 	mu   sync.Mutex
 	live int // groups in the folder

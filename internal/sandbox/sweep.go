@@ -1,8 +1,10 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A folder of groups is locked by the daemon that it belongs to, for as long as that lives: this is how another one
-// knows what nobody will remove any more.
+// A folder of groups is locked in each hierarchy by the daemon that it belongs to, for as long as that lives: this is
+// how another one knows what nobody will remove any more. It looks in each hierarchy, too: a process may be in a group
+// of its own in one of them and share a group with many in another, as where a service manager puts memory aside only.
 
 // claimTries and claimWait bound the waiting for another daemon that is just looking whether we live.
 const (
@@ -32,21 +35,19 @@ func (g *Groups) tops(name string) (dirs []string) {
 	return dirs
 }
 
-// claim makes and locks this daemon's folder. Without the lock everything works, but others may take us for dead.
+// claim makes and locks this daemon's folders. Without the locks everything works, but others may take us for dead.
 func (g *Groups) claim() {
-	tops := g.tops(g.name)
-	if len(tops) == 0 {
-		return
-	}
-	for range claimTries {
-		if os.MkdirAll(tops[0], 0o755) != nil {
-			return
+	for _, top := range g.tops(g.name) {
+		for range claimTries {
+			if os.MkdirAll(top, 0o755) != nil {
+				break
+			}
+			if f := lockFolder(top); f != nil {
+				g.locks = append(g.locks, f)
+				break
+			}
+			time.Sleep(claimWait)
 		}
-		if f := lockFolder(tops[0]); f != nil {
-			g.lock = f
-			return
-		}
-		time.Sleep(claimWait)
 	}
 }
 
@@ -69,39 +70,98 @@ func lockFolder(dir string) *os.File {
 // sweep ends what daemons that were killed left in their groups, and removes the groups.
 func (g *Groups) sweep() {
 	own := g.tops(g.name)
-	if len(own) == 0 {
-		return
-	}
-	others, _ := filepath.Glob(filepath.Join(filepath.Dir(own[0]), groupPrefix+"*")) // the pattern is well-formed
-	for _, dir := range others {
-		name := filepath.Base(dir)
-		if name == g.name || strings.Contains(name, flatMark) {
-			continue
+	for _, name := range others(own) {
+		if name != g.name {
+			g.bury(name)
 		}
-		f := lockFolder(dir)
-		if f == nil {
-			continue // it lives
-		}
-		for _, top := range g.tops(name) {
-			empty(top)
-			_ = unix.Rmdir(top)
-		}
-		closeFile(f)
 	}
 	for _, top := range own {
 		empty(top)
 	}
 }
 
+// others names the daemons that have something beside our folders, in whatever hierarchy: our parent in one may be that
+// of daemons whose parent in another is not ours.
+func others(own []string) (names []string) {
+	for _, top := range own {
+		found, _ := filepath.Glob(filepath.Join(filepath.Dir(top), groupPrefix+"*")) // the pattern is well-formed
+		for _, dir := range found {
+			name, _, _ := strings.Cut(filepath.Base(dir), flatMark)
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// bury removes the groups of a daemon, unless it lives. The first hierarchy, whose folder says that the daemon was one
+// of our parent's, comes last, and only once nothing is left in the others.
+func (g *Groups) bury(name string) {
+	tops := g.tops(name)
+	locks, ok := lockAll(tops)
+	defer closeAll(locks)
+	if !ok {
+		return // it lives
+	}
+	held := func(top string) bool { // one that is made meanwhile is that of a daemon that starts
+		return slices.ContainsFunc(locks, func(f *os.File) bool { return f.Name() == top })
+	}
+	ours := held(tops[0]) // otherwise nobody is ended: what is empty goes
+	gone := true
+	for i, top := range slices.Backward(tops) {
+		for _, slot := range slots(top) {
+			if ours {
+				killAll(slot)
+			}
+			gone = removed(slot) && gone
+		}
+		if held(top) && (i > 0 || gone) {
+			gone = removed(top) && gone
+		}
+	}
+}
+
+// lockAll locks those of the folders that are there, and reports whether it could.
+func lockAll(dirs []string) (locks []*os.File, ok bool) {
+	for _, dir := range dirs {
+		if _, err := os.Lstat(dir); err != nil {
+			continue
+		}
+		f := lockFolder(dir)
+		if f == nil {
+			return locks, false
+		}
+		locks = append(locks, f)
+	}
+	return locks, true
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		closeFile(f)
+	}
+}
+
 // empty ends who is left in the groups of a folder and removes them. A group that is not empty yet stays for the next
 // time; its limits are set anew when it is used.
 func empty(top string) {
-	slots, _ := filepath.Glob(filepath.Join(top, "slot-*")) // the patterns are well-formed
-	beside, _ := filepath.Glob(top + flatMark + "slot-*")
-	for _, slot := range append(slots, beside...) {
+	for _, slot := range slots(top) {
 		killAll(slot)
 		_ = unix.Rmdir(slot)
 	}
+}
+
+// slots lists the groups of a folder, in it and beside it.
+func slots(top string) []string {
+	in, _ := filepath.Glob(filepath.Join(top, "slot-*")) // the patterns are well-formed
+	beside, _ := filepath.Glob(top + flatMark + "slot-*")
+	return append(in, beside...)
+}
+
+// removed removes an empty group, and reports whether there is none now.
+func removed(dir string) bool {
+	err := unix.Rmdir(dir)
+	return err == nil || errors.Is(err, unix.ENOENT)
 }
 
 // killAll ends who is left in a group of ours.
@@ -117,12 +177,12 @@ func killAll(dir string) {
 	}
 }
 
-// Close removes the folder of this daemon's groups. Preconditions: its providers have ended.
+// Close removes the folders of this daemon's groups, the first hierarchy's last. Preconditions: its providers have
+// ended.
 func (g *Groups) Close() {
-	for _, top := range g.tops(g.name) {
+	for _, top := range slices.Backward(g.tops(g.name)) {
+		empty(top) // what a core before this one left, and could not be removed while its processes were ending
 		_ = unix.Rmdir(top)
 	}
-	if g.lock != nil {
-		closeFile(g.lock)
-	}
+	closeAll(g.locks)
 }

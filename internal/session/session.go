@@ -237,11 +237,6 @@ func (s *Session) GiveUp(id uint64, reason event.Reason) {
 	_ = s.control.Send(s.buf, -1) // not being told only costs the provider some work
 }
 
-// Reload asks the provider to read its content again.
-func (s *Session) Reload() error {
-	return s.tell(&pb.ToProvider{Body: &pb.ToProvider_Reload{Reload: &pb.Reload{}}})
-}
-
 // Drain asks the provider to answer what is pending and to exit.
 func (s *Session) Drain() error {
 	return s.tell(&pb.ToProvider{Body: &pb.ToProvider_Drain{Drain: &pb.Drain{}}})

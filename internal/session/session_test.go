@@ -292,9 +292,6 @@ func TestNotifyAndControl(t *testing.T) {
 	if ev.GetId() != 5 || ev.GetName() != "n" || ev.GetSeq() != 1 || ev.GetBudgetNs() != 0 {
 		t.Errorf("event %v", ev)
 	}
-	if err := r.s.Reload(); err != nil || r.next().GetReload() == nil {
-		t.Errorf("reload: %v", err)
-	}
 	if err := r.s.Drain(); err != nil || r.next().GetDrain() == nil {
 		t.Errorf("drain: %v", err)
 	}

@@ -55,6 +55,7 @@ var places = []place{
 	{pkg: "internal/recovery/modindex", layer: base},
 	{pkg: "internal/recovery/uki", layer: base},
 	{pkg: "internal/recovery/protocol", layer: base},
+	{pkg: "internal/recovery/settings", layer: base},
 
 	{pkg: "internal/arbiter", layer: core},
 	{pkg: "internal/supervisor", layer: core},
@@ -108,7 +109,6 @@ var places = []place{
 
 	{pkg: "internal/artifact", layer: runtime},
 	{pkg: "internal/issuer", layer: runtime},
-	{pkg: "internal/recovery/settings", layer: runtime},
 	{pkg: "internal/recovery/intent", layer: runtime, peers: []string{
 		"internal/recovery/esp", "internal/recovery/remediation",
 	}},

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/rollback"
 )
 
@@ -165,10 +166,32 @@ func ReadOrders(staging fs.FS) (Orders, error) {
 	return o, nil
 }
 
-// WriteOrders replaces the orders in a staging folder.
-func WriteOrders(dir string, o *Orders) error {
+// WriteOrders replaces the orders in a staging folder, durably: an order to go back must hold after a power cut, when
+// there may be no network to bring it again. Orders that are there already are not written once more.
+func WriteOrders(dir string, o *Orders) error { return writeOrders(durable.OS(), dir, o) }
+
+func writeOrders(disk durable.Disk, dir string, o *Orders) error {
 	o.Version = exchange
-	return replace(filepath.Join(dir, OrdersFile), o)
+	text, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", OrdersFile, err)
+	}
+	path := filepath.Join(dir, OrdersFile)
+	if holds(disk, path, text) {
+		return nil // they come again and again: whoever asks every ten seconds must not keep the disk busy
+	}
+	return durable.WriteFileOn(disk, path, text, 0o644)
+}
+
+// holds reports whether a file can be read and has exactly this content.
+func holds(disk durable.Disk, path string, content []byte) bool {
+	f, err := disk.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // only read
+	text, err := io.ReadAll(io.LimitReader(f, int64(len(content))+1))
+	return err == nil && bytes.Equal(text, content)
 }
 
 // ReadReport reads what the core wrote; a core that wrote none yet is ErrNotExist.
@@ -183,15 +206,12 @@ func ReadReport(dir string) (Report, error) {
 	return r, nil
 }
 
-// WriteReport replaces the report.
+// WriteReport replaces the report. A reader finds it whole; it is made again after a power cut and every AliveEvery, so
+// that nothing waits for the disk.
 func WriteReport(dir string, r *Report) error {
 	r.Version = exchange
-	return replace(filepath.Join(dir, ReportFile), r)
-}
-
-// replace writes a file that a reader finds whole. It is made again after a power cut, so nothing waits for the disk.
-func replace(path string, v any) error {
-	text, err := json.Marshal(v)
+	path := filepath.Join(dir, ReportFile)
+	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

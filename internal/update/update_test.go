@@ -249,6 +249,11 @@ func TestTakerRefuses(t *testing.T) {
 	if p := w.taker.Problems(); len(p) == 0 || p[0].Code != CodeStaging {
 		t.Errorf("broken orders: %v", p)
 	}
+	w.must(os.Remove(filepath.Join(w.staging, OrdersFile)))
+	w.taker.Look()
+	if p := w.taker.Problems(); len(p) != 0 {
+		t.Errorf("no orders: %v", p)
+	}
 }
 
 // TestMemoryHasTwoCopies: one damaged copy is no loss, two are said and not taken for a new host.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/durable"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/copies"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
@@ -32,7 +33,8 @@ const (
 const fallback = "var/lib/keepout/boot"
 
 // Verifier opens a remediation that the recovery environment left, which anybody may have changed since, and says what
-// it wants. trust is the folder of the keys. An error means that it is not to be applied, now or ever.
+// it wants. trust is the folder of the keys. An error means that it is not to be applied now, nor ever, unless the
+// remedy says Later.
 type Verifier func(envelope []byte, trust string) (boot.Remedy, error)
 
 // Revoker remembers for good what a staged list of signed revocations takes back. trust is the folder of the keys,
@@ -183,8 +185,8 @@ func restarting(todo []boot.Effect) bool {
 	return false
 }
 
-// applyIntents turns what the recovery environment left into orders. Each is verified again, and removed whatever
-// comes of it, once its orders are kept.
+// applyIntents turns what the recovery environment left into orders. Each is verified again, and removed once its
+// orders are kept or it is refused.
 func (g *Guard) applyIntents(s boot.State) boot.State {
 	intents, err := g.dir.Intents()
 	g.say(err)
@@ -195,8 +197,7 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 	for _, in := range intents {
 		remedy, err := g.Verify(in.Data, g.dir.Join(esp.Trust))
 		if err != nil {
-			g.say(fmt.Errorf("intent %s is refused: %w", in.Name, err))
-			g.say(g.dir.RemoveIntent(in.Name))
+			s = g.notApplied(s, in.Name, remedy.Later, err)
 			continue
 		}
 		g.restore(remedy.Restore)
@@ -211,6 +212,23 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 		g.say(g.dir.RemoveIntent(in.Name))
 	}
 	return s
+}
+
+// notApplied says why a fix is not applied, also in the history: that is on the screen and in the bundle of the next
+// visit to the recovery environment. What is refused is removed; what waits is still there at the next start.
+func (g *Guard) notApplied(s boot.State, name string, waits bool, why error) boot.State {
+	if waits {
+		g.say(fmt.Errorf("intent %s waits for the next start: %w", name, why))
+	} else {
+		g.say(fmt.Errorf("intent %s is refused: %w", name, why))
+		g.say(g.dir.RemoveIntent(name))
+	}
+	next, todo := s.Step(g.Now(), boot.Input{Kind: boot.NotRemedied, Why: health.Unadvised(why)})
+	if err := g.enact(&next, todo); err != nil {
+		g.say(err)
+		return s
+	}
+	return next
 }
 
 // instruct writes the instruction.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keepout-security/keepout/internal/boot"
 	"github.com/keepout-security/keepout/internal/crash"
+	"github.com/keepout-security/keepout/internal/health"
 	"github.com/keepout-security/keepout/internal/recovery/bootguard"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
 	"github.com/keepout-security/keepout/internal/recovery/loader"
@@ -332,6 +333,53 @@ func TestIntentsBecomeOrders(t *testing.T) {
 	}
 	if in = h.boot(); in.Disables("acme-av") {
 		t.Errorf("the orders were not taken back: %+v", in)
+	}
+}
+
+// TestAFixThatWaits: one that was believed and cannot be applied now stays, is told of in the instruction and, once, in
+// the history, and is applied when it can be; a refusal is in the history, too.
+func TestAFixThatWaits(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	room := false
+	h.verify = func(envelope []byte, _ string) (boot.Remedy, error) {
+		switch {
+		case string(envelope) != "signed":
+			return boot.Remedy{}, health.Problem{Code: "KO-2521", Title: "nobody signed", Fix: "ask"}
+		case !room:
+			return boot.Remedy{Later: true}, health.Problem{Code: "KO-2530", Title: "no space left", Fix: "make room"}
+		}
+		return boot.Remedy{Orders: boot.Orders{Disabled: []string{"acme-av"}, Source: "campaign 7"}}, nil
+	}
+	for name, text := range map[string]string{"1": "signed", "2": "forged"} {
+		if err := h.dir.LeaveIntent(esp.Intent{Name: name, Data: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 2 {
+		in := h.boot()
+		if !strings.Contains(in.Trouble, "1 waits") || !strings.Contains(in.Trouble, "no space left") || !in.Orders.None() {
+			t.Errorf("boot %d: %+v", n+1, in)
+		}
+		if left, err := h.dir.Intents(); err != nil || len(left) != 1 || left[0].Name != "1" {
+			t.Fatalf("boot %d: there are %v, %v", n+1, left, err)
+		}
+	}
+	var told []string
+	for _, e := range h.dir.State().State.History {
+		if e.What == boot.Unfixed {
+			told = append(told, e.Why)
+		}
+	}
+	if want := []string{"KO-2530: no space left", "KO-2521: nobody signed"}; !slices.Equal(told, want) {
+		t.Errorf("the history has %q, want %q", told, want)
+	}
+	room = true
+	if in := h.boot(); !in.Disables("acme-av") || in.Trouble != "" {
+		t.Errorf("with room: %+v", in)
+	}
+	if left, err := h.dir.Intents(); len(left) > 0 || err != nil {
+		t.Errorf("left over: %v, %v", left, err)
 	}
 }
 

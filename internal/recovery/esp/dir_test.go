@@ -3,11 +3,13 @@
 package esp_test
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keepout-security/keepout/internal/boot"
@@ -227,6 +229,58 @@ func TestRecoverable(t *testing.T) {
 		}
 		if got := d.Recoverable(); got != step.want {
 			t.Errorf("with %s: %v", step.name, got)
+		}
+	}
+}
+
+// TestBundlesMakeRoom: as many old bundles go as it takes, the oldest first, and nothing else; what fails for another
+// reason costs none.
+func TestBundlesMakeRoom(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fits int // bundles beside which there is room; below 0: none
+		err  error
+		left int
+	}{
+		"room":        {fits: esp.MaxBundles, left: esp.MaxBundles},
+		"a little":    {fits: 3, left: 2},
+		"only alone":  {fits: 0, left: 0},
+		"not at all":  {fits: -1, err: syscall.ENOSPC, left: 0},
+		"broken disk": {fits: -1, err: syscall.EIO, left: esp.MaxBundles},
+	} {
+		d := prepared(t)
+		if err := os.Mkdir(d.Join(esp.Diag), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		names := []string{"crash-1.json"}
+		for i := range esp.MaxBundles {
+			names = append(names, esp.BundlePrefix+string(rune('a'+i)))
+		}
+		for _, file := range names {
+			if err := os.WriteFile(filepath.Join(d.Join(esp.Diag), file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bundles := func() []string {
+			found, _ := filepath.Glob(filepath.Join(d.Join(esp.Diag), esp.BundlePrefix+"*"))
+			return found
+		}
+		full := cmp.Or(c.err, error(syscall.ENOSPC))
+		err := d.WithRoom(func() error {
+			if len(bundles()) > c.fits {
+				return full
+			}
+			return nil
+		})
+		left := bundles()
+		if !errors.Is(err, c.err) || len(left) != c.left {
+			t.Errorf("%s: %v, %q", name, err, left)
+		}
+		if len(left) > 0 && filepath.Base(left[len(left)-1]) != names[len(names)-1] {
+			t.Errorf("%s: the newest went, and %q stay", name, left)
+		}
+		if _, err := os.Stat(filepath.Join(d.Join(esp.Diag), names[0])); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

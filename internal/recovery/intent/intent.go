@@ -2,8 +2,9 @@
 // on the boot file system, bootguard judges it again, because anybody may have written there since, and makes orders
 // of it.
 //
-// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that a
-// power cut while it is being applied does not lose it; that what cannot be done before the core runs is said.
+// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that
+// neither a power cut nor a full disk while it is being applied loses it; that what is remembered is bounded and can
+// always be read again; that what cannot be done before the core runs is said.
 package intent
 
 import (
@@ -16,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/boot"
@@ -147,6 +149,10 @@ func recall(dir *esp.Dir) (memory, error) {
 	if err != nil {
 		return m, err
 	}
+	return decode(data)
+}
+
+func decode(data []byte) (m memory, err error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return memory{}, fmt.Errorf("what was believed before: %w", err)
 	}
@@ -199,7 +205,8 @@ func (f *Failure) raise(s remediation.State) remediation.State {
 }
 
 // Verify judges what lies in the intents folder, at the next boot, and says what it wants. trust is the folder of the
-// keys. It is called again with the same fix when a power cut came before the orders were kept.
+// keys. It is called again with the same fix when a power cut came before the orders were kept. A fix that cannot be
+// remembered is not done, or a later start might do it again: the remedy then says Later, and the error why.
 func Verify(sealed []byte, trust string) (boot.Remedy, error) {
 	dir := esp.Open(filepath.Dir(trust))
 	roles, err := readTrust(trust)
@@ -218,13 +225,7 @@ func Verify(sealed []byte, trust string) (boot.Remedy, error) {
 	if err != nil {
 		m = memory{}
 	}
-	sum := sha256.Sum256(sealed)
-	digest := hex.EncodeToString(sum[:])
-	state := m.State
-	if m.Last == digest {
-		state = m.Before
-	}
-	plan, err := remediation.Judge(roles, f.raise(state), f.machine(false, time.Now()), sealed)
+	plan, next, err := m.take(roles, &f, time.Now(), sealed)
 	if err != nil {
 		return boot.Remedy{}, err
 	}
@@ -232,15 +233,47 @@ func Verify(sealed []byte, trust string) (boot.Remedy, error) {
 	if err != nil {
 		return boot.Remedy{}, err
 	}
-	return remedy, keep(dir, memory{State: plan.State, Last: digest, Before: state})
+	if err := keep(dir, next); err != nil {
+		return boot.Remedy{Later: true}, remediation.Unkept(&plan.Fix, cause(err))
+	}
+	return remedy, nil
 }
 
+// take judges a fix, and returns what to do and what to remember before that is done.
+func (m memory) take(
+	roles remediation.Trust, f *Failure, now time.Time, sealed []byte,
+) (remediation.Plan, memory, error) {
+	sum := sha256.Sum256(sealed)
+	digest := hex.EncodeToString(sum[:])
+	state := m.State
+	if m.Last == digest {
+		state = m.Before
+	}
+	plan, err := remediation.Judge(roles, f.raise(state), f.machine(false, now), sealed)
+	if err != nil {
+		return remediation.Plan{}, m, err
+	}
+	return plan, memory{State: plan.State, Last: digest, Before: state}, nil
+}
+
+// keep remembers, where old bundles may have to make room.
 func keep(dir *esp.Dir, m memory) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("remember the fix: %w", err)
 	}
-	return durable.WriteFileOn(esp.Disk(), dir.Join(memoryFile), data, 0o600)
+	return dir.WithRoom(func() error {
+		return durable.WriteFileOn(esp.Disk(), dir.Join(memoryFile), data, 0o600)
+	})
+}
+
+// cause is what the system said, without the paths: a history of boots has few bytes for it.
+func cause(err error) error {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no
+	}
+	return err
 }
 
 // Remedy is what a fix means for the machine, at the next boot and from then on. A verb that is not here is an error,

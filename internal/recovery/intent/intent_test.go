@@ -24,7 +24,12 @@ func key(name string) ed25519.PrivateKey {
 // machine is Keepout's folder of a machine whose recovery environment found a failure.
 func machine(t *testing.T) (*esp.Dir, *Failure) {
 	t.Helper()
-	dir := esp.Open(t.TempDir())
+	return machineIn(t, t.TempDir())
+}
+
+func machineIn(t *testing.T, folder string) (*esp.Dir, *Failure) {
+	t.Helper()
+	dir := esp.Open(folder)
 	if err := dir.Prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,8 @@ type State struct {
 	Sequence uint64 `json:"sequence,omitempty"`
 	// Vendors are the same for the vendors' campaigns.
 	Vendors map[string]uint64 `json:"vendors,omitempty"`
-	// Applied are the digests of the targeted fixes' bundles that were answered, the newest last.
+	// Applied are the digests of the targeted fixes' bundles that were answered, the newest last. The oldest make room: a
+	// bundle's digest comes once, so that what is forgotten answers a report that no later failure has.
 	Applied []string `json:"applied,omitempty"`
 	// Revoked are the ids that were taken back, the newest last.
 	Revoked []string `json:"revoked,omitempty"`
@@ -60,6 +61,7 @@ const (
 	maxApplied = 64
 	maxRevoked = 256
 	maxKeys    = 64
+	maxVendors = 64
 	leap       = maxLife
 )
 
@@ -85,12 +87,20 @@ const (
 	CodeOverreach  = "KO-2526" // does more than its signer may
 	CodeRevoked    = "KO-2527" // taken back
 	CodeTestOnly   = "KO-2528" // a rehearsal's fix outside of one, or the reverse
-	CodeFull       = "KO-2529" // a revocation for which there is no room
+	CodeFull       = "KO-2529" // a revocation, or a vendor's first campaign, for which there is no room
+	CodeUnkept     = "KO-2530" // believed, and cannot be remembered now
 	minimumSigners = 2
 )
 
 func refuse(code, fix, format string, args ...any) error {
 	return health.Problem{Code: code, Title: fmt.Sprintf(format, args...), Severity: health.Failure, Fix: fix}
+}
+
+// Unkept is the refusal of a fix that was believed, for now: whoever does not remember that it was taken could take it
+// again.
+func Unkept(f *Fix, why error) error {
+	return refuse(CodeUnkept, "make the partition with the boot files writable, give it room, and restart: the fix waits",
+		"fix %s cannot be remembered: %v", f.ID, why)
 }
 
 // Judge decides about one sealed fix. It verifies before it reads, and reads before it compares. An error is a
@@ -237,6 +247,10 @@ func isFresh(f *Fix, s *State) error {
 	if last := s.last(f.Vendor); f.Sequence <= last {
 		return refuse(CodeReplay, next, "fix %s has sequence number %d, and %d was taken already", f.ID, f.Sequence, last)
 	}
+	if _, known := s.Vendors[f.Vendor]; f.Vendor != "" && !known && len(s.Vendors) >= maxVendors {
+		return refuse(CodeFull, "let the organisation sign it, whose fixes always have room",
+			"the campaigns of %d vendors are remembered, and no more are", len(s.Vendors))
+	}
 	return nil
 }
 
@@ -322,7 +336,7 @@ func Remember(data []byte) (State, error) {
 	return s, nil
 }
 
-// MaxState bounds an encoded state (encoding/json), in bytes.
+// MaxState bounds an encoded state (encoding/json), in bytes; whatever the bounds above allow fits.
 const MaxState = 64 << 10
 
 // PublicKeys reads the public keys of a role's members out of their private ones, for who makes a Trust by hand.

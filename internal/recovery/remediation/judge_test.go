@@ -478,6 +478,27 @@ func TestNothingTwice(t *testing.T) {
 	})
 }
 
+// TestVendorsAreBounded: campaigns of ever more vendors do not make a machine forget what it took, and never keep the
+// organisation's away.
+func TestVendorsAreBounded(t *testing.T) {
+	t.Parallel()
+	full := State{Vendors: map[string]uint64{"acme-av": 5}}
+	for i := len(full.Vendors); i < maxVendors; i++ {
+		full.Vendors[strings.Repeat("v", i+1)] = 5
+	}
+	zeta := changed(byVendor(), func(f *Fix) {
+		f.Vendor, f.Symptom = "zeta", Symptom{Provider: "zeta"}
+		f.Actions = []Action{{Verb: DisableProvider, Provider: "zeta"}}
+	})
+	answer := changed(zeta, func(f *Fix) { f.Kind, f.Sequence, f.Symptom, f.Bundle = Targeted, 0, Symptom{}, bundle })
+	run(t, map[string]attempt{
+		"one more vendor":       {fix: zeta, signers: []string{"zeta"}, state: full, code: CodeFull},
+		"a known one":           {fix: byVendor(), signers: []string{"acme"}, state: full},
+		"an answer of one more": {fix: answer, signers: []string{"zeta"}, state: full},
+		"the organisation":      {fix: campaign(), signers: two, state: full},
+	})
+}
+
 // recorder is a Target that remembers what it was told.
 type recorder struct {
 	did  []string

@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/keepout-security/keepout/internal/rescue/plan"
 )
 
 // Where the image has what it needs, from its root.
@@ -138,14 +136,4 @@ func checkAddress(address string) error {
 		return fmt.Errorf("%q is no address of a server", address)
 	}
 	return nil
-}
-
-// Plan is the part of the configuration that decides.
-func (c *Config) Plan() plan.Config {
-	return plan.Config{
-		RetryInterval: time.Duration(c.RetryMinutes) * time.Minute,
-		TotalWait:     time.Duration(c.TotalMinutes) * time.Minute,
-		NetworkWait:   time.Duration(c.NetworkSeconds) * time.Second,
-		OneScan:       c.OneScan,
-	}.Normal()
 }

@@ -3,7 +3,6 @@ package settings
 import (
 	"encoding/json"
 	"testing"
-	"time"
 )
 
 func valid() Config {
@@ -32,18 +31,6 @@ func TestCheck(t *testing.T) {
 		if err := c.Check(); (err == nil) != (name == "") {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-func TestPlanDefaults(t *testing.T) {
-	t.Parallel()
-	c := valid()
-	if p := c.Plan(); p.RetryInterval != 30*time.Minute || p.TotalWait != 3*time.Hour || p.NetworkWait != time.Minute {
-		t.Errorf("defaults %+v", p)
-	}
-	c.RetryMinutes, c.TotalMinutes = 9000, 1
-	if p := c.Plan(); p.RetryInterval != 4320*time.Minute || p.TotalWait != time.Minute {
-		t.Errorf("bounds %+v", p)
 	}
 }
 
