@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -101,6 +102,14 @@ func environment(stateDir string) []string {
 	}
 }
 
+// busyTries and busyWait bound the waiting for a program that is open for writing. Whoever wrote it into the store has
+// closed it by now, but a child that was started meanwhile has what its parent had open until it executes
+// (golang.org/issue/22315). Without waiting that were a crash of a provider that has done nothing.
+const (
+	busyTries = 100
+	busyWait  = 10 * time.Millisecond
+)
+
 // execute runs the program by the descriptor whose digest was checked, not by a path that may have changed, and
 // that the provider's user may not even be able to reach.
 func execute(l launch) error {
@@ -127,9 +136,15 @@ func execute(l launch) error {
 			return err
 		}
 	}
-	empty := [1]byte{}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, programFD, uintptr(unsafe.Pointer(&empty[0])),
-		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
+	errno := unix.ETXTBSY
+	for try := 0; errno == unix.ETXTBSY && try < busyTries; try++ {
+		if try > 0 {
+			time.Sleep(busyWait)
+		}
+		empty := [1]byte{}
+		_, _, errno = unix.RawSyscall6(unix.SYS_EXECVEAT, programFD, uintptr(unsafe.Pointer(&empty[0])),
+			uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
+	}
 	if errno == unix.ENOENT { // the program is open, so it is not that
 		return fmt.Errorf("execute %s: its interpreter or loader is not in the cage (%w): "+
 			"ask for it under grants.mounts", l.Program, errno)

@@ -262,6 +262,28 @@ func TestScript(t *testing.T) {
 	}
 }
 
+// TestBusyProgram: a program that is open for writing for a moment is waited for, and one that stays so is not started.
+func TestBusyProgram(t *testing.T) {
+	t.Parallel()
+	for _, stays := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "script")
+		must(t, os.WriteFile(path, []byte("#!/bin/sh\nexit 3\n"), 0o755))
+		writer, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		t.Cleanup(func() { _ = writer.Close() })
+		want := "text file busy"
+		if !stays {
+			want = "exit status 3"
+			time.AfterFunc(busyTries*busyWait/10, func() { _ = writer.Close() })
+		}
+		p := start(t, Spec{Slot: 2, Limits: Limits{Processes: 90}}, openFile(t, path))
+		wait(t, p)
+		if !strings.Contains(p.Cause(), want) {
+			t.Errorf("open for good: %v; cause %q, want %q", stays, p.Cause(), want)
+		}
+	}
+}
+
 // TestCannotStart: what goes wrong before the provider runs is said, too.
 func TestCannotStart(t *testing.T) {
 	t.Parallel()
