@@ -111,7 +111,7 @@ func fromFolder(ctx context.Context, o *Options) error {
 			return err
 		}
 		if err != nil {
-			o.Log.Warn("nothing was staged", slog.Any("error", err))
+			o.Log.Warn("not all was staged", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -121,6 +121,7 @@ func fromFolder(ctx context.Context, o *Options) error {
 	}
 }
 
+// stageFrom stages the newest of each provider. The error may be about one vendor's; the others' are staged then.
 func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 	dir, err := folder.Open(o.From)
 	if err != nil {
@@ -132,13 +133,16 @@ func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	orders := c.newest()
-	for i := range orders {
-		if err := m.blobs(ctx, orders[i].Digest); err != nil {
-			return err
+	var orders []update.Order
+	for _, order := range c.newest() {
+		if err := m.blobs(ctx, order.Digest); err != nil {
+			c.trouble(order.Vendor, fmt.Errorf("its package %s: %w", order.Path, err))
+			continue
 		}
+		orders = append(orders, order)
 	}
-	return update.WriteOrders(o.Staging, &update.Orders{Orders: orders})
+	err = update.WriteOrders(o.Staging, &update.Orders{Orders: orders, Troubles: c.toldTroubles()})
+	return errors.Join(c.err(), err)
 }
 
 // identityOf reads the host's identity, or enrols.

@@ -22,6 +22,9 @@ func (f *fetcher) obey(
 	ctx context.Context, list []*fleetpb.Order, grants []*fleetpb.Grant,
 ) (unfinished bool, err error) {
 	list = list[:min(len(list), update.MaxOrders)]
+	if len(list) == 0 {
+		f.catalog.troubles = nil // nobody looks at metadata any more
+	}
 	f.retain(list, grants)
 	var backs []update.Order
 	var far, stages []*fleetpb.Order
@@ -93,9 +96,13 @@ func (f *fetcher) stage(turn context.Context, n int, o *fleetpb.Order, stale err
 	return order, nil
 }
 
-// share is one of n equal parts of what is left of a turn. What it leaves over is for those that follow.
+// share is one of n equal parts of what is left of a turn. What it leaves over is for those that follow. Of a folder,
+// which takes no time of anybody, there are no turns.
 func share(turn context.Context, n int) (context.Context, context.CancelFunc) {
-	end, _ := turn.Deadline() // each turn has one
+	end, limited := turn.Deadline()
+	if !limited {
+		return context.WithCancel(turn)
+	}
 	return context.WithTimeout(turn, time.Until(end)/time.Duration(n))
 }
 
@@ -127,7 +134,11 @@ func (f *fetcher) refresh(turn context.Context, list []*fleetpb.Order) error {
 		f.o.Log.Warn("the metadata is that of an earlier turn", slog.Any("error", err))
 		return inTime(call, err)
 	}
+	c.log(f.o.Log)
 	f.catalog, f.fetched = c, time.Now()
+	if errors.Is(c.err(), errTurn) {
+		f.fetched = time.Time{} // what came of it is there, and the next turn brings more
+	}
 	return nil
 }
 
@@ -202,7 +213,7 @@ func (f *fetcher) retain(list []*fleetpb.Order, grants []*fleetpb.Grant) {
 // orders is what the core is told: to go back, what is staged of what was ordered, the grants that are still good, and
 // the packages that they are for: the answer with a grant orders nothing any more, and the core looks when it likes.
 func (f *fetcher) orders(backs []update.Order, stages []*fleetpb.Order) *update.Orders {
-	out := &update.Orders{Orders: slices.Clone(backs)}
+	out := &update.Orders{Orders: slices.Clone(backs), Troubles: f.catalog.toldTroubles()}
 	named := map[string]bool{}
 	for _, o := range backs {
 		named[o.Digest] = true
@@ -255,12 +266,9 @@ func (f *fetcher) bring(ctx context.Context, list []*fleetpb.Order, done func(up
 		if err := f.mirror.blobs(call, order.Digest); err != nil {
 			err = errors.Join(unnamed, err)
 			f.o.Log.Warn("what to go back to was not fetched", slog.Any("error", err))
-			order.Lacking = err.Error()[:min(len(err.Error()), maxLacking)]
+			order.Lacking = inShort(err)
 		}
 		cancel()
 		done(order)
 	}
 }
-
-// maxLacking bounds what is said about it, in bytes.
-const maxLacking = 256
