@@ -134,7 +134,9 @@ func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 		return err
 	}
 	var orders []update.Order
+	var wanted []string
 	for _, order := range c.newest() {
+		wanted = append(wanted, order.Digest)
 		if err := m.blobs(ctx, order.Digest); err != nil {
 			c.trouble(order.Vendor, fmt.Errorf("its package %s: %w", order.Path, err))
 			continue
@@ -142,6 +144,11 @@ func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 		orders = append(orders, order)
 	}
 	err = update.WriteOrders(o.Staging, &update.Orders{Orders: orders, Troubles: c.toldTroubles()})
+	if err == nil { // the next look goes on with what cannot go now
+		if _, err := m.sweep(wanted); err != nil {
+			o.Log.Warn("what is no longer needed was not removed", slog.Any("error", err))
+		}
+	}
 	return errors.Join(c.err(), err)
 }
 
@@ -227,6 +234,8 @@ type fetcher struct {
 	spread   time.Duration
 	catalog  catalog
 	fetched  time.Time               // the catalog
+	looks    uint64                  // at metadata
+	tidied   string                  // what the staging folder was swept for
 	staged   map[string]update.Order // by digest
 	grants   []held
 }

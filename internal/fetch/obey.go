@@ -47,10 +47,10 @@ func (f *fetcher) obey(
 		tell()
 	})
 	unfinished, errs := f.stageAll(ctx, stages, tell)
-	if errs = append(errs, err); !unfinished && errors.Join(errs...) == nil {
-		errs = append(errs, sweep(f.o.Staging, f.orders(backs, stages).Orders))
+	if err == nil { // an earlier list may name what this one does not
+		f.tidy(list)
 	}
-	return unfinished, errors.Join(errs...)
+	return unfinished, errors.Join(append(errs, err)...)
 }
 
 // stageAll fetches what these orders name, each in a fair part of the turn, and tells of each.
@@ -129,6 +129,7 @@ func (f *fetcher) refresh(turn context.Context, list []*fleetpb.Order) error {
 	}
 	call, cancel := share(turn, 2)
 	defer cancel()
+	f.looks++
 	c, err := f.mirror.catalog(call)
 	if err != nil {
 		f.o.Log.Warn("the metadata is that of an earlier turn", slog.Any("error", err))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -30,8 +31,11 @@ const (
 	maxWhole   = 4096 // files that are remembered to be whole; beyond, all are looked at anew
 )
 
-// blobDir is where blobs lie, in every source.
-const blobDir = "blobs/"
+// blobDir is where blobs lie, in every source, in a folder for the kind of their digests.
+const (
+	blobDir   = "blobs/"
+	sha256Dir = blobDir + "sha256"
+)
 
 // metadata is what is read of a TUF file, only to know what else to fetch. The core verifies.
 type metadata struct {
@@ -194,30 +198,43 @@ func (m mirror) blobs(ctx context.Context, digest string) error {
 	if err := m.once(ctx, name); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(m.to, name))
+	parts, err := m.parts(name)
 	if err != nil {
-		return err
-	}
-	var manifest struct {
-		Config layer   `json:"config"`
-		Layers []layer `json:"layers"`
-	}
-	if err := json.Unmarshal(text, &manifest); err != nil {
 		return fmt.Errorf("package %.19s: %w", digest, err)
 	}
-	if len(manifest.Layers) > maxLayers {
-		return fmt.Errorf("package %.19s has more than %d layers", digest, maxLayers)
-	}
-	for _, l := range append(manifest.Layers, manifest.Config) {
-		name, err := blob(l.Digest)
-		if err != nil {
-			return err
-		}
+	for _, name := range parts {
 		if err := m.once(ctx, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// parts are the blobs that a package's manifest names.
+func (m mirror) parts(manifest string) (names []string, err error) {
+	f, err := os.Open(filepath.Join(m.to, manifest))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	var list struct {
+		Config layer   `json:"config"`
+		Layers []layer `json:"layers"`
+	}
+	if err := json.NewDecoder(io.LimitReader(f, maxMeta)).Decode(&list); err != nil {
+		return nil, fmt.Errorf("its manifest: %w", err)
+	}
+	if len(list.Layers) > maxLayers {
+		return nil, fmt.Errorf("it has more than %d layers", maxLayers)
+	}
+	for _, l := range append(list.Layers, list.Config) {
+		name, err := blob(l.Digest)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 type layer struct {
@@ -230,7 +247,7 @@ func blob(digest string) (string, error) {
 	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
 		return "", fmt.Errorf("%.80q is no digest", digest)
 	}
-	return blobDir + "sha256/" + hex, nil
+	return path.Join(sha256Dir, hex), nil
 }
 
 // newest are the orders of a host without a control plane: of each provider and part the latest release.
@@ -264,12 +281,4 @@ func (c *catalog) find(digest string) (offer, bool) {
 		return offer{}, false
 	}
 	return c.releases[i], true
-}
-
-// sweep removes blobs of the staging folder that no order needs.
-func sweep(staging string, orders []update.Order) error {
-	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage || o.Lacking == "" }) {
-		return nil
-	}
-	return os.RemoveAll(filepath.Join(staging, blobDir))
 }

@@ -38,7 +38,9 @@ func newMarket(t *testing.T, vendors ...string) *market {
 		_, err = k.home["ops"].Admit(v, root, []string{v + "-edr"}, time.Now())
 		k.must(err)
 	}
-	k.must(os.MkdirAll(k.in("staging"), 0o755))
+	for _, dir := range []string{"staging", "stick"} {
+		k.must(os.MkdirAll(k.in(dir), 0o755))
+	}
 	return k
 }
 

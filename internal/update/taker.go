@@ -93,7 +93,8 @@ func New(c Config) (*Taker, error) {
 	return t, err
 }
 
-// Look carries out what the staging folder asks for, as far as it is allowed.
+// Look carries out what the staging folder asks for, as far as it is allowed. All that time the fetcher removes nothing
+// there.
 func (t *Taker) Look() {
 	t.noteUsed()
 	t.forgetStrays()
@@ -103,6 +104,13 @@ func (t *Taker) Look() {
 		return
 	}
 	defer func() { _ = dir.Close() }() // only read
+	hold, err := dir.Reading()
+	if errors.Is(err, folder.ErrHeld) {
+		return // the fetcher removes what no order needs: that is soon done, and looked at then
+	}
+	if err == nil { // without locks nothing is removed, and so nothing to be kept from
+		defer func() { _ = hold.Close() }() // it ends with the process at the latest
+	}
 	orders, err := ReadOrders(dir)
 	if t.last = err; err != nil {
 		return
