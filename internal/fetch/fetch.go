@@ -116,7 +116,7 @@ func fromFolder(ctx context.Context, o *Options) error {
 			return err
 		}
 		if err != nil {
-			o.Log.Warn("nothing was staged", slog.Any("error", err))
+			o.Log.Warn("not all was staged", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -126,6 +126,7 @@ func fromFolder(ctx context.Context, o *Options) error {
 	}
 }
 
+// stageFrom stages the newest of each provider. The error may be about one vendor's; the others' are staged then.
 func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 	dir, err := folder.Open(o.From)
 	if err != nil {
@@ -137,13 +138,23 @@ func stageFrom(ctx context.Context, o *Options, whole map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	orders := c.newest()
-	for i := range orders {
-		if err := m.blobs(ctx, orders[i].Digest); err != nil {
-			return err
+	var orders []update.Order
+	var wanted []string
+	for _, order := range c.newest() {
+		wanted = append(wanted, order.Digest)
+		if err := m.blobs(ctx, order.Digest); err != nil {
+			c.trouble(order.Vendor, fmt.Errorf("its package %s: %w", order.Path, err))
+			continue
+		}
+		orders = append(orders, order)
+	}
+	err = update.WriteOrders(o.Staging, &update.Orders{Orders: orders, Troubles: c.toldTroubles()})
+	if err == nil { // the next look goes on with what cannot go now
+		if _, err := m.sweep(wanted); err != nil {
+			o.Log.Warn("what is no longer needed was not removed", slog.Any("error", err))
 		}
 	}
-	return update.WriteOrders(o.Staging, &update.Orders{Orders: orders})
+	return errors.Join(c.err(), err)
 }
 
 // identityOf reads the host's identity, or enrols.
@@ -228,6 +239,8 @@ type fetcher struct {
 	spread   time.Duration
 	catalog  catalog
 	fetched  time.Time               // the catalog
+	looks    uint64                  // at metadata
+	tidied   string                  // what the staging folder was swept for
 	staged   map[string]update.Order // by digest
 	grants   []held
 }

@@ -22,6 +22,9 @@ func (f *fetcher) obey(
 	ctx context.Context, list []*fleetpb.Order, grants []*fleetpb.Grant,
 ) (unfinished bool, err error) {
 	list = list[:min(len(list), update.MaxOrders)]
+	if len(list) == 0 {
+		f.catalog.troubles = nil // nobody looks at metadata any more
+	}
 	f.retain(list, grants)
 	var backs []update.Order
 	var far, stages []*fleetpb.Order
@@ -44,10 +47,10 @@ func (f *fetcher) obey(
 		tell()
 	})
 	unfinished, errs := f.stageAll(ctx, stages, tell)
-	if errs = append(errs, err); !unfinished && errors.Join(errs...) == nil {
-		errs = append(errs, sweep(f.o.Staging, f.orders(backs, stages).Orders))
+	if err == nil { // an earlier list may name what this one does not
+		f.tidy(list)
 	}
-	return unfinished, errors.Join(errs...)
+	return unfinished, errors.Join(append(errs, err)...)
 }
 
 // stageAll fetches what these orders name, each in a fair part of the turn, and tells of each.
@@ -93,9 +96,13 @@ func (f *fetcher) stage(turn context.Context, n int, o *fleetpb.Order, stale err
 	return order, nil
 }
 
-// share is one of n equal parts of what is left of a turn. What it leaves over is for those that follow.
+// share is one of n equal parts of what is left of a turn. What it leaves over is for those that follow. Of a folder,
+// which takes no time of anybody, there are no turns.
 func share(turn context.Context, n int) (context.Context, context.CancelFunc) {
-	end, _ := turn.Deadline() // each turn has one
+	end, limited := turn.Deadline()
+	if !limited {
+		return context.WithCancel(turn)
+	}
 	return context.WithTimeout(turn, time.Until(end)/time.Duration(n))
 }
 
@@ -122,12 +129,17 @@ func (f *fetcher) refresh(turn context.Context, list []*fleetpb.Order) error {
 	}
 	call, cancel := share(turn, 2)
 	defer cancel()
+	f.looks++
 	c, err := f.mirror.catalog(call)
 	if err != nil {
 		f.o.Log.Warn("the metadata is that of an earlier turn", slog.Any("error", err))
 		return inTime(call, err)
 	}
+	c.log(f.o.Log)
 	f.catalog, f.fetched = c, time.Now()
+	if errors.Is(c.err(), errTurn) {
+		f.fetched = time.Time{} // what came of it is there, and the next turn brings more
+	}
 	return nil
 }
 
@@ -202,7 +214,7 @@ func (f *fetcher) retain(list []*fleetpb.Order, grants []*fleetpb.Grant) {
 // orders is what the core is told: to go back, what is staged of what was ordered, the grants that are still good, and
 // the packages that they are for: the answer with a grant orders nothing any more, and the core looks when it likes.
 func (f *fetcher) orders(backs []update.Order, stages []*fleetpb.Order) *update.Orders {
-	out := &update.Orders{Orders: slices.Clone(backs)}
+	out := &update.Orders{Orders: slices.Clone(backs), Troubles: f.catalog.toldTroubles()}
 	named := map[string]bool{}
 	for _, o := range backs {
 		named[o.Digest] = true
@@ -255,12 +267,9 @@ func (f *fetcher) bring(ctx context.Context, list []*fleetpb.Order, done func(up
 		if err := f.mirror.blobs(call, order.Digest); err != nil {
 			err = errors.Join(unnamed, err)
 			f.o.Log.Warn("what to go back to was not fetched", slog.Any("error", err))
-			order.Lacking = err.Error()[:min(len(err.Error()), maxLacking)]
+			order.Lacking = inShort(err)
 		}
 		cancel()
 		done(order)
 	}
 }
-
-// maxLacking bounds what is said about it, in bytes.
-const maxLacking = 256

@@ -199,3 +199,27 @@ func TestRollBackTakesItsPart(t *testing.T) {
 		}
 	})
 }
+
+// TestRollBackIsFetchedInTurns: what to go back to is whole one day, however little of it comes in each turn.
+func TestRollBackIsFetchedInTurns(t *testing.T) {
+	t.Parallel()
+	dir, digests := stick(t)
+	f := stager(t, dir)
+	f.turn = 100 * time.Millisecond
+	inBlobs := func(name string) bool { return strings.HasPrefix(name, blobDir) }
+	f.mirror.from = &faulty{from: f.mirror.from, name: inBlobs, each: 300, then: stall}
+	for range 200 {
+		f.fetched = time.Time{} // each looks at metadata, and sweeps
+		if _, err := f.obey(t.Context(), []*fleetpb.Order{backOrder(digests["one"])}, nil); err != nil {
+			t.Fatal(err)
+		}
+		orders, err := update.ReadOrders(os.DirFS(f.o.Staging))
+		if err != nil || len(orders.Orders) != 1 {
+			t.Fatalf("orders %+v, %v", orders, err)
+		}
+		if orders.Orders[0].Lacking == "" {
+			return
+		}
+	}
+	t.Error("it begins anew each time")
+}

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -23,13 +25,17 @@ const (
 	maxMeta    = 4 << 20 // bytes of one metadata file
 	maxBlob    = 2 << 30
 	maxRoots   = 64 // rotations of a root that are followed in one round
-	maxVendors = 16
+	maxTargets = 64 // targets files of one repository
+	maxVendors = update.MaxTroubles
 	maxLayers  = 8
 	maxWhole   = 4096 // files that are remembered to be whole; beyond, all are looked at anew
 )
 
-// blobDir is where blobs lie, in every source.
-const blobDir = "blobs/"
+// blobDir is where blobs lie, in every source, in a folder for the kind of their digests.
+const (
+	blobDir   = "blobs/"
+	sha256Dir = blobDir + "sha256"
+)
 
 // metadata is what is read of a TUF file, only to know what else to fetch. The core verifies.
 type metadata struct {
@@ -59,53 +65,6 @@ func (m mirror) read(name string) (out metadata, err error) {
 	}
 	err = json.Unmarshal(text, &out)
 	return out, err
-}
-
-// repository fetches one party's current metadata and returns its targets files.
-func (m mirror) repository(ctx context.Context, dir string) (targets []metadata, err error) {
-	get := func(name string) error {
-		name = path.Join(dir, name)
-		return download(ctx, m.from, name, filepath.Join(m.to, name), maxMeta)
-	}
-	for v := int64(1); v <= maxRoots; v++ {
-		err := m.once(ctx, path.Join(dir, fmt.Sprintf("%d.root.json", v)))
-		if errors.Is(err, fs.ErrNotExist) && v > 1 {
-			break
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-	}
-	if err := get("timestamp.json"); err != nil {
-		return nil, err
-	}
-	stamp, err := m.read(path.Join(dir, "timestamp.json"))
-	if err != nil {
-		return nil, err
-	}
-	list := path.Join(dir, fmt.Sprintf("%d.snapshot.json", stamp.Signed.Meta["snapshot.json"].Version))
-	if err := m.once(ctx, list); err != nil {
-		return nil, err
-	}
-	snapshot, err := m.read(list)
-	if err != nil {
-		return nil, err
-	}
-	for name, meta := range snapshot.Signed.Meta {
-		if path.Base(name) != name {
-			return nil, fmt.Errorf("%q is no metadata file", name)
-		}
-		file := path.Join(dir, fmt.Sprintf("%d.%s", meta.Version, name))
-		if err := m.once(ctx, file); err != nil {
-			return nil, err
-		}
-		t, err := m.read(file)
-		if err != nil {
-			return nil, err
-		}
-		targets = append(targets, t)
-	}
-	return targets, nil
 }
 
 // once fetches a file whose name says its version or content, unless it is there and whole.
@@ -158,6 +117,7 @@ func (m mirror) remember(name string) {
 // catalog is what the operator's and the vendors' metadata say that there is.
 type catalog struct {
 	releases []offer
+	troubles map[string]error // by vendor: why not all of what they publish is here
 }
 
 // offer is one release that the operator names.
@@ -167,31 +127,30 @@ type offer struct {
 	path, digest, vendor string
 }
 
-// catalog fetches all metadata.
+// catalog fetches all metadata. The error is about the operator's: a vendor whose metadata does not come is in the
+// catalog's troubles, and the core judges each release by what it finds of its vendor.
 func (m mirror) catalog(ctx context.Context) (c catalog, err error) {
 	operator, err := m.repository(ctx, update.OperatorDir)
 	if err != nil {
 		return c, fmt.Errorf("the operator's metadata: %w", err)
 	}
+	vendors := admitted(operator)
+	if len(vendors) > maxVendors {
+		return c, fmt.Errorf("the operator names more than %d vendors", maxVendors)
+	}
 	makers := map[string]string{} // provider: vendor
-	vendors := 0
-	for _, t := range operator {
-		for name, target := range t.Signed.Targets {
-			vendor, ok := strings.CutPrefix(name, "vendors/")
-			var entry sign.VendorEntry
-			if !ok || path.Base(vendor) != vendor || json.Unmarshal(target.Custom, &entry) != nil {
-				continue
-			}
-			if vendors++; vendors > maxVendors {
-				return c, fmt.Errorf("the operator names more than %d vendors", maxVendors)
-			}
-			if _, err := m.repository(ctx, path.Join(update.VendorsDir, vendor)); err != nil {
-				return c, fmt.Errorf("the metadata of %s: %w", vendor, err)
-			}
-			for _, p := range entry.Providers {
-				makers[p] = vendor
-			}
+	for i, vendor := range slices.Sorted(maps.Keys(vendors)) {
+		call, cancel := share(ctx, len(vendors)-i)
+		if _, err := m.repository(call, path.Join(update.VendorsDir, vendor)); err != nil {
+			c.trouble(vendor, fmt.Errorf("its metadata: %w", inTime(call, err)))
 		}
+		cancel()
+		for _, p := range vendors[vendor] {
+			makers[p] = vendor
+		}
+	}
+	if err := ctx.Err(); errors.Is(err, context.Canceled) {
+		return c, err // that was no vendor's trouble
 	}
 	for _, t := range operator {
 		for name, target := range t.Signed.Targets {
@@ -210,6 +169,26 @@ func (m mirror) catalog(ctx context.Context) (c catalog, err error) {
 	return c, nil
 }
 
+// admitted are the vendors that the operator's targets files name, each with its providers.
+func admitted(operator []metadata) map[string][]string {
+	vendors := map[string][]string{}
+	for _, t := range operator {
+		for name, target := range t.Signed.Targets {
+			vendor, ok := strings.CutPrefix(name, sign.VendorPath(""))
+			var entry sign.VendorEntry
+			if ok && folderName(vendor) && json.Unmarshal(target.Custom, &entry) == nil {
+				vendors[vendor] = entry.Providers
+			}
+		}
+	}
+	return vendors
+}
+
+// folderName reports whether a name is that of one folder, here.
+func folderName(name string) bool {
+	return fs.ValidPath(name) && name != "." && path.Base(name) == name
+}
+
 // blobs fetches a package: its manifest, then what that names.
 func (m mirror) blobs(ctx context.Context, digest string) error {
 	name, err := blob(digest)
@@ -219,30 +198,43 @@ func (m mirror) blobs(ctx context.Context, digest string) error {
 	if err := m.once(ctx, name); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(m.to, name))
+	parts, err := m.parts(name)
 	if err != nil {
-		return err
-	}
-	var manifest struct {
-		Config layer   `json:"config"`
-		Layers []layer `json:"layers"`
-	}
-	if err := json.Unmarshal(text, &manifest); err != nil {
 		return fmt.Errorf("package %.19s: %w", digest, err)
 	}
-	if len(manifest.Layers) > maxLayers {
-		return fmt.Errorf("package %.19s has more than %d layers", digest, maxLayers)
-	}
-	for _, l := range append(manifest.Layers, manifest.Config) {
-		name, err := blob(l.Digest)
-		if err != nil {
-			return err
-		}
+	for _, name := range parts {
 		if err := m.once(ctx, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// parts are the blobs that a package's manifest names.
+func (m mirror) parts(manifest string) (names []string, err error) {
+	f, err := os.Open(filepath.Join(m.to, manifest))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	var list struct {
+		Config layer   `json:"config"`
+		Layers []layer `json:"layers"`
+	}
+	if err := json.NewDecoder(io.LimitReader(f, maxMeta)).Decode(&list); err != nil {
+		return nil, fmt.Errorf("its manifest: %w", err)
+	}
+	if len(list.Layers) > maxLayers {
+		return nil, fmt.Errorf("it has more than %d layers", maxLayers)
+	}
+	for _, l := range append(list.Layers, list.Config) {
+		name, err := blob(l.Digest)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 type layer struct {
@@ -255,7 +247,7 @@ func blob(digest string) (string, error) {
 	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
 		return "", fmt.Errorf("%.80q is no digest", digest)
 	}
-	return blobDir + "sha256/" + hex, nil
+	return path.Join(sha256Dir, hex), nil
 }
 
 // newest are the orders of a host without a control plane: of each provider and part the latest release.
@@ -289,12 +281,4 @@ func (c *catalog) find(digest string) (offer, bool) {
 		return offer{}, false
 	}
 	return c.releases[i], true
-}
-
-// sweep removes blobs of the staging folder that no order needs.
-func sweep(staging string, orders []update.Order) error {
-	if slices.ContainsFunc(orders, func(o update.Order) bool { return o.Act == update.Stage || o.Lacking == "" }) {
-		return nil
-	}
-	return os.RemoveAll(filepath.Join(staging, blobDir))
 }

@@ -33,11 +33,13 @@ const FetchUser = 64_900
 
 // Bounds of an exchange.
 const (
-	MaxOrders  = 64
-	maxGrants  = 64
-	MaxBuckets = 32      // of crashes and the like, and as many of denials
-	maxFile    = 1 << 20 // bytes of either file
-	exchange   = 1       // version of both files
+	MaxOrders = 64
+	maxGrants = 64
+	// MaxTroubles is how many vendors can be in trouble: as many as an operator may name.
+	MaxTroubles = 16
+	MaxBuckets  = 32      // of crashes and the like, and as many of denials
+	maxFile     = 1 << 20 // bytes of either file
+	exchange    = 1       // version of both files
 )
 
 // Act says what an order wants.
@@ -54,6 +56,15 @@ type Orders struct {
 	Version int      `json:"version"`
 	Orders  []Order  `json:"orders"`
 	Grants  [][]byte `json:"grants,omitempty"` // sealed by the director
+	// Troubles says why not all of what was to be brought is there, for people.
+	Troubles []Trouble `json:"troubles,omitempty"`
+}
+
+// Trouble is why not all of what one vendor publishes could be fetched. It is the fetcher's word, and nothing but words
+// come of it.
+type Trouble struct {
+	Vendor string `json:"vendor"` // the operator's name for it
+	Why    string `json:"why"`
 }
 
 // Order names one package.
@@ -160,8 +171,9 @@ func ReadOrders(staging fs.FS) (Orders, error) {
 		return Orders{}, err
 	case o.Version != exchange:
 		return Orders{}, fmt.Errorf("%s has version %d, want %d", OrdersFile, o.Version, exchange)
-	case len(o.Orders) > MaxOrders || len(o.Grants) > maxGrants:
-		return Orders{}, fmt.Errorf("%s has more than %d orders or %d grants", OrdersFile, MaxOrders, maxGrants)
+	case len(o.Orders) > MaxOrders || len(o.Grants) > maxGrants || len(o.Troubles) > MaxTroubles:
+		return Orders{}, fmt.Errorf("%s has more than %d orders, %d grants or %d vendors in trouble", OrdersFile, MaxOrders,
+			maxGrants, MaxTroubles)
 	}
 	return o, nil
 }

@@ -24,6 +24,7 @@ const (
 	CodeRefused = "KO-2604" // a package that was ordered is not used
 	CodeLocked  = "KO-2605" // what was remembered could not be written
 	CodeStray   = "KO-2606" // a roll-back led elsewhere than it was ordered to
+	CodeVendor  = "KO-2607" // not all of what one vendor publishes could be fetched
 )
 
 // known is one package that was taken into the store.

@@ -76,6 +76,7 @@ type Taker struct {
 	why    map[string]string // what is refused now, by package digest
 	backed map[string]bool   // roll-backs that were carried out, by rollout and part
 	stray  map[string]stray  // roll-backs that led elsewhere than ordered, by provider and part
+	vexed  []Trouble         // what the fetcher could not bring
 	last   error             // of reading the staging folder, or of keeping what is remembered
 }
 
@@ -92,7 +93,8 @@ func New(c Config) (*Taker, error) {
 	return t, err
 }
 
-// Look carries out what the staging folder asks for, as far as it is allowed.
+// Look carries out what the staging folder asks for, as far as it is allowed. All that time the fetcher removes nothing
+// there.
 func (t *Taker) Look() {
 	t.noteUsed()
 	t.forgetStrays()
@@ -102,10 +104,18 @@ func (t *Taker) Look() {
 		return
 	}
 	defer func() { _ = dir.Close() }() // only read
+	hold, err := dir.Reading()
+	if errors.Is(err, folder.ErrHeld) {
+		return // the fetcher removes what no order needs: that is soon done, and looked at then
+	}
+	if err == nil { // without locks nothing is removed, and so nothing to be kept from
+		defer func() { _ = hold.Close() }() // it ends with the process at the latest
+	}
 	orders, err := ReadOrders(dir)
 	if t.last = err; err != nil {
 		return
 	}
+	t.vexed = orders.Troubles
 	wanted := map[string]bool{}
 	for i := range orders.Orders {
 		o := &orders.Orders[i]
@@ -410,6 +420,13 @@ func (t *Taker) Problems() (out []health.Problem) {
 			Code: CodeRefused, Severity: health.Warning,
 			Title: fmt.Sprintf("the package %.19s is not used: %s", r.Digest, r.Why),
 			Fix:   "keepout package verify says more; what runs goes on",
+		})
+	}
+	for _, v := range t.vexed {
+		out = append(out, health.Problem{
+			Code: CodeVendor, Severity: health.Warning, Subject: fmt.Sprintf("%.64q", v.Vendor),
+			Title: fmt.Sprintf("not all of what the vendor %.64q publishes could be fetched: %.256q", v.Vendor, v.Why),
+			Fix:   "tell the vendor, or copy its folder again, whole; what runs goes on, and other vendors' packages come",
 		})
 	}
 	return append(out, t.strays()...)

@@ -12,9 +12,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/keepout-security/keepout/internal/artifact"
 	"github.com/keepout-security/keepout/internal/fleet/statement"
@@ -361,6 +363,32 @@ func TestHaltedWhileOnTrial(t *testing.T) {
 	}
 }
 
+// TestTroublesAreOnlyWords: what the fetcher says of a vendor is shown as words of bounded length, and too many are
+// refused like all else that is too much.
+func TestTroublesAreOnlyWords(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, false)
+	w.must(os.MkdirAll(w.staging, 0o755))
+	tell := func(n int) []health.Problem {
+		t.Helper()
+		vexed := Trouble{Vendor: "acme\x1b[2J" + strings.Repeat("e", 1000), Why: "\n" + strings.Repeat("\x00", 5000)}
+		w.must(WriteOrders(w.staging, &Orders{Troubles: slices.Repeat([]Trouble{vexed}, n)}))
+		w.taker.Look()
+		return w.taker.Problems()
+	}
+	got := tell(1)
+	if len(got) != 1 || got[0].Code != CodeVendor || len(got[0].Title) > 2000 ||
+		strings.ContainsFunc(got[0].Title+got[0].Subject, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("%q", got)
+	}
+	if got := tell(MaxTroubles + 1); len(got) == 0 || got[0].Code != CodeStaging {
+		t.Errorf("too many: %q", got)
+	}
+	if got := tell(0); len(got) > 0 {
+		t.Errorf("mended: %q", got)
+	}
+}
+
 // FuzzReadOrders: whatever a fetcher writes, orders are bounded or refused.
 func FuzzReadOrders(f *testing.F) {
 	text, err := json.Marshal(Orders{Version: 1, Orders: []Order{{Act: Stage}}})
@@ -375,7 +403,7 @@ func FuzzReadOrders(f *testing.F) {
 			t.Fatal(err)
 		}
 		o, err := ReadOrders(os.DirFS(dir))
-		if err == nil && (len(o.Orders) > MaxOrders || o.Version != exchange) {
+		if err == nil && (len(o.Orders) > MaxOrders || len(o.Troubles) > MaxTroubles || o.Version != exchange) {
 			t.Errorf("%+v", o)
 		}
 		_ = Redact(string(text))
