@@ -276,7 +276,8 @@ func TestBusyProgram(t *testing.T) {
 			want = "exit status 3"
 			time.AfterFunc(busyTries*busyWait/10, func() { _ = writer.Close() })
 		}
-		p := start(t, Spec{Slot: 2, Limits: Limits{Processes: 90}}, openFile(t, path))
+		tight := Limits{Memory: 64 << 20, Processes: 4, Files: 16} // too tight for the runtime of the launcher
+		p := start(t, Spec{Slot: 2, Limits: tight}, openFile(t, path))
 		wait(t, p)
 		if !strings.Contains(p.Cause(), want) {
 			t.Errorf("open for good: %v; cause %q, want %q", stays, p.Cause(), want)

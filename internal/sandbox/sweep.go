@@ -69,14 +69,13 @@ func lockFolder(dir string) *os.File {
 
 // sweep ends what daemons that were killed left in their groups, and removes the groups.
 func (g *Groups) sweep() {
-	own := g.tops(g.name)
-	for _, name := range others(own) {
+	for _, name := range others(g.tops(g.name)) {
 		if name != g.name {
 			g.bury(name)
 		}
 	}
-	for _, top := range own {
-		empty(top)
+	for _, f := range g.locks { // what is not locked may be another one's of the same name, in another container
+		empty(f.Name())
 	}
 }
 
@@ -177,12 +176,12 @@ func killAll(dir string) {
 	}
 }
 
-// Close removes the folders of this daemon's groups, the first hierarchy's last. Preconditions: its providers have
-// ended.
+// Close removes the folders of this daemon's groups that it could lock, the first hierarchy's last. Preconditions: its
+// providers have ended.
 func (g *Groups) Close() {
-	for _, top := range slices.Backward(g.tops(g.name)) {
-		empty(top) // what a core before this one left, and could not be removed while its processes were ending
-		_ = unix.Rmdir(top)
+	for _, f := range slices.Backward(g.locks) {
+		empty(f.Name()) // what a core before this one left, and could not be removed while its processes were ending
+		_ = unix.Rmdir(f.Name())
 	}
 	closeAll(g.locks)
 }
