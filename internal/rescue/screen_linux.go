@@ -134,8 +134,12 @@ func (s *screen) tell(r *crash.Record) {
 	s.write(text)
 }
 
+// lineWait is how long a serial line that takes nothing, as one does that waits for a modem, holds up the screen.
+const lineWait = time.Second
+
 func (s *screen) write(text string) {
 	for _, f := range s.serial {
+		_ = f.SetWriteDeadline(time.Now().Add(lineWait)) // refused where a write never waits
 		_, _ = f.WriteString(strings.ReplaceAll(text, "\n", "\r\n"))
 	}
 }
@@ -149,17 +153,22 @@ func (s *screen) log(format string, args ...any) {
 
 // leave says goodbye and ends the machine.
 func (s *screen) leave(a plan.Act) {
-	s.log("%s: %.2f s after the kernel's start", a, uptime())
-	within(lastWait, s.drain)
+	within(lastWait, func() {
+		s.log("%s: %.2f s after the kernel's start", a, uptime())
+		s.drain()
+	})
 	restart(a)
 }
 
 // drain waits until the serial lines have sent what was written (tcdrain(3)): a restart cuts the rest off.
 func (s *screen) drain() {
+	var lines sync.WaitGroup
 	for _, f := range s.serial {
-		raw, err := f.SyscallConn() // Fd would make later writes wait for a line that takes nothing
-		if err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetInt(int(fd), unix.TCSBRK, 1) })
+		if raw, err := f.SyscallConn(); err == nil {
+			lines.Go(func() {
+				_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetInt(int(fd), unix.TCSBRK, 1) })
+			})
 		}
 	}
+	lines.Wait()
 }
