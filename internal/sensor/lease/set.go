@@ -18,8 +18,7 @@ const (
 	keptBytes = 1 << 30               // of all together
 	KeptFor   = 10 * time.Second      // then the next open is asked about again, and answered from the core's memory
 	look      = 25 * time.Millisecond // a fraction of any stall limit, because each look is a beat
-	perLook   = 4096                  // kept objects that are let go in one look
-	perTurn   = 64                    // of them without a pause in which others may keep theirs
+	perTurn   = 64                    // kept objects that are let go before anybody else has a turn
 )
 
 // Marker sets and takes away the marks; *fanotify.Group is one.
@@ -320,9 +319,12 @@ func (s *Set) watch(ready chan<- error) {
 	s.breaks, s.tid = fd, int32(unix.Gettid())
 	ready <- nil
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
-	for {
+	for more := false; ; {
 		timeout := -1
-		if s.watched.Load() > 0 {
+		switch {
+		case more:
+			timeout = 0
+		case s.watched.Load() > 0:
 			timeout = int(look / time.Millisecond)
 		}
 		_, _ = unix.Poll(poll, timeout) // whatever woke us, everything is looked at
@@ -332,7 +334,8 @@ func (s *Set) watch(ready chan<- error) {
 		if s.watched.Load() > 0 {
 			s.c.Beat()
 		}
-		if s.expire(time.Now()) {
+		var closed bool
+		if more, closed = s.expire(time.Now()); closed {
 			return
 		}
 	}
@@ -389,35 +392,23 @@ func (s *Set) yieldLost() {
 	}
 }
 
-// expire lets go of the oldest, and reports whether the set is closed. It does so in turns: a reader that has to wait
-// until thousands are let go answers nobody meanwhile.
-func (s *Set) expire(now time.Time) (closed bool) {
-	for range perLook / perTurn {
-		s.mu.Lock()
-		more := s.expireTurn(now)
-		closed = s.closed
-		s.mu.Unlock()
-		if !more {
-			break
-		}
-	}
-	return closed
-}
-
-// expireTurn lets go of the oldest, and reports whether there may be more. Preconditions: mu is held.
-func (s *Set) expireTurn(now time.Time) (more bool) {
+// expire lets go of the oldest, and reports whether there may be more and whether the set is closed. There may be
+// thousands, and meanwhile readers want to keep what they answered, and writers what is kept: so it takes turns.
+func (s *Set) expire(now time.Time) (more, closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for range perTurn {
 		if len(s.order) == 0 {
-			return false
+			return false, s.closed
 		}
 		p := s.order[0]
 		if now.Sub(p.since) < KeptFor && p.since.After(s.fresh) {
-			return false
+			return false, s.closed
 		}
 		s.order = s.order[1:]
 		if o, ok := s.kept[p.own]; ok && o.since.Equal(p.since) {
 			s.letGo(p.own)
 		}
 	}
-	return true
+	return true, s.closed
 }
