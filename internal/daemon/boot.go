@@ -100,7 +100,7 @@ func (b *bootOrder) problems(command func(string) string) (out []health.Problem)
 			"mend the cause ("+command("recovery status")+"), then "+release)
 	}
 	if b.in.Trouble != "" {
-		add("KO-2306", health.Warning, "boots cannot be counted as they should: "+brief(b.in.Trouble),
+		add("KO-2306", health.Warning, "this boot had trouble, and went on: "+brief(b.in.Trouble),
 			command("recovery status")+"; make the EFI system partition writable and give it room")
 	}
 	return append(out, b.told(time.Now())...)
