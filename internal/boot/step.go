@@ -107,7 +107,7 @@ type step struct {
 func (m *step) do(effects ...Effect) { m.out = append(m.out, effects...) }
 
 func (m *step) note(e Event) {
-	e.At = m.now.UTC().Truncate(time.Second)
+	e.At, e.Why = m.now.UTC().Truncate(time.Second), cut(e.Why) // what a suspect's texts are together can be too long
 	all := append(slices.Clone(m.s.History), e)
 	m.s.History = all[max(0, len(all)-maxHistory):]
 }
