@@ -183,7 +183,7 @@ func (m *step) good() {
 	if s.Boot == "" || s.Boot != m.in.Boot {
 		return
 	}
-	m.note(Event{What: Passed, Boot: s.Boot, Mode: s.Mode})
+	m.note(Event{What: Passed, Boot: s.Boot, Mode: s.Mode, Why: m.in.Why})
 	if s.Mode.rank() < s.Floor.rank() {
 		s.Trials = 0
 	}

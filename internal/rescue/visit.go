@@ -191,6 +191,7 @@ func (v *Visit) save(ctx context.Context) error {
 	}
 	failure := intent.Failure{
 		Machine: v.config.Machine, Bundle: bundle.Digest, Signature: bundle.Signature, Floor: v.config.Built,
+		At: evidence.Now,
 	}
 	if c := evidence.Crumb; c.Provider != "" {
 		failure.Providers = []remediation.Provider{{ID: c.Provider, Engine: c.Engine, Content: c.Content}}

@@ -270,7 +270,7 @@ func (g *Guard) instruction() (boot.Instruction, error) {
 	return boot.ParseInstruction(data)
 }
 
-// Good marks this boot as good and arms the loader again.
+// Good marks this boot as good and arms the loader again. What answers a failure and still waits goes: that is over.
 func (g *Guard) Good() error {
 	if err := g.settle(boot.Good); err != nil {
 		return err
@@ -290,7 +290,7 @@ func (g *Guard) Good() error {
 // ShutDown says that this boot ends in order. After Good it changes nothing.
 func (g *Guard) ShutDown() error { return g.settle(boot.ShutDown) }
 
-// Release takes orders and caution back.
+// Release takes orders and caution back, those that wait to be applied as well.
 func (g *Guard) Release(why string) error { return g.take(boot.Input{Kind: boot.Release, Why: why}) }
 
 func (g *Guard) settle(kind boot.Kind) error { return g.take(boot.Input{Kind: kind}) }
@@ -300,8 +300,25 @@ func (g *Guard) take(in boot.Input) error {
 		return err
 	}
 	in.Boot = g.boot
+	if in.Kind == boot.Good || in.Kind == boot.Release {
+		in.Why = g.forgetIntents(in.Why)
+	}
 	s, todo := g.read().Step(g.Now(), in)
 	return g.enact(&s, todo)
+}
+
+// forgetIntents removes what still waits, before it is written down that the failure is over: a fix for it must not be
+// applied by a later start. It returns why, and what went.
+func (g *Guard) forgetIntents(why string) string {
+	gone, err := g.dir.ForgetIntents()
+	g.say(err)
+	if len(gone) == 0 {
+		return why
+	}
+	if why != "" {
+		why += "; "
+	}
+	return why + "no longer waits: " + strings.Join(gone, " ")
 }
 
 // Status is what is known of this machine's boots.

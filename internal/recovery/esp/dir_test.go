@@ -284,3 +284,26 @@ func TestBundlesMakeRoom(t *testing.T) {
 		}
 	}
 }
+
+// TestForgetIntents: what cannot be read goes as well, and nothing else.
+func TestForgetIntents(t *testing.T) {
+	t.Parallel()
+	d := prepared(t)
+	if gone, err := d.ForgetIntents(); len(gone) > 0 || err != nil {
+		t.Fatalf("where none were left: %q, %v", gone, err)
+	}
+	if err := d.LeaveIntent(esp.Intent{Name: "a.json", Data: []byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.Join(esp.Intents), "huge"), make([]byte, esp.MaxIntent+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := d.ForgetIntents()
+	left, readErr := os.ReadDir(d.Join(esp.Intents))
+	if err := errors.Join(err, readErr); err != nil || len(left) > 0 || strings.Join(gone, " ") != "a.json huge" {
+		t.Errorf("gone are %q, there are %v: %v", gone, left, err)
+	}
+	if _, err := os.Stat(d.Join(esp.StateA)); err != nil {
+		t.Error(err)
+	}
+}

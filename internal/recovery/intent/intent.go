@@ -2,9 +2,10 @@
 // on the boot file system, bootguard judges it again, because anybody may have written there since, and makes orders
 // of it.
 //
-// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that
-// neither a power cut nor a full disk while it is being applied loses it; that what is remembered is bounded and can
-// always be read again; that what cannot be done before the core runs is said.
+// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that a
+// power cut while it is being applied does not lose it, nor a disk that is full or cannot be read while the machine
+// starts; that what is remembered is bounded and can always be read again; that what cannot be done before the core
+// runs is said.
 package intent
 
 import (
@@ -120,7 +121,8 @@ type Failure struct {
 	Bundle    string                 `json:"bundle"`
 	Signature string                 `json:"signature"`
 	Providers []remediation.Provider `json:"providers,omitempty"`
-	Floor     time.Time              `json:"floor"` // a time that has passed for certain: the image's build
+	Floor     time.Time              `json:"floor"`       // a time that has passed for certain: the image's build
+	At        time.Time              `json:"at,omitzero"` // when it was found, by the machine's clock; zero: not known
 }
 
 // Note keeps a failure for the next boot.
@@ -192,9 +194,13 @@ func Judge(
 }
 
 func (f *Failure) machine(test bool, now time.Time) remediation.Machine {
-	return remediation.Machine{
+	m := remediation.Machine{
 		ID: f.Machine, Bundle: f.Bundle, Signature: f.Signature, Providers: f.Providers, Now: now, Test: test,
 	}
+	if !f.At.Before(f.Floor) { // a clock that was behind what has passed says nothing
+		m.Noted = f.At
+	}
+	return m
 }
 
 func (f *Failure) raise(s remediation.State) remediation.State {
