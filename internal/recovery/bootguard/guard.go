@@ -186,7 +186,7 @@ func restarting(todo []boot.Effect) bool {
 }
 
 // applyIntents turns what the recovery environment left into orders. Each is verified again, and removed once its
-// orders are kept or it is refused.
+// orders are kept or it is refused. Where orders cannot be kept, the fix and all after it wait for the next start.
 func (g *Guard) applyIntents(s boot.State) boot.State {
 	intents, err := g.dir.Intents()
 	g.say(err)
@@ -205,8 +205,8 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 			Kind: boot.Remedied, Orders: remedy.Orders, Unset: remedy.Unset, Why: in.Name,
 		})
 		if err := g.enact(&next, todo); err != nil {
-			g.say(fmt.Errorf("intent %s is not applied: %w", in.Name, err))
-			continue
+			// It was taken, and only the last one that was taken may be taken again: no other may take its place.
+			return g.notApplied(s, in.Name, true, fmt.Errorf("its orders cannot be kept: %w", err))
 		}
 		s = next
 		g.say(g.dir.RemoveIntent(in.Name))

@@ -5,6 +5,7 @@ package bootguard_test
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,5 +133,45 @@ func TestAWaitingFixExpires(t *testing.T) {
 		if in := h.boot(); in.Orders.Safe != c.applied || c.applied == strings.Contains(in.Trouble, "expired") {
 			t.Errorf("%s: %+v", name, in)
 		}
+	}
+}
+
+// TestNoFixTakesThePlaceOfOneThatWaits: while orders cannot be kept no further fix is taken, the history says why, and
+// all are applied when they can be.
+func TestNoFixTakesThePlaceOfOneThatWaits(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.grub()
+	f := h.armed()
+	disable := func(id string) []remediation.Action {
+		return []remediation.Action{{Verb: remediation.DisableProvider, Provider: id}}
+	}
+	h.leaves("fix-1", &remediation.Fix{
+		Kind: remediation.Campaign, Sequence: 7, Symptom: remediation.Symptom{Signature: f.Signature}, Actions: disable("acme"),
+	})
+	h.leaves("fix-2", &remediation.Fix{Kind: remediation.Targeted, Bundle: f.Bundle, Actions: disable("other")})
+	env := h.dir.Join(esp.GrubEnv)
+	block, err := os.ReadFile(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(env), os.MkdirAll(filepath.Join(env, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if in := h.boot(); !in.Orders.None() || !strings.Contains(in.Trouble, "fix-1 waits") {
+		t.Errorf("without a counter: %+v", in)
+	}
+	history := h.dir.State().State.History
+	if len(history) != 1 || history[0].What != boot.Unfixed || !strings.Contains(history[0].Why, "cannot be kept") {
+		t.Errorf("the history is %+v", history)
+	}
+	if err := errors.Join(os.RemoveAll(env), os.WriteFile(env, block, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if in := h.boot(); !in.Disables("acme") || !in.Disables("other") || in.Trouble != "" {
+		t.Errorf("with one: %+v", in)
+	}
+	if left, err := h.dir.Intents(); len(left) > 0 || err != nil {
+		t.Errorf("left over: %v, %v", left, err)
 	}
 }
