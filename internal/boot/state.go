@@ -292,11 +292,25 @@ func (s *State) Check() error {
 
 // cut makes a text from outside fit to be kept: bounded, and without what an encoding would have to escape.
 func cut(text string) string {
-	text = strings.Map(func(r rune) rune {
+	text = plain(text)
+	return text[:min(len(text), MaxText)]
+}
+
+// cutWithin is cut of a reason that names something in its middle: it keeps the code that it begins with, and the cause
+// that it ends with.
+func cutWithin(text string) string {
+	const gap, end = "...", 61 // bytes; the system's longest cause and what was tried fit
+	if text = plain(text); len(text) <= MaxText {
+		return text
+	}
+	return text[:MaxText-len(gap)-end] + gap + text[len(text)-end:]
+}
+
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) {
 			return -1
 		}
 		return r
 	}, text)
-	return text[:min(len(text), MaxText)]
 }

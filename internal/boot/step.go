@@ -85,6 +85,7 @@ func (s State) Step(now time.Time, in Input) (State, []Effect) {
 	case Remedied:
 		m.remedied()
 	case NotRemedied:
+		m.in.Why = cutWithin(in.Why)
 		m.notRemedied()
 	case Choose:
 		m.chosen()
@@ -244,11 +245,16 @@ func (m *step) remedied() {
 	m.do(Effect{Act: Keep}, s.arm())
 }
 
-// notRemedied tells it once, for as long as the history reaches back: a fix that waits is looked at in each boot.
+// notRemedied tells it once for each visit to the recovery environment, which leaves the fixes: one that waits is looked
+// at in each boot until the machine is well. The same words after that are about another fix, or another failure.
 func (m *step) notRemedied() {
-	told := func(e Event) bool { return e.What == Unfixed && e.Why == m.in.Why }
-	if slices.ContainsFunc(m.s.History, told) {
-		return
+	for _, e := range slices.Backward(m.s.History) {
+		if e.What == Visited || e.What == Passed || e.What == Released {
+			break
+		}
+		if e.What == Unfixed && e.Why == m.in.Why {
+			return
+		}
 	}
 	m.note(Event{What: Unfixed, Why: m.in.Why})
 	m.do(Effect{Act: Keep})
