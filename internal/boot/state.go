@@ -124,6 +124,7 @@ type Remedy struct {
 	Unset   bool      // safe mode is taken back, before Orders hold
 	Restore []Restore // at once
 	Later   bool      // nothing of it can be done now; it may be at a later start
+	Lost    string    // what of the memory of earlier fixes was found damaged, for people; the fix holds all the same
 }
 
 // Restore names a file of Keepout's own trees and the content that it gets.

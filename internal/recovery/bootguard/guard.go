@@ -200,6 +200,9 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 			s = g.notApplied(s, in.Name, remedy.Later, err)
 			continue
 		}
+		if remedy.Lost != "" {
+			g.say(errors.New(remedy.Lost))
+		}
 		g.restore(remedy.Restore)
 		next, todo := s.Step(g.Now(), boot.Input{
 			Kind: boot.Remedied, Orders: remedy.Orders, Unset: remedy.Unset, Why: in.Name,

@@ -175,3 +175,17 @@ func TestNoFixTakesThePlaceOfOneThatWaits(t *testing.T) {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 }
+
+// TestTheLossOfTheMemoryIsSaid: the fix is applied, and the instruction says what was forgotten.
+func TestTheLossOfTheMemoryIsSaid(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	f := h.armed()
+	h.write("boot/efi/keepout/fixes.json", "{torn")
+	h.leaves("fix-1", &remediation.Fix{
+		Kind: remediation.Targeted, Bundle: f.Bundle, Actions: []remediation.Action{{Verb: remediation.SafeMode}},
+	})
+	if in := h.boot(); !in.Orders.Safe || !strings.Contains(in.Trouble, "forgotten") {
+		t.Errorf("%+v", in)
+	}
+}
