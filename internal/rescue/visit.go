@@ -324,7 +324,7 @@ func (v *Visit) apply(ctx context.Context, r plan.Remedy) error {
 	switch r.Source {
 	case plan.Server:
 		fix := esp.Intent{Name: intentName(r.ID), Data: envelope}
-		if err := v.m.Dir.WithRoom(func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
+		if err := v.m.Dir.WithRoom(0, func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
 			return fmt.Errorf("leave the fix to the next start: %w", err)
 		}
 		in.Kind, in.Mode = boot.Remedied, boot.Normal

@@ -238,14 +238,18 @@ func TestRecoverable(t *testing.T) {
 func TestBundlesMakeRoom(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		fits int // bundles beside which there is room; below 0: none
-		err  error
-		left int
+		fits  int // bundles beside which there is room; below 0: none
+		least int
+		err   error
+		left  int
 	}{
 		"room":        {fits: esp.MaxBundles, left: esp.MaxBundles},
 		"a little":    {fits: 3, left: 2},
 		"only alone":  {fits: 0, left: 0},
 		"not at all":  {fits: -1, err: syscall.ENOSPC, left: 0},
+		"the newest":  {fits: 0, least: 1, err: syscall.ENOSPC, left: 1},
+		"beside it":   {fits: 1, least: 1, left: 1},
+		"all":         {fits: 0, least: esp.MaxBundles, err: syscall.ENOSPC, left: esp.MaxBundles},
 		"broken disk": {fits: -1, err: syscall.EIO, left: esp.MaxBundles},
 	} {
 		d := prepared(t)
@@ -266,7 +270,7 @@ func TestBundlesMakeRoom(t *testing.T) {
 			return found
 		}
 		full := cmp.Or(c.err, error(syscall.ENOSPC))
-		err := d.WithRoom(func() error {
+		err := d.WithRoom(c.least, func() error {
 			if len(bundles()) > c.fits {
 				return full
 			}

@@ -197,7 +197,7 @@ func verify(read reading, sealed []byte, trust string) (boot.Remedy, error) {
 	if err != nil {
 		return boot.Remedy{}, err
 	}
-	if err := keep(dir, next); err != nil {
+	if err := keep(dir, next, unsent); err != nil {
 		return boot.Remedy{Later: true}, remediation.Unkept(&plan.Fix, cause(err))
 	}
 	remedy.Lost = lost

@@ -14,6 +14,10 @@ import (
 	"github.com/keepout-security/keepout/internal/recovery/remediation"
 )
 
+// unsent is how many bundles stay whatever the system wants to remember: the last visit to the recovery environment may
+// have found nobody to send its own to, and then it is all that people have of it.
+const unsent = 1
+
 // memory is what was believed before. Last and Before let a fix be applied again whose orders a power cut may have
 // lost.
 type memory struct {
@@ -88,13 +92,13 @@ func unreadable(what string, err error) error {
 	return fmt.Errorf("%s cannot be read now: %w", what, cause(err))
 }
 
-// keep remembers, where old bundles may have to make room.
-func keep(dir *esp.Dir, m memory) error {
+// keep remembers. Old bundles may have to make room for that, but for so many of the newest.
+func keep(dir *esp.Dir, m memory, least int) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("remember the fix: %w", err)
 	}
-	return dir.WithRoom(func() error {
+	return dir.WithRoom(least, func() error {
 		return durable.WriteFileOn(esp.Disk(), dir.Join(memoryFile), data, 0o600)
 	})
 }

@@ -20,7 +20,7 @@ var ErrNoRevocation = errors.New("it is no revocation")
 // ErrLost matches (errors.Is) the error of Revoke and Learn when the memory was damaged and is begun anew.
 var ErrLost = errors.New("the memory of fixes was damaged and is begun anew")
 
-// Revoke takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
+// Revoke, of the recovery environment, takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
 // believes one of them any more, also one that already lies among the intents. It is remembered when Revoke returns
 // nil. A revocation that is known already is no error; ErrLost is one, and this revocation holds all the same.
 func Revoke(dir *esp.Dir, trust remediation.Trust, f *Failure, now time.Time, sealed []byte) error {
@@ -32,12 +32,12 @@ func Revoke(dir *esp.Dir, trust remediation.Trust, f *Failure, now time.Time, se
 	if err != nil || !news {
 		return err
 	}
-	return keepBut(dir, m, lost)
+	return keepBut(dir, m, 0, lost)
 }
 
 // keepBut is keep, and says what is lost by it.
-func keepBut(dir *esp.Dir, m memory, lost string) error {
-	err := keep(dir, m)
+func keepBut(dir *esp.Dir, m memory, least int, lost string) error {
+	err := keep(dir, m, least)
 	if err == nil && lost != "" {
 		return fmt.Errorf("%w: %s", ErrLost, lost)
 	}
@@ -77,7 +77,7 @@ func learn(read reading, text []byte, trust, machineID string, now time.Time) er
 		}
 	}
 	if changed {
-		errs = append(errs, keepBut(dir, m, lost))
+		errs = append(errs, keepBut(dir, m, unsent, lost))
 	}
 	return errors.Join(errs...)
 }
