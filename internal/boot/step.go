@@ -245,8 +245,8 @@ func (m *step) remedied() {
 	m.do(Effect{Act: Keep}, s.arm())
 }
 
-// notRemedied tells it once for each visit to the recovery environment, which leaves the fixes: one that waits is looked
-// at in each boot until the machine is well. The same words after that are about another fix, or another failure.
+// notRemedied tells it once for each visit to the recovery environment, which leaves the fixes: one that waits is
+// looked at in each boot until the machine is well. The same words after that are about another fix, or another failure.
 func (m *step) notRemedied() {
 	for _, e := range slices.Backward(m.s.History) {
 		if e.What == Visited || e.What == Passed || e.What == Released {

@@ -16,8 +16,8 @@ import (
 const heldPause = 10 * time.Millisecond
 
 // begin removes the temporary files that a power cut left, unless another process of this program is at work, whose
-// files they may be, as with --from beside the service. Until what it returns is closed no other process removes those of
-// this one. The error is about what stays; where the file system has no locks, that is all.
+// files they may be, as with --from beside the service. Until what it returns is closed no other process removes those
+// of this one. The error is about what stays; where the file system has no locks, that is all.
 func (o *Options) begin(ctx context.Context) (io.Closer, error) {
 	if err := os.MkdirAll(o.own(), 0o700); err != nil {
 		return nil, fmt.Errorf("its folder: %w", err)

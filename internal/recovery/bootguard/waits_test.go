@@ -147,7 +147,8 @@ func TestNoFixTakesThePlaceOfOneThatWaits(t *testing.T) {
 		return []remediation.Action{{Verb: remediation.DisableProvider, Provider: id}}
 	}
 	h.leaves("fix-1", &remediation.Fix{
-		Kind: remediation.Campaign, Sequence: 7, Symptom: remediation.Symptom{Signature: f.Signature}, Actions: disable("acme"),
+		Kind: remediation.Campaign, Sequence: 7, Symptom: remediation.Symptom{Signature: f.Signature},
+		Actions: disable("acme"),
 	})
 	h.leaves("fix-2", &remediation.Fix{Kind: remediation.Targeted, Bundle: f.Bundle, Actions: disable("other")})
 	env := h.dir.Join(esp.GrubEnv)

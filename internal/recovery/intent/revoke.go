@@ -20,7 +20,7 @@ var ErrNoRevocation = errors.New("it is no revocation")
 // ErrLost matches (errors.Is) the error of Revoke and Learn when the memory was damaged and is begun anew.
 var ErrLost = errors.New("the memory of fixes was damaged and is begun anew")
 
-// Revoke, of the recovery environment, takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
+// Revoke takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
 // believes one of them any more, also one that already lies among the intents. It is remembered when Revoke returns
 // nil. A revocation that is known already is no error; ErrLost is one, and this revocation holds all the same.
 func Revoke(dir *esp.Dir, trust remediation.Trust, f *Failure, now time.Time, sealed []byte) error {

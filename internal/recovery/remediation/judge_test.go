@@ -360,7 +360,9 @@ func TestClock(t *testing.T) {
 		"targeted, in time when noted": {fix: targeted(), signers: two, code: CodeExpired, machine: func(m *Machine) {
 			m.Now, m.Noted = late, day.Add(-time.Hour)
 		}},
-		"targeted, in time":              {fix: targeted(), signers: two, machine: func(m *Machine) { m.Noted = day.Add(-time.Hour) }},
+		"targeted, in time": {fix: targeted(), signers: two, machine: func(m *Machine) {
+			m.Noted = day.Add(-time.Hour)
+		}},
 		"targeted, expired for certain":  {fix: targeted(), signers: two, state: State{Floor: late}, code: CodeExpired},
 		"issued in the machine's future": {fix: campaign(), signers: two, machine: at(day.AddDate(0, -3, 0))},
 	})
