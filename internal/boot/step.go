@@ -246,7 +246,7 @@ func (m *step) remedied() {
 }
 
 // notRemedied tells it once for each visit to the recovery environment, which leaves the fixes: one that waits is
-// looked at in each boot until the machine is well. The same words after that are about another fix, or another failure.
+// looked at in each boot until the machine is well. The same words after that are about another fix or failure.
 func (m *step) notRemedied() {
 	for _, e := range slices.Backward(m.s.History) {
 		if e.What == Visited || e.What == Passed || e.What == Released {
