@@ -124,6 +124,7 @@ type Remedy struct {
 	Unset   bool      // safe mode is taken back, before Orders hold
 	Restore []Restore // at once
 	Later   bool      // nothing of it can be done now; it may be at a later start
+	Lost    string    // what of the memory of earlier fixes was found damaged, for people; the fix holds all the same
 }
 
 // Restore names a file of Keepout's own trees and the content that it gets.
@@ -292,11 +293,25 @@ func (s *State) Check() error {
 
 // cut makes a text from outside fit to be kept: bounded, and without what an encoding would have to escape.
 func cut(text string) string {
-	text = strings.Map(func(r rune) rune {
+	text = plain(text)
+	return text[:min(len(text), MaxText)]
+}
+
+// cutWithin is cut of a reason that names something in its middle: it keeps the code that it begins with, and the cause
+// that it ends with.
+func cutWithin(text string) string {
+	const gap, end = "...", 61 // bytes; the system's longest cause and what was tried fit
+	if text = plain(text); len(text) <= MaxText {
+		return text
+	}
+	return text[:MaxText-len(gap)-end] + gap + text[len(text)-end:]
+}
+
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) {
 			return -1
 		}
 		return r
 	}, text)
-	return text[:min(len(text), MaxText)]
 }

@@ -85,6 +85,7 @@ func (s State) Step(now time.Time, in Input) (State, []Effect) {
 	case Remedied:
 		m.remedied()
 	case NotRemedied:
+		m.in.Why = cutWithin(in.Why)
 		m.notRemedied()
 	case Choose:
 		m.chosen()
@@ -107,7 +108,7 @@ type step struct {
 func (m *step) do(effects ...Effect) { m.out = append(m.out, effects...) }
 
 func (m *step) note(e Event) {
-	e.At = m.now.UTC().Truncate(time.Second)
+	e.At, e.Why = m.now.UTC().Truncate(time.Second), cut(e.Why) // what a suspect's texts are together can be too long
 	all := append(slices.Clone(m.s.History), e)
 	m.s.History = all[max(0, len(all)-maxHistory):]
 }
@@ -183,7 +184,7 @@ func (m *step) good() {
 	if s.Boot == "" || s.Boot != m.in.Boot {
 		return
 	}
-	m.note(Event{What: Passed, Boot: s.Boot, Mode: s.Mode})
+	m.note(Event{What: Passed, Boot: s.Boot, Mode: s.Mode, Why: m.in.Why})
 	if s.Mode.rank() < s.Floor.rank() {
 		s.Trials = 0
 	}
@@ -244,11 +245,16 @@ func (m *step) remedied() {
 	m.do(Effect{Act: Keep}, s.arm())
 }
 
-// notRemedied tells it once, for as long as the history reaches back: a fix that waits is looked at in each boot.
+// notRemedied tells it once for each visit to the recovery environment, which leaves the fixes: one that waits is
+// looked at in each boot until the machine is well. The same words after that are about another fix or failure.
 func (m *step) notRemedied() {
-	told := func(e Event) bool { return e.What == Unfixed && e.Why == m.in.Why }
-	if slices.ContainsFunc(m.s.History, told) {
-		return
+	for _, e := range slices.Backward(m.s.History) {
+		if e.What == Visited || e.What == Passed || e.What == Released {
+			break
+		}
+		if e.What == Unfixed && e.Why == m.in.Why {
+			return
+		}
 	}
 	m.note(Event{What: Unfixed, Why: m.in.Why})
 	m.do(Effect{Act: Keep})

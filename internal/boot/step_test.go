@@ -219,24 +219,55 @@ func TestAPersonChooses(t *testing.T) {
 	}
 }
 
-// TestAFixThatWaitsIsToldOnce: whatever is not applied for one reason, in however many boots, takes one line of the
-// history, and nothing else changes.
+// TestAFixThatWaitsIsToldOnce: whatever is not applied for one reason, in however many boots that fail, takes one line
+// of the history, and nothing else changes. After a good boot, a release or a visit the same words are news.
 func TestAFixThatWaitsIsToldOnce(t *testing.T) {
+	refused := func(s boot.State, why string) (boot.State, []boot.Effect) {
+		return s.Step(now, boot.Input{Kind: boot.NotRemedied, Why: why})
+	}
 	before := boot.New()
-	s, out := before.Step(now, boot.Input{Kind: boot.NotRemedied, Why: "no room"})
+	s, out := refused(before, "no room")
 	if len(s.History) != 1 || s.History[0].What != boot.Unfixed || s.History[0].Why != "no room" || !did(out, boot.Keep) {
 		t.Fatalf("%+v, %v", s, out)
 	}
-	again, out := s.Step(now, boot.Input{Kind: boot.NotRemedied, Why: "no room"})
-	if len(again.History) != 1 || len(out) != 0 {
-		t.Errorf("again: %+v, %v", again, out)
+	once := s
+	for _, id := range []string{"one", "two"} {
+		again, out := refused(s, "no room")
+		if len(again.History) != len(s.History) || len(out) != 0 {
+			t.Errorf("again: %+v, %v", again, out)
+		}
+		s, _ = s.Step(now, boot.Input{Kind: boot.Started, Boot: id, Left: -1})
 	}
-	other, _ := s.Step(now, boot.Input{Kind: boot.NotRemedied, Why: "read-only"})
-	if len(other.History) != 2 {
+	if other, _ := refused(s, "read-only"); len(other.History) != len(s.History)+1 {
 		t.Errorf("another reason: %+v", other)
 	}
-	if s.History = nil; !reflect.DeepEqual(s, before) {
-		t.Errorf("it changed %+v", s)
+	for name, in := range map[string]boot.Input{
+		"good": {Kind: boot.Good, Boot: "two"}, "release": {Kind: boot.Release},
+		"visit": {Kind: boot.RecoveryEntered, Boot: "three", Left: -1},
+	} {
+		over, _ := s.Step(now, in)
+		if news, out := refused(over, "no room"); len(news.History) != len(over.History)+1 || !did(out, boot.Keep) {
+			t.Errorf("after %s: %+v", name, news)
+		}
+	}
+	if once.History = nil; !reflect.DeepEqual(once, before) {
+		t.Errorf("it changed %+v", once)
+	}
+}
+
+// TestAReasonKeepsItsCause: however long the name of a fix is, the history has the code and what the system said.
+func TestAReasonKeepsItsCause(t *testing.T) {
+	t.Parallel()
+	const begin, end = "KO-2530: fix a", " cannot be remembered: value too large for defined data type"
+	for _, n := range []int{0, 20, 21, 22, 23, 24, 128, 1000} {
+		s, _ := boot.New().Step(now, boot.Input{Kind: boot.NotRemedied, Why: begin + strings.Repeat("a", n) + end})
+		why := s.History[0].Why
+		if !strings.HasPrefix(why, begin) || !strings.HasSuffix(why, end) || len(why) > boot.MaxText || s.Check() != nil {
+			t.Errorf("%d: %q, %v", n, why, s.Check())
+		}
+		if fits := len(begin)+n+len(end) <= boot.MaxText; fits == strings.Contains(why, "...") {
+			t.Errorf("%d: %q", n, why)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package boot_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -104,5 +105,24 @@ func TestTheLadderKeepsItsSuspect(t *testing.T) {
 		if e.Mode == boot.Safe && e.Why != "" {
 			t.Errorf("a boot in safe mode is said to have ended while it started %s", e.Why)
 		}
+	}
+}
+
+// TestALongSuspectIsKept: however long the names in a crumb are, the state of the boot that failed can be kept.
+func TestALongSuspectIsKept(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("a", 2*boot.MaxText)
+	s := boot.New()
+	for _, id := range []string{"one", "two"} {
+		s, _ = s.Step(now, boot.Input{
+			Kind: boot.Started, Boot: id, Left: -1,
+			Crumb: boot.Crumb{Boot: "one", Provider: long, Engine: long, Content: long},
+		})
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.History) != 1 || !strings.HasPrefix(s.History[0].Why, "aaaa") {
+		t.Errorf("%+v", s.History)
 	}
 }

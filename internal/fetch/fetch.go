@@ -76,10 +76,12 @@ func (o *Options) report() string { return filepath.Join(o.StateDir, update.Repo
 // Run fetches until ctx ends.
 func Run(ctx context.Context, o Options) error {
 	o.complete()
-	for _, dir := range []string{o.Staging, o.own()} {
-		if _, err := durable.CleanTemps(dir); err != nil {
-			o.Log.Warn("what a power cut left stays", slog.Any("error", err))
-		}
+	hold, err := o.begin(ctx)
+	if err != nil {
+		o.Log.Warn("what a power cut left stays", slog.Any("error", err))
+	}
+	if hold != nil {
+		defer func() { _ = hold.Close() }() // it ends with the process all the same
 	}
 	if o.From != "" {
 		return fromFolder(ctx, &o)

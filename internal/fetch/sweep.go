@@ -3,7 +3,6 @@ package fetch
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 	"github.com/keepout-security/keepout/internal/folder"
 	"github.com/keepout-security/keepout/internal/update"
@@ -23,9 +21,9 @@ import (
 const maxSwept = 256
 
 // sweep removes from the staging folder what neither the metadata that is in force there leads to, nor that which is on
-// its way, nor a package that is wanted. It does so while the core does not look, and once the list of orders that is
-// there has replaced all earlier ones for good: nobody looks for what goes, whatever the power does. It reports whether
-// all of it went; while the core looks, nothing does.
+// its way, nor a package that is wanted. It does so while the core does not look. Precondition: update.WriteOrders has
+// written what is wanted, so that no earlier list of orders comes back: nobody looks for what goes, whatever the power
+// does. It reports whether all of it went; while the core looks, nothing does.
 func (m mirror) sweep(wanted []string) (done bool, err error) {
 	dir, err := folder.Open(m.to)
 	if err != nil {
@@ -48,7 +46,7 @@ func (m mirror) sweep(wanted []string) (done bool, err error) {
 	for i, name := range now {
 		now[i] = filepath.Join(m.to, name)
 	}
-	return len(now) == len(old), forget(durable.OS(), filepath.Join(m.to, update.OrdersFile), now)
+	return len(now) == len(old), forget(now)
 }
 
 // unneeded lists what nobody needs in the folders of metadata and blobs, and a folder that is empty then after the
@@ -123,33 +121,14 @@ func (m mirror) list(dir string) ([]fs.DirEntry, error) {
 	return list, err
 }
 
-// forget removes files, and folders that are empty then. First it writes the list of orders through, however that came
-// there: a power cut must not bring back an earlier one, which names what is gone.
-func forget(disk durable.Disk, orders string, names []string) error {
-	if err := settleOrders(disk, orders); err != nil {
-		return err
-	}
+// forget removes files, and folders that are empty then.
+func forget(names []string) error {
 	for _, name := range names {
-		if err := disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove what is no longer needed: %w", err)
 		}
 	}
 	return nil
-}
-
-func settleOrders(disk durable.Disk, name string) error {
-	f, err := disk.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing is ordered, and nothing was
-	}
-	if err != nil {
-		return err
-	}
-	text, err := io.ReadAll(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return durable.WriteFileOn(disk, name, text, 0o644)
 }
 
 // tidy sweeps the staging folder once for each change of what is needed there. While the core looks, and while more is

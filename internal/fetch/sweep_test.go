@@ -1,12 +1,9 @@
 package fetch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,10 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keepout-security/keepout/internal/durable"
 	"github.com/keepout-security/keepout/internal/fleet/fleetpb"
 	"github.com/keepout-security/keepout/internal/folder"
-	"github.com/keepout-security/keepout/internal/simdisk"
 	"github.com/keepout-security/keepout/internal/update"
 )
 
@@ -169,56 +164,6 @@ func TestSweepIsBounded(t *testing.T) {
 		left, readErr := os.ReadDir(at)
 		if err := errors.Join(err, readErr); err != nil || len(left) != want || done != (want == 0) {
 			t.Errorf("%d are left, want %d; all: %v, %v", len(left), want, done, err)
-		}
-	}
-}
-
-// TestPowerCutLeavesWhatIsOrdered: at whatever act the power goes while a sweep removes a package, no list of orders is
-// found afterwards that names it when it is gone.
-func TestPowerCutLeavesWhatIsOrdered(t *testing.T) {
-	t.Parallel()
-	const orders, blobs = "/" + update.OrdersFile, "/blobs"
-	for seed := range uint64(100) {
-		for cut := 1; ; cut++ {
-			d := simdisk.New()
-			write := func(name, text string) {
-				t.Helper()
-				if err := durable.WriteFileOn(d, name, []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := d.Mkdir(blobs, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			write(blobs+"/old", "the old package")
-			write(orders, "old")
-			next, err := d.Create(orders+".next", 0o644) // as update.WriteOrders does
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.WriteString(next, "new"); err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(next.Close(), d.Rename(orders+".next", orders)); err != nil {
-				t.Fatal(err)
-			}
-			d.CutAt(cut)
-			swept := forget(d, orders, []string{blobs + "/old"})
-			after := d.Crash(rand.New(rand.NewPCG(seed, uint64(cut))))
-			r, err := after.Open(orders)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := io.ReadAll(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := after.Lstat(blobs + "/old"); err != nil && !bytes.Equal(text, []byte("new")) {
-				t.Fatalf("seed %d, cut %d: the orders are %q, and what the old ones name is gone", seed, cut, text)
-			}
-			if swept == nil {
-				break
-			}
 		}
 	}
 }

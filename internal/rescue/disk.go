@@ -44,7 +44,7 @@ func (v *Visit) keepEvidence(ctx context.Context, failure *intent.Failure, bundl
 		return err
 	}
 	defer release()
-	err = v.m.Dir.WithRoom(func() error { return intent.Note(v.m.Dir, failure) })
+	err = v.m.Dir.WithRoom(0, func() error { return intent.Note(v.m.Dir, failure) })
 	if err != nil || bundle.Off {
 		return err
 	}
@@ -60,7 +60,7 @@ func (v *Visit) keepBundle(b *Bundle) error {
 	v.m.Dir.KeepBundles(esp.MaxBundles - 1)
 	stamp := v.begun.UTC().Format("20060102-150405")
 	name := fmt.Sprintf("%s%s-%s", esp.BundlePrefix, stamp, b.Digest[:min(8, len(b.Digest))])
-	return v.m.Dir.WithRoom(func() error {
+	return v.m.Dir.WithRoom(0, func() error {
 		return durable.WriteFileOn(esp.Disk(), filepath.Join(dir, name), b.Kept, 0o600)
 	})
 }

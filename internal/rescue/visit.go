@@ -191,6 +191,7 @@ func (v *Visit) save(ctx context.Context) error {
 	}
 	failure := intent.Failure{
 		Machine: v.config.Machine, Bundle: bundle.Digest, Signature: bundle.Signature, Floor: v.config.Built,
+		At: evidence.Now,
 	}
 	if c := evidence.Crumb; c.Provider != "" {
 		failure.Providers = []remediation.Provider{{ID: c.Provider, Engine: c.Engine, Content: c.Content}}
@@ -255,7 +256,7 @@ func (v *Visit) Ask(ctx context.Context, s plan.State) plan.Answered {
 }
 
 // revoke takes fixes back that were taken back by who may, before any fix is judged. What is refused is only logged,
-// as what is for other machines is; what there is no room for is shown.
+// as what is for other machines is; what there is no room for is shown, and what is forgotten by it.
 func (v *Visit) revoke(failure *intent.Failure, revocations [][]byte) {
 	if v.m.Dir == nil || v.facts.Test {
 		return
@@ -264,6 +265,8 @@ func (v *Visit) revoke(failure *intent.Failure, revocations [][]byte) {
 		err := intent.Revoke(v.m.Dir, v.m.Trust, failure, v.m.Now(), sealed)
 		if p := (health.Problem{}); errors.As(err, &p) && p.Code == remediation.CodeFull {
 			v.note("a revocation was refused: %s", health.Unadvised(err)) // it counts, and does not hold
+		} else if errors.Is(err, intent.ErrLost) {
+			v.note("%v", err)
 		} else if err != nil {
 			v.m.Log("a revocation was refused: %v", err)
 		}
@@ -321,7 +324,7 @@ func (v *Visit) apply(ctx context.Context, r plan.Remedy) error {
 	switch r.Source {
 	case plan.Server:
 		fix := esp.Intent{Name: intentName(r.ID), Data: envelope}
-		if err := v.m.Dir.WithRoom(func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
+		if err := v.m.Dir.WithRoom(0, func() error { return v.m.Dir.LeaveIntent(fix) }); err != nil {
 			return fmt.Errorf("leave the fix to the next start: %w", err)
 		}
 		in.Kind, in.Mode = boot.Remedied, boot.Normal

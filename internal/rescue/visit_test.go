@@ -25,6 +25,7 @@ import (
 	"github.com/keepout-security/keepout/internal/crash"
 	"github.com/keepout-security/keepout/internal/recovery/diagnostics"
 	"github.com/keepout-security/keepout/internal/recovery/esp"
+	"github.com/keepout-security/keepout/internal/recovery/intent"
 	"github.com/keepout-security/keepout/internal/recovery/protocol"
 	"github.com/keepout-security/keepout/internal/recovery/rehearsal"
 	"github.com/keepout-security/keepout/internal/recovery/remediation"
@@ -274,6 +275,12 @@ func TestVisitWithAFix(t *testing.T) {
 	intents, err := r.dir.Intents()
 	if err != nil || len(intents) != 1 || intents[0].Name != "fix-fix-1.json" {
 		t.Errorf("intents %v, %v", intents, err)
+	}
+	var found intent.Failure
+	text, err := os.ReadFile(r.dir.Join("failure.json"))
+	if err := errors.Join(err, json.Unmarshal(text, &found)); err != nil || found.At.Before(r.start) ||
+		found.At.After(r.clock()) {
+		t.Errorf("what the fix is held against at the next start: %s, %v", text, err)
 	}
 	if s := r.dir.State().State; s.Next != boot.Normal || s.Recoveries != 1 || s.Failures != 3 {
 		t.Errorf("state %+v", s)

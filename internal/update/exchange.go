@@ -179,7 +179,8 @@ func ReadOrders(staging fs.FS) (Orders, error) {
 }
 
 // WriteOrders replaces the orders in a staging folder, durably: an order to go back must hold after a power cut, when
-// there may be no network to bring it again. Orders that are there already are not written once more.
+// there may be no network to bring it again. Orders that are there already are not written once more. Once it returns
+// nil, no power cut brings back an earlier list: what only that names may be removed.
 func WriteOrders(dir string, o *Orders) error { return writeOrders(durable.OS(), dir, o) }
 
 func writeOrders(disk durable.Disk, dir string, o *Orders) error {
@@ -190,7 +191,9 @@ func writeOrders(disk durable.Disk, dir string, o *Orders) error {
 	}
 	path := filepath.Join(dir, OrdersFile)
 	if holds(disk, path, text) {
-		return nil // they come again and again: whoever asks every ten seconds must not keep the disk busy
+		// They come again and again: whoever asks every ten seconds must not keep the disk busy. But their name may not be
+		// durable, where an earlier call came no further; and to sync a folder that is clean costs next to nothing.
+		return disk.SyncDir(dir)
 	}
 	return durable.WriteFileOn(disk, path, text, 0o644)
 }

@@ -57,6 +57,35 @@ func TestPowerCutKeepsOrders(t *testing.T) {
 	}
 }
 
+// TestTheSameOrdersAgainAreDurable: wherever a process that wrote them ended, or the disk refused, they outlive a power
+// cut once another call has said that they are written.
+func TestTheSameOrdersAgainAreDurable(t *testing.T) {
+	t.Parallel()
+	before := Orders{Orders: []Order{{Act: Stage, Provider: "acme-edr", Reason: "the orders before"}}}
+	next := Orders{Orders: []Order{{Act: RollBack, Provider: "acme-edr", Reason: "what is ordered now"}}}
+	for seed := range uint64(50) {
+		for cut := 1; ; cut++ {
+			d := simdisk.New()
+			if err := writeOrders(d, "/", &before); err != nil {
+				t.Fatal(err)
+			}
+			d.CutAt(cut)
+			first := writeOrders(d, "/", &next)
+			d.Revive()
+			if err := writeOrders(d, "/", &next); err != nil {
+				t.Fatal(err)
+			}
+			got, err := stagedOn(t, d.Crash(rand.New(rand.NewPCG(seed, uint64(cut)))))
+			if err != nil || !reflect.DeepEqual(got, next) {
+				t.Fatalf("seed %d, cut %d: %+v, %v", seed, cut, got, err)
+			}
+			if first == nil {
+				break
+			}
+		}
+	}
+}
+
 // TestTheSameOrdersAreNotWrittenAgain: the file is the same one until the orders change, or it is damaged.
 func TestTheSameOrdersAreNotWrittenAgain(t *testing.T) {
 	t.Parallel()

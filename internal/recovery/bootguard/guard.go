@@ -186,7 +186,7 @@ func restarting(todo []boot.Effect) bool {
 }
 
 // applyIntents turns what the recovery environment left into orders. Each is verified again, and removed once its
-// orders are kept or it is refused.
+// orders are kept or it is refused. Where orders cannot be kept, the fix and all after it wait for the next start.
 func (g *Guard) applyIntents(s boot.State) boot.State {
 	intents, err := g.dir.Intents()
 	g.say(err)
@@ -200,13 +200,16 @@ func (g *Guard) applyIntents(s boot.State) boot.State {
 			s = g.notApplied(s, in.Name, remedy.Later, err)
 			continue
 		}
+		if remedy.Lost != "" {
+			g.say(errors.New(remedy.Lost))
+		}
 		g.restore(remedy.Restore)
 		next, todo := s.Step(g.Now(), boot.Input{
 			Kind: boot.Remedied, Orders: remedy.Orders, Unset: remedy.Unset, Why: in.Name,
 		})
 		if err := g.enact(&next, todo); err != nil {
-			g.say(fmt.Errorf("intent %s is not applied: %w", in.Name, err))
-			continue
+			// It was taken, and only the last one that was taken may be taken again: no other may take its place.
+			return g.notApplied(s, in.Name, true, fmt.Errorf("its orders cannot be kept: %w", err))
 		}
 		s = next
 		g.say(g.dir.RemoveIntent(in.Name))
@@ -270,7 +273,7 @@ func (g *Guard) instruction() (boot.Instruction, error) {
 	return boot.ParseInstruction(data)
 }
 
-// Good marks this boot as good and arms the loader again.
+// Good marks this boot as good and arms the loader again. What answers a failure and still waits goes: that is over.
 func (g *Guard) Good() error {
 	if err := g.settle(boot.Good); err != nil {
 		return err
@@ -290,7 +293,7 @@ func (g *Guard) Good() error {
 // ShutDown says that this boot ends in order. After Good it changes nothing.
 func (g *Guard) ShutDown() error { return g.settle(boot.ShutDown) }
 
-// Release takes orders and caution back.
+// Release takes orders and caution back, those that wait to be applied as well.
 func (g *Guard) Release(why string) error { return g.take(boot.Input{Kind: boot.Release, Why: why}) }
 
 func (g *Guard) settle(kind boot.Kind) error { return g.take(boot.Input{Kind: kind}) }
@@ -300,8 +303,25 @@ func (g *Guard) take(in boot.Input) error {
 		return err
 	}
 	in.Boot = g.boot
+	if in.Kind == boot.Good || in.Kind == boot.Release {
+		in.Why = g.forgetIntents(in.Why)
+	}
 	s, todo := g.read().Step(g.Now(), in)
 	return g.enact(&s, todo)
+}
+
+// forgetIntents removes what still waits, before it is written down that the failure is over: a fix for it must not be
+// applied by a later start. It returns why, and what went.
+func (g *Guard) forgetIntents(why string) string {
+	gone, err := g.dir.ForgetIntents()
+	g.say(err)
+	if len(gone) == 0 {
+		return why
+	}
+	if why != "" {
+		why += "; "
+	}
+	return why + "no longer waits: " + strings.Join(gone, " ")
 }
 
 // Status is what is known of this machine's boots.

@@ -202,6 +202,28 @@ func (d *Dir) RemoveIntent(name string) error {
 	return durable.SyncDir(d.Join(Intents))
 }
 
+// ForgetIntents removes all intents, those that cannot be read as well, and returns their names.
+func (d *Dir) ForgetIntents() (gone []string, err error) {
+	entries, err := os.ReadDir(d.Join(Intents))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if removed := os.Remove(filepath.Join(d.Join(Intents), e.Name())); removed != nil {
+			err = errors.Join(err, fmt.Errorf("remove intent: %w", removed))
+			continue
+		}
+		gone = append(gone, e.Name())
+	}
+	if len(gone) > 0 {
+		err = errors.Join(err, durable.SyncDir(d.Join(Intents)))
+	}
+	return gone, err
+}
+
 // Recoverable reports whether a recovery environment is there: an image and its kernel.
 func (d *Dir) Recoverable() bool {
 	for _, pair := range [][2]string{{KernelA, ImageA}, {KernelB, ImageB}} {

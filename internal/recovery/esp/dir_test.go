@@ -238,14 +238,18 @@ func TestRecoverable(t *testing.T) {
 func TestBundlesMakeRoom(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		fits int // bundles beside which there is room; below 0: none
-		err  error
-		left int
+		fits  int // bundles beside which there is room; below 0: none
+		least int
+		err   error
+		left  int
 	}{
 		"room":        {fits: esp.MaxBundles, left: esp.MaxBundles},
 		"a little":    {fits: 3, left: 2},
 		"only alone":  {fits: 0, left: 0},
 		"not at all":  {fits: -1, err: syscall.ENOSPC, left: 0},
+		"the newest":  {fits: 0, least: 1, err: syscall.ENOSPC, left: 1},
+		"beside it":   {fits: 1, least: 1, left: 1},
+		"all":         {fits: 0, least: esp.MaxBundles, err: syscall.ENOSPC, left: esp.MaxBundles},
 		"broken disk": {fits: -1, err: syscall.EIO, left: esp.MaxBundles},
 	} {
 		d := prepared(t)
@@ -266,7 +270,7 @@ func TestBundlesMakeRoom(t *testing.T) {
 			return found
 		}
 		full := cmp.Or(c.err, error(syscall.ENOSPC))
-		err := d.WithRoom(func() error {
+		err := d.WithRoom(c.least, func() error {
 			if len(bundles()) > c.fits {
 				return full
 			}
@@ -282,5 +286,28 @@ func TestBundlesMakeRoom(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(d.Join(esp.Diag), names[0])); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestForgetIntents: what cannot be read goes as well, and nothing else.
+func TestForgetIntents(t *testing.T) {
+	t.Parallel()
+	d := prepared(t)
+	if gone, err := d.ForgetIntents(); len(gone) > 0 || err != nil {
+		t.Fatalf("where none were left: %q, %v", gone, err)
+	}
+	if err := d.LeaveIntent(esp.Intent{Name: "a.json", Data: []byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.Join(esp.Intents), "huge"), make([]byte, esp.MaxIntent+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := d.ForgetIntents()
+	left, readErr := os.ReadDir(d.Join(esp.Intents))
+	if err := errors.Join(err, readErr); err != nil || len(left) > 0 || strings.Join(gone, " ") != "a.json huge" {
+		t.Errorf("gone are %q, there are %v: %v", gone, left, err)
+	}
+	if _, err := os.Stat(d.Join(esp.StateA)); err != nil {
+		t.Error(err)
 	}
 }

@@ -18,13 +18,17 @@ const (
 	MaxBundles   = 8 // that stay
 )
 
-// WithRoom calls write, and where the file system is full again whenever fewer old bundles are left: it is small, and
-// they were sent or are of no more use. The error is that of the last call.
-func (d *Dir) WithRoom(write func() error) error {
+// WithRoom calls write, and where the file system is full again whenever fewer old bundles are left, but at least so
+// many of the newest ones. The error is that of the last call.
+//
+// Nobody writes down which bundles were sent, so that each that goes may be the only copy. Of a visit to the
+// recovery environment that found no server the newest one is all that people have: whoever can wait keeps that. In the
+// recovery environment what is written is worth more, for the machine starts by it, and also the newest one may go.
+func (d *Dir) WithRoom(least int, write func() error) error {
 	err := write()
-	for keep := MaxBundles / 2; errors.Is(err, syscall.ENOSPC); keep /= 2 {
+	for keep := max(MaxBundles/2, least); errors.Is(err, syscall.ENOSPC); keep = max(keep/2, least) {
 		d.KeepBundles(keep)
-		if err = write(); keep == 0 {
+		if err = write(); keep == least {
 			break
 		}
 	}

@@ -2,9 +2,10 @@
 // on the boot file system, bootguard judges it again, because anybody may have written there since, and makes orders
 // of it.
 //
-// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that
-// neither a power cut nor a full disk while it is being applied loses it; that what is remembered is bounded and can
-// always be read again; that what cannot be done before the core runs is said.
+// It guarantees that both judge by the same rules and against the same memory; that a fix is believed once, and that a
+// power cut while it is being applied does not lose it, nor a disk that is full or cannot be read while the machine
+// starts; that what is remembered is bounded and can always be read again; that what cannot be done before the core
+// runs is said.
 package intent
 
 import (
@@ -12,12 +13,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/keepout-security/keepout/internal/boot"
@@ -106,7 +103,7 @@ func (r role) read() (sign.Role, error) {
 }
 
 // readTrust reads the keys in their folder.
-func readTrust(folder string) (remediation.Trust, error) {
+func readTrust(read reading, folder string) (remediation.Trust, error) {
 	text, err := read(filepath.Join(folder, TrustFile), maxTrust)
 	if err != nil {
 		return remediation.Trust{}, fmt.Errorf("the keys: %w", err)
@@ -120,7 +117,8 @@ type Failure struct {
 	Bundle    string                 `json:"bundle"`
 	Signature string                 `json:"signature"`
 	Providers []remediation.Provider `json:"providers,omitempty"`
-	Floor     time.Time              `json:"floor"` // a time that has passed for certain: the image's build
+	Floor     time.Time              `json:"floor"`       // a time that has passed for certain: the image's build
+	At        time.Time              `json:"at,omitzero"` // when it was found, by the machine's clock; zero: not known
 }
 
 // Note keeps a failure for the next boot.
@@ -132,53 +130,6 @@ func Note(dir *esp.Dir, f *Failure) error {
 	return durable.WriteFileOn(esp.Disk(), dir.Join(failureFile), data, 0o600)
 }
 
-// memory is what was believed before. Last and Before let a fix be applied again whose orders a power cut may have
-// lost.
-type memory struct {
-	State  remediation.State `json:"state"`
-	Last   string            `json:"last,omitempty"` // SHA-256 of the envelope that led to State
-	Before remediation.State `json:"before"`
-}
-
-func recall(dir *esp.Dir) (memory, error) {
-	var m memory
-	data, err := read(dir.Join(memoryFile), maxMemory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	}
-	if err != nil {
-		return m, err
-	}
-	return decode(data)
-}
-
-func decode(data []byte) (m memory, err error) {
-	if err := json.Unmarshal(data, &m); err != nil {
-		return memory{}, fmt.Errorf("what was believed before: %w", err)
-	}
-	for _, s := range []remediation.State{m.State, m.Before} {
-		text, err := json.Marshal(s)
-		if err != nil {
-			return memory{}, err
-		}
-		if _, err := remediation.Remember(text); err != nil {
-			return memory{}, err
-		}
-	}
-	return m, nil
-}
-
-func read(file string, limit int64) ([]byte, error) {
-	info, err := os.Lstat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > limit {
-		return nil, fmt.Errorf("%s is no file of at most %d bytes", filepath.Base(file), limit)
-	}
-	return os.ReadFile(file)
-}
-
 // Judge decides about a fix in the recovery environment. It changes nothing. A memory that cannot be read is taken as
 // empty: a machine must be able to recover, and the digest of its bundle keeps old answers away.
 func Judge(
@@ -186,15 +137,19 @@ func Judge(
 ) (remediation.Plan, error) {
 	var m memory
 	if dir != nil {
-		m, _ = recall(dir)
+		m, _ = recall(read, dir)
 	}
 	return remediation.Judge(trust, f.raise(m.State), f.machine(test, now), sealed)
 }
 
 func (f *Failure) machine(test bool, now time.Time) remediation.Machine {
-	return remediation.Machine{
+	m := remediation.Machine{
 		ID: f.Machine, Bundle: f.Bundle, Signature: f.Signature, Providers: f.Providers, Now: now, Test: test,
 	}
+	if !f.At.Before(f.Floor) { // a clock that was behind what has passed says nothing
+		m.Noted = f.At
+	}
+	return m
 }
 
 func (f *Failure) raise(s remediation.State) remediation.State {
@@ -206,24 +161,33 @@ func (f *Failure) raise(s remediation.State) remediation.State {
 
 // Verify judges what lies in the intents folder, at the next boot, and says what it wants. trust is the folder of the
 // keys. It is called again with the same fix when a power cut came before the orders were kept. A fix that cannot be
-// remembered is not done, or a later start might do it again: the remedy then says Later, and the error why.
-func Verify(sealed []byte, trust string) (boot.Remedy, error) {
+// remembered is not done, or a later start might do it again, and while the disk does not give what it is judged by
+// nothing is known of it: the remedy then says Later, and the error why.
+func Verify(sealed []byte, trust string) (boot.Remedy, error) { return verify(read, sealed, trust) }
+
+func verify(read reading, sealed []byte, trust string) (boot.Remedy, error) {
 	dir := esp.Open(filepath.Dir(trust))
-	roles, err := readTrust(trust)
+	roles, err := readTrust(read, trust)
+	if unread(err) {
+		return boot.Remedy{Later: true}, unreadable("the keys", err)
+	}
 	if err != nil {
 		return boot.Remedy{}, err
 	}
 	var f Failure
 	data, err := read(dir.Join(failureFile), maxFailure)
+	if unread(err) {
+		return boot.Remedy{Later: true}, unreadable("what the recovery environment found", err)
+	}
 	if err == nil {
 		err = json.Unmarshal(data, &f)
 	}
 	if err != nil {
 		return boot.Remedy{}, fmt.Errorf("what the recovery environment found: %w", err)
 	}
-	m, err := recall(dir)
+	m, lost, err := remembered(read, dir)
 	if err != nil {
-		m = memory{}
+		return boot.Remedy{Later: true}, err
 	}
 	plan, next, err := m.take(roles, &f, time.Now(), sealed)
 	if err != nil {
@@ -233,9 +197,10 @@ func Verify(sealed []byte, trust string) (boot.Remedy, error) {
 	if err != nil {
 		return boot.Remedy{}, err
 	}
-	if err := keep(dir, next); err != nil {
+	if err := keep(dir, next, unsent); err != nil {
 		return boot.Remedy{Later: true}, remediation.Unkept(&plan.Fix, cause(err))
 	}
+	remedy.Lost = lost
 	return remedy, nil
 }
 
@@ -254,26 +219,6 @@ func (m memory) take(
 		return remediation.Plan{}, m, err
 	}
 	return plan, memory{State: plan.State, Last: digest, Before: state}, nil
-}
-
-// keep remembers, where old bundles may have to make room.
-func keep(dir *esp.Dir, m memory) error {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("remember the fix: %w", err)
-	}
-	return dir.WithRoom(func() error {
-		return durable.WriteFileOn(esp.Disk(), dir.Join(memoryFile), data, 0o600)
-	})
-}
-
-// cause is what the system said, without the paths: a history of boots has few bytes for it.
-func cause(err error) error {
-	var no syscall.Errno
-	if errors.As(err, &no) {
-		return no
-	}
-	return err
 }
 
 // Remedy is what a fix means for the machine, at the next boot and from then on. A verb that is not here is an error,

@@ -155,15 +155,19 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
-// TestADamagedMemoryKeepsNoFixAway: a machine must be able to recover.
+// TestADamagedMemoryKeepsNoFixAway: a machine must be able to recover; what is forgotten by that is said.
 func TestADamagedMemoryKeepsNoFixAway(t *testing.T) {
 	t.Parallel()
 	dir, f := machine(t)
 	if err := os.WriteFile(dir.Join(memoryFile), []byte("{torn"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Verify(sealed(t, "x", f.Bundle, disable), dir.Join(esp.Trust)); err != nil {
-		t.Error(err)
+	fix := sealed(t, "x", f.Bundle, disable)
+	if got, err := Verify(fix, dir.Join(esp.Trust)); err != nil || !strings.Contains(got.Lost, "forgotten") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := Verify(fix, dir.Join(esp.Trust)); err != nil || got.Lost != "" {
+		t.Errorf("of the new memory: %+v, %v", got, err)
 	}
 }
 

@@ -17,27 +17,46 @@ import (
 // ErrNoRevocation matches (errors.Is) the error of Revoke and Learn about something else.
 var ErrNoRevocation = errors.New("it is no revocation")
 
+// ErrLost matches (errors.Is) the error of Revoke and Learn when the memory was damaged and is begun anew.
+var ErrLost = errors.New("the memory of fixes was damaged and is begun anew")
+
 // Revoke takes fixes back that a revocation names, for good: neither the recovery environment nor the next boot
-// believes one of them any more, also one that already lies among the intents. It is remembered when Revoke returns. A
-// revocation that is known already is no error.
+// believes one of them any more, also one that already lies among the intents. It is remembered when Revoke returns
+// nil. A revocation that is known already is no error; ErrLost is one, and this revocation holds all the same.
 func Revoke(dir *esp.Dir, trust remediation.Trust, f *Failure, now time.Time, sealed []byte) error {
-	m := remembered(dir)
+	m, lost, err := remembered(read, dir)
+	if err != nil {
+		return err
+	}
 	news, err := m.revoke(trust, f, now, sealed)
 	if err != nil || !news {
 		return err
 	}
-	return keep(dir, m)
+	return keepBut(dir, m, 0, lost)
+}
+
+// keepBut is keep, and says what is lost by it.
+func keepBut(dir *esp.Dir, m memory, least int, lost string) error {
+	err := keep(dir, m, least)
+	if err == nil && lost != "" {
+		return fmt.Errorf("%w: %s", ErrLost, lost)
+	}
+	return err
 }
 
 // Learn takes what a host's fetcher staged (protocol.RevocationsFile) while the system ran, as Revoke does, and
 // remembers all of it at once. trust is the folder of the keys, machineID the host's own; without keys there is nothing
-// to do. The errors are about revocations that were refused; the others hold all the same.
+// to do. The errors are about revocations that were refused, or ErrLost; the others hold all the same.
 func Learn(text []byte, trust, machineID string, now time.Time) error {
+	return learn(read, text, trust, machineID, now)
+}
+
+func learn(read reading, text []byte, trust, machineID string, now time.Time) error {
 	list, err := protocol.DecodeRevocations(text)
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	roles, err := readTrust(trust)
+	roles, err := readTrust(read, trust)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no fix is believed here, so that there is nothing to take back
 	}
@@ -45,7 +64,11 @@ func Learn(text []byte, trust, machineID string, now time.Time) error {
 		return err
 	}
 	dir := esp.Open(filepath.Dir(trust))
-	m, changed, errs := remembered(dir), false, []error(nil)
+	m, lost, err := remembered(read, dir)
+	if err != nil {
+		return err
+	}
+	changed, errs := false, []error(nil)
 	for i, sealed := range list {
 		news, err := m.revoke(roles, &Failure{Machine: protocol.Pseudonym(machineID)}, now, sealed)
 		changed = changed || news
@@ -54,18 +77,9 @@ func Learn(text []byte, trust, machineID string, now time.Time) error {
 		}
 	}
 	if changed {
-		errs = append(errs, keep(dir, m))
+		errs = append(errs, keepBut(dir, m, unsent, lost))
 	}
 	return errors.Join(errs...)
-}
-
-// remembered is the memory, or an empty one where it cannot be read: what is taken back now must hold at least.
-func remembered(dir *esp.Dir) memory {
-	m, err := recall(dir)
-	if err != nil {
-		return memory{}
-	}
-	return m
 }
 
 // revoke adds what a revocation takes back, and reports whether that is news.

@@ -61,11 +61,12 @@ func TestAFixThatCannotBeRemembered(t *testing.T) {
 	}
 }
 
-// TestAFixFindsRoomOnAFullDisk: old bundles give way to the memory of a fix; without any the fix waits, and says why.
+// TestAFixFindsRoomOnAFullDisk: old bundles give way to the memory of a fix, but for the newest; without others the fix
+// waits, and says why.
 func TestAFixFindsRoomOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, testenv.Root, testenv.MountNS)
-	for name, bundles := range map[string]int{"with old bundles": esp.MaxBundles, "without": 0} {
+	for name, bundles := range map[string]int{"with old bundles": esp.MaxBundles, "with one": 1, "without": 0} {
 		dir, f := machineIn(t, testenv.Tmpfs(t, "512k"))
 		if err := os.Mkdir(dir.Join(esp.Diag), 0o700); err != nil {
 			t.Fatal(err)
@@ -82,7 +83,7 @@ func TestAFixFindsRoomOnAFullDisk(t *testing.T) {
 		got, err := Verify(sealed(t, "one", f.Bundle, disable), dir.Join(esp.Trust))
 		_, kept := os.Stat(dir.Join(memoryFile))
 		switch {
-		case bundles > 0:
+		case bundles > 1:
 			if err != nil || got.Later || kept != nil {
 				t.Errorf("%s: %+v, %v, %v", name, got, err, kept)
 			}
@@ -92,6 +93,11 @@ func TestAFixFindsRoomOnAFullDisk(t *testing.T) {
 			const want = remediation.CodeUnkept + ": fix one cannot be remembered: no space left on device"
 			if why := health.Unadvised(err); why != want {
 				t.Errorf("%s: %q, want %q", name, why, want)
+			}
+		}
+		if newest := fmt.Sprintf("%s/%s2020-%d", esp.Diag, esp.BundlePrefix, bundles-1); bundles > 0 {
+			if _, err := os.Stat(dir.Join(newest)); err != nil {
+				t.Errorf("%s: the newest is gone: %v", name, err)
 			}
 		}
 	}

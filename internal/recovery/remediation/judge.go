@@ -30,6 +30,8 @@ type Machine struct {
 	Providers []Provider
 	// Now is the machine's clock, which is not trusted by itself: see State.Floor.
 	Now time.Time
+	// Noted is what that clock showed when this failure was noted; zero: that is not known.
+	Noted time.Time
 	// Test says that this is a rehearsal: only fixes marked so are taken, and elsewhere none of them.
 	Test bool
 }
@@ -116,7 +118,7 @@ func Judge(trust Trust, state State, machine Machine, sealed []byte) (Plan, erro
 		func() error { return fix.MayRevoke(signers) },
 		func() error { return isMeant(&fix, &machine) },
 		func() error { return isFresh(&fix, &state) },
-		func() error { return inTime(&plan, &state, machine.Now) },
+		func() error { return inTime(&plan, &state, &machine) },
 	} {
 		if err := check(); err != nil {
 			return Plan{}, err
@@ -262,10 +264,11 @@ func (s *State) last(vendor string) uint64 {
 }
 
 // inTime holds the expiry against a time that has passed for certain, and, for a campaign, against the clock as well.
-// What answers this very failure cannot be old, so that a clock in the future does not keep a machine from its fix.
-func inTime(p *Plan, s *State, now time.Time) error {
+// What answers this very failure cannot be old, so that a clock in the future does not keep a machine from its fix. But
+// it may have waited: a clock that showed a time before the expiry when the failure was noted is believed after it.
+func inTime(p *Plan, s *State, m *Machine) error {
 	const next = "have it issued again"
-	f := &p.Fix
+	f, now := &p.Fix, m.Now
 	if s.Floor.After(f.Expires) {
 		return refuse(CodeExpired, next, "fix %s expired on %s", f.ID, f.Expires.UTC().Format(time.DateOnly))
 	}
@@ -277,7 +280,8 @@ func inTime(p *Plan, s *State, now time.Time) error {
 	if !now.After(f.Expires) {
 		return nil
 	}
-	if f.Kind != Targeted {
+	waited := !m.Noted.IsZero() && !m.Noted.After(f.Expires)
+	if f.Kind != Targeted || waited {
 		return refuse(CodeExpired, next, "fix %s expired on %s by this machine's clock", f.ID,
 			f.Expires.UTC().Format(time.DateOnly))
 	}

@@ -353,7 +353,16 @@ func TestClock(t *testing.T) {
 			fix: campaign(), signers: two, machine: at(day.AddDate(73, 0, 0)),
 			code: CodeExpired,
 		},
-		"clock in 2099, targeted":        {fix: targeted(), signers: two, machine: at(day.AddDate(73, 0, 0))},
+		"clock in 2099, targeted": {fix: targeted(), signers: two, machine: at(day.AddDate(73, 0, 0))},
+		"clock in 2099 all the time, targeted": {fix: targeted(), signers: two, machine: func(m *Machine) {
+			m.Now, m.Noted = day.AddDate(73, 0, 0), day.AddDate(73, 0, 0).Add(-time.Hour)
+		}},
+		"targeted, in time when noted": {fix: targeted(), signers: two, code: CodeExpired, machine: func(m *Machine) {
+			m.Now, m.Noted = late, day.Add(-time.Hour)
+		}},
+		"targeted, in time": {fix: targeted(), signers: two, machine: func(m *Machine) {
+			m.Noted = day.Add(-time.Hour)
+		}},
 		"targeted, expired for certain":  {fix: targeted(), signers: two, state: State{Floor: late}, code: CodeExpired},
 		"issued in the machine's future": {fix: campaign(), signers: two, machine: at(day.AddDate(0, -3, 0))},
 	})
