@@ -28,6 +28,7 @@ const (
 	Git      Capability = "git"      // git runs
 	Signing  Capability = "signing"  // sbsign and sbverify, and systemd's stub of unified images are installed
 	QEMU     Capability = "qemu"     // an emulated machine starts, and what makes its disks is installed
+	CGroup1  Capability = "cgroup1"  // groups can be made in two hierarchies for limits (control groups, version 1)
 	// Debootstrap: a Debian system can be unpacked from its packages, as root.
 	Debootstrap Capability = "debootstrap"
 )
@@ -51,6 +52,7 @@ var probes = map[Capability]func() error{
 	Git:      sync.OnceValue(probeGit),
 	Signing:  sync.OnceValue(probeSigning),
 	QEMU:     sync.OnceValue(probeQEMU),
+	CGroup1:  sync.OnceValue(probeCGroup1),
 
 	Debootstrap: sync.OnceValue(probeDebootstrap),
 }
@@ -110,7 +112,7 @@ func promises(lane string) ([]Capability, error) {
 	case "all":
 		return []Capability{
 			Root, Fanotify, MountNS, NetNS, Loop, FUSE, ClamAV, YARA, GRUB, Python, GCC, Git, Signing,
-			QEMU, Debootstrap,
+			QEMU, CGroup1, Debootstrap,
 		}, nil
 	}
 	return nil, fmt.Errorf("%s=%q: want unit, root, vm, vm-full or all", laneVariable, lane)

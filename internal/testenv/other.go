@@ -14,6 +14,8 @@ func probeFanotify() error { return errNotLinux }
 
 func probeMountNS() error { return errNotLinux }
 
+func probeCGroup1() error { return errNotLinux }
+
 func probeNetNS() error { return errNotLinux }
 
 func probeLoop() error { return errNotLinux }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +39,38 @@ func probeMountNS() error {
 // private in the child before it executes anything (syscall.forkAndExecInChild1), so no mount leaks back.
 func privateMounts() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+}
+
+// cgroupRoot is where the hierarchies of control groups are mounted.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// probeCGroup1 makes a group in this process's own of two hierarchies, and removes it.
+func probeCGroup1() error {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("own control groups: %w", err)
+	}
+	found := 0
+	for line := range strings.Lines(string(text)) { // hierarchy:controllers:path
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) < 3 || !slices.ContainsFunc([]string{"memory", "cpu", "pids"}, func(c string) bool {
+			return slices.Contains(strings.Split(parts[1], ","), c)
+		}) {
+			continue
+		}
+		dir, err := os.MkdirTemp(filepath.Join(cgroupRoot, parts[1], parts[2]), "keepout-probe-")
+		if err == nil {
+			err = os.Remove(dir)
+		}
+		if err != nil {
+			return fmt.Errorf("make a control group: %w", err)
+		}
+		found++
+	}
+	if found < 2 {
+		return fmt.Errorf("%d hierarchies have limits for memory, processors or processes, want 2", found)
+	}
+	return nil
 }
 
 // probeNetNS makes two network namespaces and joins them.
